@@ -1,0 +1,138 @@
+"""One PyTorch module to one ONNX graph, with nothing in it but the graph."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from xaimoe_runtime.schema import Role, TensorSpec
+
+OPSET = 18
+EXAMPLE_BATCH = 3
+"""Size of the dynamic axis in example inputs; the exporter takes sizes 0 and 1 for constants."""
+CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "frontend": (("waveform", "source"), ("spectrogram", "attributes")),
+    "saliency": (("spectrogram",), ("saliency", "context", "prior_logits", "feature_map")),
+    "router": (("saliency", "context", "attributes"), ("gates", "gates_dense")),
+    "expert": (("patches", "position"), ("features",)),
+    "head": (("mixture", "mass", "prior_logits"), ("scores",)),
+}
+"""Names of the inputs and outputs of each role. The saliency's ``feature_map`` may be left out."""
+
+
+@dataclass(frozen=True)
+class GraphModule:
+    """A module in evaluation mode that fills a role; it takes and gives the tensors of the role, in the contract's
+    order."""
+
+    role: Role
+    module: nn.Module
+    expert: str | None = None
+    """Name of the expert, for role ``expert``."""
+
+    @property
+    def name(self) -> str:
+        """The role, or ``expert NAME``."""
+        return self.role if self.expert is None else f"{self.role} {self.expert}"
+
+    @property
+    def file(self) -> str:
+        """Path of the graph inside the bundle."""
+        if self.expert is None:
+            return f"{self.role}.onnx"
+        return f"experts/{re.sub(r'[^A-Za-z0-9_-]+', '_', self.expert)}.onnx"
+
+    @property
+    def axis(self) -> str:
+        """Name of the dynamic axis."""
+        return "M" if self.role == "expert" else "B"
+
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The module's outputs by name."""
+        with torch.no_grad():
+            outputs = self.module(*inputs)
+        values = outputs if isinstance(outputs, tuple) else (outputs,)
+        return dict(zip(CONTRACT[self.role][1], values, strict=False))
+
+
+def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> bytes:
+    """The serialised ONNX model of a graph; ``examples`` are inputs with ``EXAMPLE_BATCH`` rows."""
+    inputs, outputs = CONTRACT[graph.role][0], list(graph(*examples))
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.module,
+            examples,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple(
+                {0: torch.export.Dim(graph.axis, min=0 if graph.role == "expert" else 1)} for _ in inputs
+            ),
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None  # only the TorchScript exporter gives None
+    return strip(program.model_proto, graph.name).SerializeToString(deterministic=True)
+
+
+def strip(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Removes all that tells of the machine it was made on: source paths, stack traces, doc strings, producer notes."""
+    model.doc_string = ""
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version = "xaimoe_export", ""
+    graph = model.graph
+    graph.name, graph.doc_string = name, ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*graph.input, *graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    del model.functions[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def tensor_specs(model: onnx.ModelProto, axis: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a model as the manifest has them; the first axis is the dynamic one."""
+
+    def specs(values: list[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+        found = []
+        for value in values:
+            sizes = value.type.tensor_type.shape.dim
+            shape = (axis, *(int(size.dim_value) for size in sizes[1:]))
+            found.append(TensorSpec(name=value.name, shape=shape))
+        return tuple(found)
+
+    return specs(list(model.graph.input)), specs(list(model.graph.output))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the exporter's notes on how it works; its errors still come through."""
+    names = ("torch.onnx", "onnxscript", "torch.export", "torch.fx")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,40 @@
+"""XAI-MoE-Audio's runtime: saliency-routed audio classification with numpy and ONNX Runtime alone.
+
+>>> from xaimoe_runtime import Runtime
+>>> runtime = Runtime.load("bundle")
+>>> result = runtime.infer(samples, sample_rate=48_000)
+>>> result.labels, result.scores, result.trace
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from xaimoe_runtime.errors import (
+    AudioError,
+    BundleError,
+    ConfigError,
+    DatasetError,
+    ProviderError,
+    XaimoeError,
+)
+from xaimoe_runtime.result import Result, Trace
+
+try:
+    __version__ = version("xai-moe-audio")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+from xaimoe_runtime.runtime import Runtime, WindowResult
+
+__all__ = [
+    "AudioError",
+    "BundleError",
+    "ConfigError",
+    "DatasetError",
+    "ProviderError",
+    "Result",
+    "Runtime",
+    "Trace",
+    "WindowResult",
+    "XaimoeError",
+    "__version__",
+]

@@ -1,0 +1,271 @@
+"""Recordings in, clips of the model's rate out: decoding, channels, resampling, clipping and windows.
+
+Files are read block by block, so a recording of any length takes the same memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.schema import AudioSpec
+
+if TYPE_CHECKING:
+    import soundfile
+
+Floats = NDArray[np.float32]
+
+FULL_SCALE = 0.999
+"""Magnitude from which a sample counts as clipped; 1 is full scale."""
+BLOCK_S = 1.0
+"""Seconds decoded at a time."""
+MIN_RATE, MAX_RATE = 100, 10_000_000
+"""Native sampling rates that are accepted, in Hz."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples of one recording."""
+
+    samples: Floats
+    """[n, channels] at the wanted rate."""
+    native_frames: int
+    """Native frames the block was decoded from."""
+    clipped: NDArray[np.int64]
+    """[channels], how many of the native samples were clipped."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One clip's worth of a recording."""
+
+    samples: Floats
+    """[S] at the model's rate."""
+    start_s: float
+    end_s: float
+    """Where the recorded samples end; less than a clip later when the recording was too short."""
+    native_rate: float
+    """Hz"""
+    clipping_rate: float
+    """Share of the native samples that were clipped."""
+
+    @property
+    def source(self) -> tuple[float, float]:
+        """One row of the graphs' ``source`` input."""
+        return self.native_rate, self.clipping_rate
+
+
+def clipped(samples: ArrayLike) -> NDArray[np.bool_]:
+    """Which native samples are at full scale. Resampling hides clipping, so this is asked before it."""
+    return np.abs(np.asarray(samples)) >= FULL_SCALE
+
+
+def parse_channel(text: str) -> int | str:
+    """``mix``, ``each`` or the number of a channel, from 0."""
+    if text in ("mix", "each"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise ConfigError(f"channel: found {text!r}, expected mix, each or the number of a channel, from 0")
+
+
+def select_channel(frames: Floats, channel: int | str, name: str) -> Floats:
+    """The wanted channels of ``frames`` [n, channels]: [n, 1] for ``mix`` or a number, all of them for ``each``."""
+    if channel == "each":
+        return frames
+    if channel == "mix":
+        return frames.mean(axis=1, keepdims=True, dtype=np.float32)
+    number = int(channel)
+    if number >= frames.shape[1]:
+        raise AudioError(f"{name}: found {frames.shape[1]} channel(s), expected channel {number}; they count from 0")
+    return frames[:, number : number + 1]
+
+
+def resample(samples: Floats, rate: float, wanted: float) -> Floats:
+    """``samples`` [n] or [n, channels] from one rate in Hz to another."""
+    if rate == wanted:
+        return samples
+    import soxr  # here, so that importing the package stays cheap
+
+    resampled: Floats = soxr.resample(samples, rate, wanted)
+    return resampled
+
+
+def check_rate(rate: float, name: str) -> None:
+    """Raises AudioError for a native rate in Hz that no recorder has."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: found a sampling rate of {rate:g} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+
+
+def check_finite(samples: Floats, name: str) -> None:
+    """Raises AudioError if any sample is NaN or infinite."""
+    if not np.isfinite(samples).all():
+        bad = int(np.count_nonzero(~np.isfinite(samples)))
+        raise AudioError(f"{name}: found {bad} samples that are NaN or infinite, expected finite samples")
+
+
+def open_recording(path: Path) -> soundfile.SoundFile:
+    """Opens a file that libsndfile reads.
+
+    Raises:
+        AudioError: the file is missing, not audio, empty, or of an impossible rate.
+    """
+    import soundfile
+
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        recording = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = getattr(error, "error_string", None) or str(error)
+        raise AudioError(f"{path}: not readable as audio ({reason.strip()})") from error
+    try:
+        check_rate(recording.samplerate, str(path))
+        if recording.frames == 0:
+            raise AudioError(f"{path}: found no samples; the recording is empty")
+    except AudioError:
+        recording.close()
+        raise
+    return recording
+
+
+def read_blocks(path: Path, rate: float, channel: int | str = "mix") -> Iterator[Block]:
+    """Decodes a file block by block, at ``rate`` Hz.
+
+    Raises:
+        AudioError: the file cannot be decoded, ends before its header says, or holds samples that are not finite.
+    """
+    import soundfile
+    import soxr
+
+    with open_recording(path) as recording:
+        native = recording.samplerate
+        stream = None
+        read = 0
+        size = max(int(BLOCK_S * native), 1)
+        while True:
+            try:
+                frames = recording.read(size, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, RuntimeError) as error:
+                raise AudioError(f"{path}: broken after {read / native:.2f} s ({error})") from error
+            read += len(frames)
+            last = len(frames) < size
+            if last and read < recording.frames:
+                raise AudioError(
+                    f"{path}: cut short; found {read} samples, the header promises {recording.frames}; "
+                    "copy the file again"
+                )
+            check_finite(frames, str(path))
+            picked = select_channel(frames, channel, str(path))
+            # A mixture is clipped where any of its channels is.
+            full = clipped(frames).any(1, keepdims=True) if channel == "mix" else clipped(picked)
+            if native == rate:
+                samples = picked
+            else:
+                if stream is None:
+                    stream = soxr.ResampleStream(native, rate, picked.shape[1], dtype="float32")
+                samples = stream.resample_chunk(np.ascontiguousarray(picked), last=last).reshape(-1, picked.shape[1])
+            yield Block(samples, len(frames), full.sum(0))
+            if last:
+                return
+
+
+def fill_clip(samples: Floats, length: int) -> Floats:
+    """``samples`` [n], n <= length, repeated until they fill a clip [length].
+
+    Repetition rather than silence: zeros would read as a noise floor of nothing and make any recording look clean.
+    """
+    return samples if len(samples) == length else np.resize(samples, length)
+
+
+def windows(
+    blocks: Iterable[Block], spec: AudioSpec, native_rate: float, channel: int = 0, hop: int | None = None
+) -> Iterator[Window]:
+    """Cuts one channel of a recording into windows of a clip's length, every ``hop`` samples at the model's rate.
+
+    The last window ends with the recording, so that nothing goes unheard; a recording shorter than a clip is
+    repeated to fill it. A hop longer than a clip skips what lies between.
+    """
+    size, hop = spec.clip_samples, hop or spec.window_hop
+    buffer = np.empty(0, np.float32)
+    first = 0  # position of buffer[0]
+    start = 0  # of the next window
+    heard = 0  # end of the last window
+    meter = _ClippingMeter()
+    rate = spec.sample_rate
+
+    def window(begin: int) -> Window:
+        samples = buffer[begin - first : begin - first + size]
+        end = begin + len(samples)
+        share = meter.rate(begin / rate * native_rate, end / rate * native_rate)
+        return Window(fill_clip(samples, size), begin / rate, end / rate, native_rate, share)
+
+    for block in blocks:
+        buffer = np.concatenate([buffer, block.samples[:, channel]])
+        meter.add(block.native_frames, int(block.clipped[channel]))
+        # Strictly more than a window: the last one is left for the end, where the recording's length is known.
+        while first + len(buffer) > start + size:
+            yield window(start)
+            heard = start + size
+            start += hop
+        keep = max(first, min(start, first + len(buffer) - size))
+        meter.forget(keep / rate * native_rate)
+        buffer, first = buffer[keep - first :], keep
+    total = first + len(buffer)
+    if total == 0:
+        raise AudioError("the recording holds too few samples to be resampled; record a longer one")
+    if heard < total and start < total:
+        yield window(max(0, min(start, total - size)))
+
+
+class _ClippingMeter:
+    """How many native samples were clipped, by block, for as far back as windows still reach."""
+
+    def __init__(self) -> None:
+        self.blocks: deque[tuple[int, int, int]] = deque()  # start, frames, clipped
+        self.frames = 0
+
+    def add(self, frames: int, clipped_samples: int) -> None:
+        self.blocks.append((self.frames, frames, clipped_samples))
+        self.frames += frames
+
+    def forget(self, before: float) -> None:
+        while self.blocks and self.blocks[0][0] + self.blocks[0][1] <= before:
+            self.blocks.popleft()
+
+    def rate(self, begin: float, end: float) -> float:
+        """Share of clipped samples among the native samples begin…end, each block taken as even."""
+        found = total = 0.0
+        for start, frames, count in self.blocks:
+            overlap = min(end, start + frames) - max(begin, start)
+            if overlap > 0:
+                found += count * overlap / frames
+                total += overlap
+        return min(found / total, 1.0) if total else 0.0
+
+
+def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
+    """Samples [n] in memory as one block at the wanted rate.
+
+    Raises:
+        AudioError: not one-dimensional, empty, not finite, or at an impossible rate.
+    """
+    signal = np.asarray(samples)
+    if signal.ndim != 1 or signal.size == 0:
+        raise AudioError(f"samples: found shape {list(signal.shape)}, expected [n] with n >= 1 for each clip")
+    if not np.issubdtype(signal.dtype, np.floating):
+        raise AudioError(
+            f"samples: found {signal.dtype}, expected floating point with full scale at 1.0; "
+            "divide integer samples by their full scale (32768 for 16 bit)"
+        )
+    signal = signal.astype(np.float32, copy=False)
+    check_finite(signal, "samples")
+    check_rate(rate, "sample_rate")
+    return Block(resample(signal, rate, wanted)[:, None], len(signal), clipped(signal).sum(keepdims=True))

@@ -1,0 +1,120 @@
+"""Opening a bundle: every file is read once, and what was checked is what is run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.schema import SCHEMA_VERSION, Manifest
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest is valid and whose files are those that the manifest names."""
+
+    path: Path
+    manifest: Manifest
+    files: dict[str, bytes]
+    """Content of each graph, by its path in the bundle."""
+    golden: dict[str, NDArray[np.float32]]
+    """Arrays of the golden clip, named ``graph/tensor``."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Reads and checks a bundle folder.
+
+        Raises:
+            BundleError: no bundle, of a newer schema, incomplete, or altered.
+        """
+        folder = Path(path)
+        manifest = _read_manifest(folder)
+        files = {graph.file: _read(folder, graph.file, graph.bytes, graph.sha256) for graph in manifest.graphs}
+        golden = _read(folder, manifest.golden.file, manifest.golden.bytes, manifest.golden.sha256)
+        try:
+            with np.load(io.BytesIO(golden), allow_pickle=False) as arrays:
+                return cls(folder, manifest, files, {name: arrays[name] for name in arrays.files})
+        except (ValueError, OSError, KeyError) as error:
+            raise BundleError(f"{folder / manifest.golden.file}: not a NumPy archive of arrays ({error})") from error
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder}: found no {MANIFEST}; expected the folder that `xaimoe-audio export` wrote")
+    raw = path.read_bytes()
+    try:
+        version = msgspec.json.decode(raw, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: found schema version {version}, this release reads up to {SCHEMA_VERSION}; "
+                "upgrade xai-moe-audio, or export the checkpoint with this release"
+            )
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, ValueError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+    _check_consistent(path, manifest)
+    return manifest
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def _check_consistent(path: Path, manifest: Manifest) -> None:
+    """What single fields cannot say: that the parts fit each other."""
+    wanted = [("frontend", None), ("saliency", None), ("router", None), ("head", None)]
+    wanted += [("expert", expert.name) for expert in manifest.experts]
+    found = [(graph.role, graph.expert) for graph in manifest.graphs]
+    if sorted(map(str, wanted)) != sorted(map(str, found)):
+        missing = [_name(*item) for item in wanted if item not in found]
+        extra = [_name(*item) for item in found if item not in wanted or found.count(item) > 1]
+        raise BundleError(
+            f"{path}: graphs do not match the experts; missing: {', '.join(missing) or 'none'}; "
+            f"not expected: {', '.join(extra) or 'none'}; export the bundle again"
+        )
+    task = manifest.task
+    if len(task.thresholds) != len(task.labels):
+        raise BundleError(f"{path}: found {len(task.thresholds)} thresholds, expected {len(task.labels)}, one a label")
+    if len(set(task.labels)) != len(task.labels):
+        raise BundleError(f"{path}: found a label twice, expected different labels")
+
+
+def _name(role: str, expert: str | None) -> str:
+    return role if expert is None else f"{role} {expert}"
+
+
+def _read(folder: Path, file: str, size: int, sha256: str) -> bytes:
+    """The content of one file of the bundle, its size and hash checked on the bytes that are returned."""
+    parts = PurePosixPath(file)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in file or ":" in file or not parts.parts:
+        raise BundleError(f"{folder / MANIFEST}: found the file path {file!r}, expected a path inside the bundle")
+    path = folder
+    for part in parts.parts:
+        path = path / part
+        if path.is_symlink():
+            raise BundleError(f"{path}: found a link, expected a regular file inside the bundle")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing; the manifest names it; export or copy the bundle again")
+    if path.stat().st_size != size:
+        raise BundleError(
+            f"{path}: found {path.stat().st_size} bytes, expected {size}; export or copy the bundle again"
+        )
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise BundleError(
+            f"{path}: altered; found SHA-256 {found[:12]}…, the manifest has {sha256[:12]}…; "
+            "export or copy the bundle again"
+        )
+    return content

@@ -1,0 +1,125 @@
+"""The device's command line, ``xaimoe-runtime``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaimoe_runtime import __version__
+from xaimoe_runtime.console import CommandGroup, progress, write_records
+from xaimoe_runtime.providers import Provider
+from xaimoe_runtime.schema import Routing
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run bundles on a device: routed inference, proof of a bundle, and what is in it.",
+)
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `xaimoe-audio export` wrote.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Recordings, or folders of recordings.")]
+ProviderOption = Annotated[Provider, typer.Option(help="Where to run; auto takes CUDA if it is there, else the CPU.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that one graph may use.")]
+RoutingOption = Annotated[
+    Routing,
+    typer.Option(
+        help="routed: the pairs the router chose; dense: all that are compatible; glance: none, the prior alone."
+    ),
+]
+ChannelOption = Annotated[
+    str, typer.Option(help="mix, each (a record for every channel), or the number of one, from 0.")
+]
+HopOption = Annotated[float | None, typer.Option("--hop", help="Seconds from window to window; default: the bundle's.")]
+MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" below this score.')]
+OutOption = Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of to stdout.")]
+WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+@app.command()
+def infer(
+    bundle: BundlePath,
+    paths: Paths,
+    routing: RoutingOption = "routed",
+    channel: ChannelOption = "mix",
+    hop: HopOption = None,
+    min_score: MinScoreOption = 0.0,
+    windows: WindowsOption = False,
+    out: OutOption = None,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 1,
+) -> None:
+    """Classify recordings; one JSON line for each, then a summary.
+
+    A recording that cannot be used gets an error record and the rest goes on; the exit code is then 1.
+    """
+    from xaimoe_runtime.files import FileClassifier, find_recordings
+    from xaimoe_runtime.runtime import Runtime
+
+    runtime = Runtime.load(bundle, provider, threads)
+    typer.echo(f"{runtime.name}: provider {runtime.provider}", err=True)
+    classifier = FileClassifier(runtime, routing, channel, hop, min_score, windows)
+    found = find_recordings(paths)
+    with progress("classifying", len(found)) as advance:
+        errors = write_records(classifier.records(found, advance), out)
+    if errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(bundle: BundlePath, provider: ProviderOption = "auto", threads: ThreadsOption = 1) -> None:
+    """Feed a bundle its golden clip and compare every graph's answer; exit code 3 if one deviates."""
+    from xaimoe_runtime.errors import BundleError
+    from xaimoe_runtime.runtime import Runtime
+    from xaimoe_runtime.verify import verify as deviations
+
+    runtime = Runtime.load(bundle, provider, threads)
+    found = deviations(runtime)
+    for deviation in found:
+        mark = "ok  " if deviation.passed else "FAIL"
+        typer.echo(f"{mark} {deviation.what:<48} {deviation.found:.2e}  (at most {deviation.tolerance:.0e})")
+    failed = [deviation.what for deviation in found if not deviation.passed]
+    if failed:
+        raise BundleError(
+            f"{runtime.name}: {', '.join(failed)} deviate from the golden answers on provider {runtime.provider}; "
+            "do not use the bundle there"
+        )
+    typer.echo(f"{runtime.name}: verified on provider {runtime.provider}")
+
+
+@app.command()
+def inspect(
+    bundle: BundlePath, json: Annotated[bool, typer.Option("--json", help="The manifest as JSON.")] = False
+) -> None:
+    """Show what is in a bundle, without running it."""
+    import msgspec
+
+    from xaimoe_runtime.bundle import Bundle
+    from xaimoe_runtime.inspect import describe
+
+    manifest = Bundle.open(bundle).manifest
+    typer.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() if json else describe(manifest))
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(app())

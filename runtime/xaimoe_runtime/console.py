@@ -1,0 +1,102 @@
+"""What both command lines share: errors become one line and an exit code, progress goes to stderr, records to a file
+or stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, XaimoeError
+from xaimoe_runtime.schema import ErrorRecord, Record
+
+
+class CommandGroup(TyperGroup):
+    """Commands whose errors end in one line on stderr and the exit code of the error's class."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except XaimoeError as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # The reader of stdout went away; what follows must not fail again when the interpreter flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr; yields the function that advances it by one."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Any]:
+    """A binary file that takes the place of ``path`` once it is whole; on an error ``path`` stays as it was.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not the context manager of the file: it is renamed or removed after it is closed.
+        part = NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        with part:
+            yield part
+        whole = Path(part.name)
+        whole.chmod(0o644)
+        whole.replace(path)
+    except BaseException:
+        Path(part.name).unlink(missing_ok=True)
+        raise
+
+
+def write_records(records: Iterable[Record], out: Path | None) -> int:
+    """Writes records as JSON Lines to ``out``, or to stdout as they come; gives the number of error records."""
+    encode = msgspec.json.Encoder().encode
+    errors = 0
+    if out is None:
+        for record in records:
+            errors += isinstance(record, ErrorRecord)
+            typer.echo(encode(record).decode())
+        return errors
+    with replacing(out) as file:
+        for record in records:
+            errors += isinstance(record, ErrorRecord)
+            file.write(encode(record) + b"\n")
+    return errors
+
+
+def write_json(content: Any) -> None:
+    """Writes one JSON object as a line on stdout."""
+    typer.echo(msgspec.json.encode(content).decode())

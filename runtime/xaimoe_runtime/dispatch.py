@@ -1,0 +1,115 @@
+"""The routed dispatch: glance at everything, run the chosen experts on the chosen patches, weigh their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.providers import SessionFactory
+from xaimoe_runtime.result import Outputs
+from xaimoe_runtime.schema import GraphSpec, Manifest, Routing
+
+Floats = NDArray[np.float32]
+
+
+class Graph:
+    """A session whose inputs and outputs are bound by name."""
+
+    def __init__(self, factory: SessionFactory, bundle: Bundle, spec: GraphSpec) -> None:
+        name = str(bundle.path / spec.file)
+        self.spec = spec
+        # One thread means no thread pool; experts are too small to gain from one.
+        threads = 1 if spec.role == "expert" else None
+        self.session = factory.create(name, bundle.files[spec.file], threads)
+        self.outputs = [tensor.name for tensor in spec.outputs]
+        for kind, wanted, found in (
+            ("inputs", spec.inputs, self.session.get_inputs()),
+            ("outputs", spec.outputs, self.session.get_outputs()),
+        ):
+            if {tensor.name for tensor in wanted} != {tensor.name for tensor in found}:
+                raise BundleError(
+                    f"{name}: found {kind} {', '.join(tensor.name for tensor in found)}; "
+                    f"the manifest has {', '.join(tensor.name for tensor in wanted)}"
+                )
+
+    def __call__(self, **inputs: Floats) -> dict[str, Floats]:
+        """The outputs by name."""
+        return dict(zip(self.outputs, self.session.run(self.outputs, inputs), strict=True))
+
+
+class Dispatcher:
+    """All graphs of a bundle, run in the order that the routing asks for."""
+
+    def __init__(self, bundle: Bundle, factory: SessionFactory) -> None:
+        manifest = bundle.manifest
+        self.manifest: Manifest = manifest
+        self.grid = manifest.patches.grid
+        self.positions = self.grid.positions()
+        self.frontend = Graph(factory, bundle, manifest.graph("frontend"))
+        self.saliency = Graph(factory, bundle, manifest.graph("saliency"))
+        self.router = Graph(factory, bundle, manifest.graph("router"))
+        self.head = Graph(factory, bundle, manifest.graph("head"))
+        self.experts = [Graph(factory, bundle, manifest.graph("expert", e.name)) for e in manifest.experts]
+
+    @property
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graphs by role, the experts by ``expert NAME``."""
+        fixed = {"frontend": self.frontend, "saliency": self.saliency, "router": self.router, "head": self.head}
+        return fixed | {f"expert {e.name}": g for e, g in zip(self.manifest.experts, self.experts, strict=True)}
+
+    def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
+        """``waveform`` [N, S] and ``source`` [N, 2] -> outputs of the N windows."""
+        clock = _Stopwatch()
+        heard = self.frontend(waveform=waveform, source=source)
+        clock.lap("frontend")
+        glance = self.saliency(spectrogram=heard["spectrogram"])
+        clock.lap("saliency")
+        routed = self.router(saliency=glance["saliency"], context=glance["context"], attributes=heard["attributes"])
+        gates = self._gates(routed, routing)
+        clock.lap("router")
+        patch_source = glance["feature_map"] if self.manifest.patches.source == "feature_map" else heard["spectrogram"]
+        mixture = self.mixture(patch_source, gates)
+        clock.lap("experts")
+        mass = gates.sum(axis=(1, 2), dtype=np.float32)[:, None]
+        scores = self.head(mixture=mixture, mass=mass, prior_logits=glance["prior_logits"])["scores"]
+        clock.lap("head")
+        return Outputs(scores, heard["attributes"], glance["saliency"], gates, clock.ms)
+
+    @staticmethod
+    def _gates(routed: dict[str, Floats], routing: Routing) -> Floats:
+        if routing == "glance":
+            return np.zeros_like(routed["gates"])
+        return routed["gates"] if routing == "routed" else routed["gates_dense"]
+
+    def mixture(self, patch_source: Floats, gates: Floats) -> Floats:
+        """Sum of gate times features over the pairs with a gate, [N, D]: each expert runs once, on its patches
+        alone."""
+        mixture = np.zeros((len(gates), self.manifest.features), np.float32)
+        for e, expert in enumerate(self.experts):
+            clips, patches = np.nonzero(gates[:, :, e])
+            if len(clips) == 0:
+                continue
+            tiles = self.grid.gather(patch_source, clips, patches)
+            features = expert(patches=tiles, position=self.positions[patches])["features"]
+            weights = np.zeros((len(gates), len(clips)), np.float32)
+            weights[clips, np.arange(len(clips))] = gates[clips, patches, e]
+            mixture += weights @ features
+        return mixture
+
+
+class _Stopwatch:
+    """Milliseconds from lap to lap."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.ms[stage] = (now - self._last) * 1e3
+        self._last = now

@@ -1,0 +1,189 @@
+"""Classifying many recordings: paths in, JSON Lines records out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from xaimoe_runtime.audio import Window, parse_channel
+from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, run_stream
+from xaimoe_runtime.result import Engine, Outputs, decide, pool
+from xaimoe_runtime.schema import ErrorRecord, Record, ResultRecord, Routing, SummaryRecord, WindowRecord
+
+SUFFIXES = frozenset(
+    [
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".au",
+        ".avr",
+        ".caf",
+        ".flac",
+        ".htk",
+        ".mat",
+        ".mp3",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".paf",
+        ".pvf",
+        ".rf64",
+        ".sd2",
+        ".sds",
+        ".sf",
+        ".snd",
+        ".svx",
+        ".voc",
+        ".w64",
+        ".wav",
+        ".wave",
+        ".wavex",
+        ".wve",
+        ".xi",
+    ]
+)
+"""File endings that count as recordings when a folder is searched."""
+
+
+def find_recordings(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are; of a folder all recordings under it, sorted.
+
+    Raises:
+        AudioError: a path does not exist, or nothing was found at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        else:
+            found.append(path)  # a missing file gets its own error record
+    if not found:
+        raise AudioError(
+            f"{', '.join(map(str, paths))}: found no recordings; expected files that end in {' '.join(sorted(SUFFIXES))}"
+        )
+    return found
+
+
+class FileClassifier:
+    """Answers for files with one engine, and keeps the figures for the summary."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        routing: str = "routed",
+        channel: str = "mix",
+        hop_s: float | None = None,
+        min_score: float = 0.0,
+        with_windows: bool = False,
+    ) -> None:
+        """``with_windows`` adds a record for each window; the other options are those of ``Runtime.infer_file``.
+
+        Raises:
+            ConfigError: an option makes no sense.
+        """
+        self.engine = engine
+        self.routing: Routing = check_routing(routing)
+        self.channel = parse_channel(channel)
+        self.hop = hop_samples(hop_s, engine.audio)
+        self.min_score = min_score
+        self.with_windows = with_windows
+        self.files = self.errors = 0
+        self.audio_s = 0.0
+        self.ms: list[float] = []
+        self.pairs = self.possible_pairs = 0
+
+    def records(self, paths: Iterable[Path], advance: Callable[[], None] = lambda: None) -> Iterator[Record]:
+        """Records of all files, an error record for each that failed, then the summary. ``advance`` is called a
+        file."""
+        for path in paths:
+            self.files += 1
+            try:
+                # Collected first: a file that breaks in the middle gives its error and nothing else.
+                yield from list(self._file(path))
+            except AudioError as error:
+                self.errors += 1
+                message = str(error)
+                named = message if message.startswith(str(path)) else f"{path}: {message}"
+                yield ErrorRecord(path=str(path), error=type(error).__name__, message=named)
+            advance()
+        yield self.summary()
+
+    def summary(self) -> SummaryRecord:
+        """The figures so far."""
+        p50, p95 = (float(p) for p in np.percentile(self.ms, [50, 95])) if self.ms else (0.0, 0.0)
+        return SummaryRecord(
+            source=self.engine.name,
+            files=self.files,
+            errors=self.errors,
+            windows=len(self.ms),
+            audio_s=self.audio_s,
+            provider=self.engine.provider,
+            routing=self.routing,
+            p50_ms=p50,
+            p95_ms=p95,
+            pair_share=self.pairs / self.possible_pairs if self.possible_pairs else 0.0,
+        )
+
+    def _file(self, path: Path) -> Iterator[Record]:
+        numbered = file_windows(path, self.engine.audio, self.channel, self.hop)
+        for number, group in groupby(numbered, key=lambda item: item[0]):
+            yield from self._channel(path, number, (window for _, window in group))
+
+    def _channel(self, path: Path, number: int | None, windows: Iterable[Window]) -> Iterator[Record]:
+        heard: list[WindowRecord] = []
+        scores: list[NDArray[np.float32]] = []
+        for window, outputs, ms in self._timed(windows):
+            pairs = int(outputs.pairs[0])
+            scores.append(outputs.scores)
+            self._count(ms, pairs, outputs.gates[0].size)
+            heard.append(self._record(path, number, outputs.scores[0], window.start_s, window.end_s, ms, pairs))
+        pooled = pool(np.concatenate(scores))
+        start_s, end_s = heard[0].start_s, heard[-1].end_s
+        self.audio_s += end_s - start_s
+        if self.with_windows:
+            yield from heard
+        whole = self._record(
+            path, number, pooled, start_s, end_s, sum(r.ms for r in heard), sum(r.pairs for r in heard)
+        )
+        yield ResultRecord(**msgspec.structs.asdict(whole), windows=len(heard))
+
+    def _timed(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Outputs, float]]:
+        """One window at a time: on a CPU a batch costs as much as its windows, and each gets its own time."""
+        stream = run_stream(self.engine, windows, self.routing, batch=1)
+        for (window,), outputs in stream:
+            yield window, outputs, sum(outputs.ms.values())
+
+    def _count(self, ms: float, pairs: int, possible: int) -> None:
+        self.ms.append(ms)
+        self.pairs += pairs
+        self.possible_pairs += possible
+
+    def _record(
+        self,
+        path: Path,
+        channel: int | None,
+        scores: NDArray[np.float32],
+        start_s: float,
+        end_s: float,
+        ms: float,
+        pairs: int,
+    ) -> WindowRecord:
+        task = self.engine.task
+        return WindowRecord(
+            path=str(path),
+            labels=decide(scores, task, self.min_score),
+            scores={label: round(float(score), 6) for label, score in zip(task.labels, scores, strict=True)},
+            start_s=round(start_s, 6),
+            end_s=round(end_s, 6),
+            degraded=False,
+            late=False,
+            ms=round(ms, 3),
+            pairs=pairs,
+            channel=channel,
+        )

@@ -1,0 +1,68 @@
+"""The patch grid: how a map of frequency by time is cut into tiles, and where each tile lies."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tiles of a map [C, rows, columns], numbered row of tiles by row of tiles: patch = i_freq * n_time + i_time.
+
+    The tiles cover the map exactly, so no tile is ever padded.
+    """
+
+    rows: int
+    """Height of the map, in frequency bins."""
+    columns: int
+    """Width of the map, in frames."""
+    tile: tuple[int, int]
+    """Height and width of a tile."""
+    stride: tuple[int, int]
+    """Step from tile to tile in frequency and in time; smaller than the tile, the tiles overlap."""
+
+    def __post_init__(self) -> None:
+        for size, tile, stride, axis in zip(
+            (self.rows, self.columns), self.tile, self.stride, ("frequency", "time"), strict=True
+        ):
+            if not 0 < stride <= tile <= size or (size - tile) % stride:
+                raise ValueError(
+                    f"patch grid: tiles of {tile} every {stride} do not cover {size} {axis} cells exactly; "
+                    f"expected 0 < stride <= tile <= {size} and ({size} - tile) divisible by the stride"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of tiles along frequency and along time."""
+        return (
+            (self.rows - self.tile[0]) // self.stride[0] + 1,
+            (self.columns - self.tile[1]) // self.stride[1] + 1,
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of patches P of a clip."""
+        n_freq, n_time = self.shape
+        return n_freq * n_time
+
+    def positions(self) -> Floats:
+        """Centres of the patches, [P, 2]: frequency and time, each 0…1 across the map."""
+        n_freq, n_time = self.shape
+        freq = (np.arange(n_freq) * self.stride[0] + self.tile[0] / 2) / self.rows
+        time = (np.arange(n_time) * self.stride[1] + self.tile[1] / 2) / self.columns
+        return np.stack(np.meshgrid(freq, time, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
+
+    def tiles(self, source: Floats) -> Floats:
+        """A view of all tiles of ``source`` [B, C, rows, columns]: [B, n_freq, n_time, C, PF, PT]; nothing is
+        copied."""
+        windows = np.lib.stride_tricks.sliding_window_view(source, self.tile, axis=(2, 3))
+        every = windows[:, :, :: self.stride[0], :: self.stride[1]]
+        return every.transpose(0, 2, 3, 1, 4, 5)
+
+    def gather(self, source: Floats, clips: NDArray[np.intp], patches: NDArray[np.intp]) -> Floats:
+        """The tiles of M (clip, patch) pairs, [M, C, PF, PT], copied once."""
+        n_time = self.shape[1]
+        return self.tiles(source)[clips, patches // n_time, patches % n_time]

@@ -1,0 +1,132 @@
+"""From samples or a file to an answer, with any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xaimoe_runtime import audio
+from xaimoe_runtime.audio import Window
+from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.result import Engine, Outputs, Result, Trace, decide, pool
+from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
+
+Floats = NDArray[np.float32]
+
+BATCH = 32
+"""Windows run at a time; bounds the memory that long recordings take."""
+
+
+def check_routing(routing: str) -> Routing:
+    """``routing`` if it is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    for known in ROUTINGS:
+        if routing == known:
+            return known
+    raise ConfigError(f"routing: found {routing!r}, expected {', '.join(ROUTINGS)}")
+
+
+def hop_samples(hop_s: float | None, spec: AudioSpec) -> int:
+    """Seconds from window to window as samples, rounded to whole frames; None is the model's own hop."""
+    if hop_s is None:
+        return spec.window_hop
+    if not 0 < hop_s < float("inf"):
+        raise ConfigError(f"hop: found {hop_s:g} s, expected more than 0")
+    return max(round(hop_s * spec.sample_rate / spec.frame_hop), 1) * spec.frame_hop
+
+
+def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outputs:
+    """The engine's outputs for a batch of windows, [N]; scores are finite.
+
+    Raises:
+        AudioError: the model's answer is not finite.
+    """
+    waveform = np.stack([window.samples for window in windows])
+    source = np.array([window.source for window in windows], np.float32)
+    outputs = engine.run(waveform, source, routing)
+    pool(outputs.scores)
+    return outputs
+
+
+def run_stream(
+    engine: Engine, windows: Iterable[Window], routing: Routing, batch: int = BATCH
+) -> Iterator[tuple[list[Window], Outputs]]:
+    """Runs windows in batches, as they come."""
+    source = iter(windows)
+    while group := list(islice(source, batch)):
+        yield group, run_windows(engine, group, routing)
+
+
+def infer(
+    engine: Engine, samples: ArrayLike, sample_rate: float | None, routing: str, min_score: float = 0.0
+) -> Result:
+    """Answers for one recording [n] or for a batch [B, n], of any length at any rate.
+
+    A recording shorter than the model's clip is repeated to fill it; a longer one is cut into windows whose scores
+    are averaged. ``sample_rate`` None means the model's own.
+
+    Raises:
+        AudioError: samples that are empty, not finite, or of the wrong shape or type.
+        ConfigError: no such routing.
+    """
+    chosen = check_routing(routing)
+    rate = float(engine.audio.sample_rate if sample_rate is None else sample_rate)
+    signal = np.asarray(samples)
+    if signal.ndim not in (1, 2) or signal.size == 0:
+        raise AudioError(f"samples: found shape {list(signal.shape)}, expected [n] or [B, n] with n >= 1")
+    recordings = [
+        list(audio.windows([audio.array_block(clip, rate, engine.audio.sample_rate)], engine.audio, rate))
+        for clip in np.atleast_2d(signal)
+    ]
+    return infer_windows(engine, recordings, chosen, min_score, batched=signal.ndim == 2)
+
+
+def infer_windows(
+    engine: Engine, recordings: list[list[Window]], routing: Routing, min_score: float = 0.0, batched: bool = False
+) -> Result:
+    """Answers for recordings that are cut into windows already; ``batched`` keeps the batch axis of the result."""
+    stream = run_stream(engine, (window for windows in recordings for window in windows), routing)
+    outputs = Outputs.join([part for _, part in stream])
+    ends = np.cumsum([len(windows) for windows in recordings])
+    scores = np.stack([pool(part) for part in np.split(outputs.scores, ends[:-1])])
+    labels = tuple(decide(row, engine.task, min_score) for row in scores)
+    trace = make_trace(engine, outputs, routing)
+    return Result(labels, scores, trace) if batched else Result(labels[0], scores[0], trace)
+
+
+def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
+    """The trace of a batch of windows."""
+    return Trace(
+        routing=routing,
+        experts=engine.experts,
+        attribute_names=engine.attribute_names,
+        attributes=outputs.attributes,
+        saliency=outputs.saliency,
+        gates=outputs.gates,
+        pairs=outputs.pairs,
+        ms=outputs.ms,
+    )
+
+
+def file_windows(
+    path: Path, spec: AudioSpec, channel: int | str = "mix", hop: int | None = None
+) -> Iterator[tuple[int | None, Window]]:
+    """(channel number or None for a mixture, window) over a whole file; with ``each``, channel by channel.
+
+    Raises:
+        AudioError: the file cannot be used.
+    """
+    with audio.open_recording(path) as recording:
+        rate, count = recording.samplerate, recording.channels
+    numbers: list[int | str] = list(range(count)) if channel == "each" else [channel]
+    for number in numbers:
+        blocks = audio.read_blocks(path, spec.sample_rate, number)
+        for window in audio.windows(blocks, spec, rate, hop=hop):
+            yield (None if number == "mix" else int(number)), window

@@ -1,0 +1,41 @@
+"""A bundle in words."""
+
+from __future__ import annotations
+
+from xaimoe_runtime.schema import Manifest
+
+
+def describe(manifest: Manifest) -> str:
+    """What a bundle answers, listens to and holds, as text for a terminal."""
+    audio, frontend, grid = manifest.audio, manifest.frontend, manifest.patches.grid
+    n_freq, n_time = grid.shape
+    labels = manifest.task.labels
+    streamable = "streamable" if frontend.streamable else "not streamable"
+    source = manifest.patches.source.replace("_", " ")
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in manifest.provenance.metrics.items())
+    return "\n".join(
+        [
+            f"bundle      {manifest.bundle_id[:16]}  (schema {manifest.schema_version})",
+            f"task        {manifest.task.kind}, {len(labels)} classes: {', '.join(labels)}",
+            f"audio       {audio.sample_rate} Hz, clips of {audio.clip_samples / audio.sample_rate:.2f} s, "
+            f"a window every {audio.window_hop / audio.sample_rate:.2f} s",
+            f"spectrogram {frontend.backend}, {frontend.bins} bands {frontend.fmin:g}…{frontend.fmax:g} Hz x "
+            f"{frontend.frames} frames, n_fft {frontend.n_fft}, hop {audio.frame_hop}, {streamable}",
+            f"patches     {grid.count} ({n_freq} in frequency x {n_time} in time) from the {source}",
+            f"routing     {manifest.routing}",
+            "experts",
+            *(
+                f"  {expert.name:<24} {expert.parameters:>8,} parameters {expert.macs / 1e6:>7.2f} MMAC a patch  "
+                f"{expert.purpose}"
+                for expert in manifest.experts
+            ),
+            "attributes  (5 %, median, 95 % of the training split)",
+            *(
+                f"  {item.name:<24} {item.q05:>10.3g} {item.q50:>10.3g} {item.q95:>10.3g}  {item.unit}"
+                for item in manifest.attributes
+            ),
+            "graphs",
+            *(f"  {graph.file:<40} {graph.bytes / 1024:>8.0f} KiB  {graph.precision}" for graph in manifest.graphs),
+            f"metrics     {metrics or 'none'}",
+        ]
+    )

@@ -1,0 +1,134 @@
+"""What a model answers: raw outputs of a batch of windows, and the result of a recording made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.schema import AudioSpec, Routing, TaskSpec
+
+Floats = NDArray[np.float32]
+
+UNKNOWN = "unknown"
+"""Answered in place of a label when no score reaches ``min_score``."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says about N windows."""
+
+    scores: Floats
+    """[N, L]"""
+    attributes: Floats
+    """[N, A]"""
+    saliency: Floats
+    """[N, P]; sums to 1"""
+    gates: Floats
+    """[N, P, E]; the gates of the pairs that were run"""
+    ms: dict[str, float]
+    """Milliseconds spent on the whole batch, by stage."""
+
+    @property
+    def pairs(self) -> NDArray[np.intp]:
+        """(patch, expert) pairs run for each window, [N]."""
+        return np.count_nonzero(self.gates, axis=(1, 2))
+
+    @staticmethod
+    def join(parts: list[Outputs]) -> Outputs:
+        """The outputs of several batches as those of one."""
+        ms: dict[str, float] = {}
+        for part in parts:
+            for stage, spent in part.ms.items():
+                ms[stage] = ms.get(stage, 0.0) + spent
+        return Outputs(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.attributes for part in parts]),
+            np.concatenate([part.saliency for part in parts]),
+            np.concatenate([part.gates for part in parts]),
+            ms,
+        )
+
+
+class Engine(Protocol):
+    """A model that answers: the ONNX bundle on a device, or the checkpoint in PyTorch."""
+
+    task: TaskSpec
+    audio: AudioSpec
+    provider: str
+    """What computes: an execution provider, or PyTorch and its device."""
+    name: str
+    """The bundle or checkpoint, for messages."""
+    experts: tuple[str, ...]
+    """Names of the experts, the last axis of the gates."""
+    attribute_names: tuple[str, ...]
+
+    def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
+        """``waveform`` [N, S] at the model's rate and ``source`` [N, 2] -> outputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the answer came about, for each of the N windows that were looked at."""
+
+    routing: Routing
+    experts: tuple[str, ...]
+    """Names of the experts, the last axis of ``gates``."""
+    attribute_names: tuple[str, ...]
+    attributes: Floats
+    """[N, A]"""
+    saliency: Floats
+    """[N, P]"""
+    gates: Floats
+    """[N, P, E]; zero for a pair that was not run"""
+    pairs: NDArray[np.intp]
+    """Pairs run, [N]."""
+    ms: dict[str, float]
+    """Milliseconds spent, by stage, over all windows."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer for one clip, or for a batch of clips."""
+
+    labels: tuple[str, ...] | tuple[tuple[str, ...], ...]
+    """Labels of the clip, best first; for a batch, one such tuple for each clip."""
+    scores: Floats
+    """[L] for one clip, [B, L] for a batch; in the order of the model's labels."""
+    trace: Trace
+    degraded: bool = False
+    """Whether pairs were left out for want of time."""
+    late: bool = False
+    """Whether the answer came after the deadline."""
+
+
+def pool(scores: Floats) -> Floats:
+    """Scores [L] of a recording from those of its windows [N, L]: their mean.
+
+    Raises:
+        AudioError: a score is not finite; such an answer must not pass for one.
+    """
+    if not np.isfinite(scores).all():
+        raise AudioError("the model answered with scores that are not finite; the answer was withheld")
+    pooled: Floats = scores.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.clip(pooled, 0.0, 1.0)
+
+
+def decide(scores: Floats, task: TaskSpec, min_score: float = 0.0) -> tuple[str, ...]:
+    """Labels for scores [L]: the best one (single-label), or all that reach their threshold, best first (multi-label).
+
+    Nothing reaching ``min_score`` gives ``("unknown",)``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    if task.kind == "single_label":
+        order = order[:1]
+    else:
+        order = order[scores[order] >= np.asarray(task.thresholds, np.float32)[order]]
+    chosen = tuple(task.labels[i] for i in order if scores[i] >= min_score)
+    if not chosen and (task.kind == "single_label" or float(scores.max()) < min_score):
+        return (UNKNOWN,)
+    return chosen

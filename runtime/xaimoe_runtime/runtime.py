@@ -1,0 +1,129 @@
+"""The device's front door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xaimoe_runtime.audio import parse_channel
+from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.dispatch import Dispatcher
+from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, infer, make_trace, run_stream
+from xaimoe_runtime.providers import SessionFactory
+from xaimoe_runtime.result import Outputs, Result, decide
+from xaimoe_runtime.schema import Manifest, Routing
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """The answer for one window of a file."""
+
+    start_s: float
+    end_s: float
+    channel: int | None
+    """Channel number, or None for the mixture of all."""
+    result: Result
+
+
+class Runtime:
+    """A bundle, loaded and ready to answer. Make one with :meth:`load`."""
+
+    def __init__(self, bundle: Bundle, factory: SessionFactory) -> None:
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self.dispatcher = Dispatcher(bundle, factory)
+        self.provider = factory.provider
+        self.name = str(bundle.path)
+        self.task = manifest.task
+        self.audio = manifest.audio
+        self.experts = tuple(expert.name for expert in manifest.experts)
+        self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
+
+    @classmethod
+    def load(cls, bundle: str | Path, provider: str = "auto", threads: int = 1) -> Runtime:
+        """Opens a bundle, checks it and makes its sessions.
+
+        Args:
+            bundle: the folder that the exporter wrote.
+            provider: ``auto`` (CUDA where there is one, else CPU), ``cuda`` or ``cpu``.
+            threads: threads that one graph may use; experts always use one.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete, altered or of a newer schema.
+            ProviderError: the provider, or ONNX Runtime itself, is missing.
+        """
+        return cls(Bundle.open(bundle), SessionFactory(provider, threads))
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the scores."""
+        return self.task.labels
+
+    def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
+        """``waveform`` [N, S] at the model's rate and ``source`` [N, 2] (native rate in Hz, clipping rate) ->
+        outputs."""
+        return self.dispatcher.run(waveform, source, routing)
+
+    def infer(
+        self,
+        samples: ArrayLike,
+        sample_rate: float | None = None,
+        routing: str | None = None,
+        min_score: float = 0.0,
+    ) -> Result:
+        """Answers for one recording [n] or a batch [B, n], floating point with full scale at 1.
+
+        A recording shorter than the model's clip is repeated to fill it; a longer one is cut into windows and their
+        scores are averaged. The trace has one row a window.
+
+        Args:
+            samples: the recording or recordings.
+            sample_rate: in Hz; the model's own if None.
+            routing: ``routed``, ``dense`` or ``glance``; the bundle's default if None.
+            min_score: below it, ``unknown`` is answered.
+
+        Raises:
+            AudioError: samples that are empty, not finite, or of the wrong shape or type.
+            ConfigError: no such routing.
+        """
+        return infer(self, samples, sample_rate, routing or self.manifest.routing, min_score)
+
+    def infer_file(
+        self,
+        path: str | Path,
+        hop_s: float | None = None,
+        routing: str | None = None,
+        channel: str = "mix",
+        min_score: float = 0.0,
+    ) -> Iterator[WindowResult]:
+        """Answers window by window over a file of any length, in bounded memory.
+
+        Args:
+            path: any file that libsndfile reads.
+            hop_s: seconds from window to window, rounded to whole frames; the bundle's default if None.
+            routing: as for :meth:`infer`.
+            channel: ``mix``, ``each`` or the number of a channel.
+            min_score: as for :meth:`infer`.
+
+        Raises:
+            AudioError: the file cannot be used.
+            ConfigError: no such routing or channel, or a hop that is not positive.
+        """
+        chosen = check_routing(routing or self.manifest.routing)
+        hop = hop_samples(hop_s, self.audio)
+        for number, window in file_windows(Path(path), self.audio, parse_channel(channel), hop):
+            ((_, outputs),) = run_stream(self, [window], chosen)
+            labels = decide(outputs.scores[0], self.task, min_score)
+            result = Result(labels, outputs.scores[0], make_trace(self, outputs, chosen))
+            yield WindowResult(window.start_s, window.end_s, number, result)

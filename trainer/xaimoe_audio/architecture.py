@@ -1,0 +1,98 @@
+"""The model in words: what each part takes, gives, holds and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from xaimoe_audio.model.attributes import ATTRIBUTES
+from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.model.moe import MoEAudioModel
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the model, as one graph of a bundle."""
+
+    name: str
+    module: nn.Module
+    parameters: int
+    macs: int
+    """Multiply-accumulates for one clip; for an expert, for one patch."""
+    shapes: str
+
+
+def macs_of(call: Callable[[], Any]) -> int:
+    """Multiply-accumulates of the matrix products and convolutions in a call."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return int(counter.get_total_flops()) // 2
+
+
+def parts(model: MoEAudioModel) -> list[Part]:
+    """All parts in the order they run, each tried on one silent clip."""
+    model.eval()
+    config, grid = model.config, model.grid
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        waveform = torch.zeros(1, config.frontend.clip_samples, device=device)
+        source = torch.tensor([[float(config.frontend.sample_rate), 0.0]], device=device)
+        spectrogram, attributes = model.frontend(waveform, source)
+        saliency, context, prior, feature_map = model.glance(spectrogram)
+        tile = model.tiles(feature_map)[0, :1]
+        mixture, mass = torch.zeros(1, config.features, device=device), torch.zeros(1, 1, device=device)
+
+    def part(name: str, module: nn.Module, inputs: tuple[Tensor, ...], gives: str) -> Part:
+        takes = " ".join(str(list(tensor.shape)) for tensor in inputs)
+        size = sum(parameter.numel() for parameter in module.parameters())
+        return Part(name, module, size, macs_of(lambda: module(*inputs)), f"{takes} -> {gives}")
+
+    labels, patches, experts = len(config.labels), grid.count, len(config.experts)
+    found = [
+        part("frontend", model.frontend, (waveform, source), f"{list(spectrogram.shape)} [1, {len(ATTRIBUTES)}]"),
+        part(
+            "saliency",
+            model.glance,
+            (spectrogram,),
+            f"[1, {patches}] {list(context.shape)} [1, {labels}] {list(feature_map.shape)}",
+        ),
+        part("router", model.router, (saliency, context, attributes), f"[1, {patches}, {experts}]"),
+    ]
+    for name, expert in model.experts.items():
+        found.append(part(name, expert, (tile, model.positions[:1]), f"[1, {config.features}]"))
+    found.append(part("head", model.head, (mixture, mass, prior), f"[1, {labels}]"))
+    return found
+
+
+def describe(model: MoEAudioModel) -> str:
+    """The architecture as a table for a terminal or a file."""
+    config, grid = model.config, model.grid
+    frontend, router = config.frontend, config.router
+    lines = [
+        f"{config.task}, {len(config.labels)} classes: {', '.join(config.labels)}",
+        f"clips of {frontend.clip_s:.2f} s at {frontend.sample_rate} Hz; log-mel {frontend.n_mels} bands x "
+        f"{frontend.frames} frames, {frontend.fmin:g}…{frontend.fmax:g} Hz, n_fft {frontend.n_fft}, hop {frontend.hop}",
+        f"{grid.count} patches of {config.tile[0]}x{config.tile[1]} cells every {config.stride[0]}x{config.stride[1]}, "
+        f"{len(config.experts)} experts; a clip uses at most {router.k_max} experts and {router.max_pairs} of "
+        f"{grid.count * len(config.experts)} pairs",
+        "",
+        f"{'part':<24}{'parameters':>12}{'MACs':>14}  shapes",
+    ]
+    table = parts(model)
+    lines += [f"{item.name:<24}{item.parameters:>12,}{item.macs:>14,}  {item.shapes}" for item in table]
+    expert_macs = sum(item.macs for item in table if item.name in model.experts)
+    floor = sum(item.macs for item in table if item.name not in model.experts)
+    lines += [
+        f"{'total':<24}{sum(item.parameters for item in table):>12,}",
+        "",
+        f"floor (no pair)        {floor:>14,} MACs a clip",
+        f"dense (all pairs)      {floor + grid.count * expert_macs:>14,} MACs a clip",
+        "",
+    ]
+    lines += [f"{name:<24}{FAMILIES[name].purpose}" for name in config.experts]
+    return "\n".join(lines) + "\n"

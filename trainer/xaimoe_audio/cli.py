@@ -1,0 +1,210 @@
+"""The product's command line, ``xaimoe-audio``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from xaimoe_audio.config import Budget, Split
+from xaimoe_runtime import __version__
+from xaimoe_runtime import cli as device_cli
+from xaimoe_runtime.console import CommandGroup, progress, write_json, write_records
+from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.schema import TaskKind
+
+if TYPE_CHECKING:
+    from xaimoe_audio.classifier import MoEAudioClassifier
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a saliency-routed mixture of experts on recordings, export it for a device, and classify with it.",
+)
+app.add_typer(device_cli.app, name="device", help="The device's own commands, as `xaimoe-runtime` has them.")
+
+Device = Literal["auto", "cuda", "cpu"]
+TRAINING_PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "pandas", "onnx", "onnxscript", "platformdirs")
+
+DatasetOption = Annotated[Path, typer.Option(help="Folder that the file paths in the table are relative to.")]
+MetadataOption = Annotated[
+    Path | None, typer.Option(help="Table filepath,split,label[,group]; default: metadata.csv in the dataset folder.")
+]
+CkptOption = Annotated[Path, typer.Option(help="The best.pt of a training run.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where PyTorch runs; auto takes CUDA if it is there.")]
+
+
+def _classifier() -> type[MoEAudioClassifier]:
+    """The classifier's class, or the command that installs what it needs."""
+    if any(find_spec(package) is None for package in TRAINING_PACKAGES):
+        raise ConfigError(
+            'this command needs the training packages; install them with: pip install "xai-moe-audio[train,cpu]"'
+        )
+    from xaimoe_audio.classifier import MoEAudioClassifier
+
+    return MoEAudioClassifier
+
+
+def _cells(text: str | None, flag: str) -> tuple[int, int] | None:
+    """``FxT`` as two numbers of spectrogram cells."""
+    if text is None:
+        return None
+    freq, _, time = text.partition("x")
+    if not (freq.isdecimal() and time.isdecimal()):
+        raise ConfigError(f"{flag}: found {text!r}, expected FxT, height and width in spectrogram cells, as in 64x32")
+    return int(freq), int(time)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+@app.command()
+def train(
+    dataset: DatasetOption,
+    out: Annotated[Path, typer.Option(help="Run folder; a run that is there is replaced.")],
+    metadata: MetadataOption = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training split; early stopping may end sooner.")
+    ] = 60,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 16,
+    task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
+    budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
+    device: DeviceOption = "auto",
+    channel: device_cli.ChannelOption = "mix",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
+    sample_rate: Annotated[int | None, typer.Option(help="Rate the model works at, in Hz [default: 16000].")] = None,
+    fmin: Annotated[float | None, typer.Option(help="Lower edge of the spectrogram, in Hz [default: 50].")] = None,
+    fmax: Annotated[float | None, typer.Option(help="Upper edge, in Hz [default: half the sample rate].")] = None,
+    experts: Annotated[str | None, typer.Option(help="Expert families, comma-separated [default: all].")] = None,
+    k_max: Annotated[int | None, typer.Option(help="Most experts that one clip uses [default: by budget].")] = None,
+    tile: Annotated[
+        str | None, typer.Option(metavar="FxT", help="Tile in spectrogram cells [default: all bands x32].")
+    ] = None,
+    stride: Annotated[
+        str | None, typer.Option(metavar="FxT", help="Step from tile to tile [default: the tile].")
+    ] = None,
+    clip_s: Annotated[float | None, typer.Option(help="Clip length in s [default: the median, 0.5 to 5].")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+) -> None:
+    """Train on a folder of labelled recordings."""
+    overrides: dict[str, Any] = {
+        "sample_rate": sample_rate,
+        "fmin": fmin,
+        "fmax": fmax,
+        "experts": tuple(name.strip() for name in experts.split(",")) if experts else None,
+        "k_max": k_max,
+        "tile": _cells(tile, "--tile"),
+        "stride": _cells(stride, "--stride"),
+        "clip_s": clip_s,
+        "seed": seed,
+    }
+    classifier = _classifier()(task, budget, device, **overrides)
+    classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume)
+    typer.echo(f"wrote {out / 'best.pt'}", err=True)
+
+
+@app.command(name="eval")
+def evaluate(
+    dataset: DatasetOption,
+    ckpt: CkptOption,
+    metadata: MetadataOption = None,
+    split: Annotated[Split, typer.Option(help="Which split.")] = "test",
+    routing: device_cli.RoutingOption = "routed",
+    channel: device_cli.ChannelOption = "mix",
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure a checkpoint on a split; one JSON object on stdout."""
+    classifier = _classifier().load(ckpt, device)
+    write_json(classifier.evaluate(dataset, metadata, split, routing, channel))
+
+
+@app.command()
+def infer(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]…", help="Recordings or folders, with --bundle.")
+    ] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="Recording or folder; may be given again.")] = None,
+    ckpt: Annotated[Path | None, typer.Option(help="The best.pt of a training run; answers with PyTorch.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle; answers with ONNX Runtime, as on the device.")] = None,
+    routing: device_cli.RoutingOption = "routed",
+    channel: device_cli.ChannelOption = "mix",
+    hop: device_cli.HopOption = None,
+    min_score: device_cli.MinScoreOption = 0.0,
+    windows: device_cli.WindowsOption = False,
+    out: device_cli.OutOption = None,
+    provider: device_cli.ProviderOption = "auto",
+    threads: device_cli.ThreadsOption = 1,
+    device: DeviceOption = "auto",
+) -> None:
+    """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
+    recordings = [*(audio or []), *(paths or [])]
+    if (ckpt is None) == (bundle is None) or not recordings:
+        raise ConfigError("infer: expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B")
+    if bundle is not None:
+        device_cli.infer(bundle, recordings, routing, channel, hop, min_score, windows, out, provider, threads)
+        return
+    from xaimoe_runtime.files import FileClassifier, find_recordings
+
+    assert ckpt is not None
+    engine = _classifier().load(ckpt, device).engine
+    found = find_recordings(recordings)
+    classifier = FileClassifier(engine, routing, channel, hop, min_score, windows)
+    with progress("classifying", len(found)) as advance:
+        errors = write_records(classifier.records(found, advance), out)
+    if errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    ckpt: CkptOption,
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; must not exist yet.")],
+) -> None:
+    """Export a checkpoint to a bundle of ONNX graphs and check it against PyTorch; the report is JSON on stdout."""
+    write_json(_classifier().load(ckpt, "cpu").export(out))
+    typer.echo(f"wrote {out}", err=True)
+
+
+@app.command()
+def demo(
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder of labelled recordings [default: made-up sonar scenes].")
+    ] = None,
+    metadata: MetadataOption = None,
+    out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training split [default: by its size].")
+    ] = None,
+    budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
+    device: DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+) -> None:
+    """The whole line: train, export, verify, classify the test split routed and dense, and one table at the end."""
+    _classifier()
+    from xaimoe_audio.demo import run_demo
+
+    typer.echo(run_demo(dataset, metadata, out, epochs, budget, device, seed))
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(app())

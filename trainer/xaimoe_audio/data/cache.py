@@ -1,0 +1,174 @@
+"""Decoded and resampled audio, kept on disk so that an epoch does not decode again.
+
+An entry is named by the content of its file, so a renamed file is found and a changed one is not. The oldest entries
+go when the cache outgrows its cap; what does not fit is decoded at each use instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import msgspec
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from xaimoe_runtime.audio import Block, open_recording, read_blocks
+from xaimoe_runtime.console import replacing
+from xaimoe_runtime.errors import ConfigError
+
+Floats = NDArray[np.float32]
+
+VERSION = 1
+"""Part of every key; raise it when decoding or resampling changes."""
+DEFAULT_CAP_GB = 8.0
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept beside the samples."""
+
+    native_rate: int
+    blocks: list[tuple[int, int, int]]
+    """Samples, native frames and clipped native samples of each decoded block."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One channel of a file (or its mixture) at the model's rate."""
+
+    path: Path
+    channel: int | str
+    rate: int
+    """Rate of the samples, in Hz."""
+    sha256: str
+    """Of the file."""
+    entry: _Entry
+    cached: Path | None
+    """Where the samples lie; None decodes at each use."""
+
+    @property
+    def native_rate(self) -> int:
+        """Rate of the file, in Hz."""
+        return self.entry.native_rate
+
+    @property
+    def length(self) -> int:
+        """Number of samples at the model's rate."""
+        return sum(samples for samples, _, _ in self.entry.blocks)
+
+    @property
+    def clipping_rate(self) -> float:
+        """Share of the file's native samples that were clipped."""
+        return sum(count for _, _, count in self.entry.blocks) / max(sum(n for _, n, _ in self.entry.blocks), 1)
+
+    def samples(self) -> Floats:
+        """All samples, [length]; mapped from the cache where it holds them."""
+        if self.cached is None:
+            return _decode(self.path, self.rate, self.channel)[0]
+        mapped: Floats = np.load(self.cached, mmap_mode="r")
+        return mapped
+
+    def blocks(self) -> Iterator[Block]:
+        """The samples as the file reader gives them, for cutting windows."""
+        samples, start = self.samples(), 0
+        for count, native, clipped in self.entry.blocks:
+            yield Block(np.array(samples[start : start + count, None]), native, np.array([clipped]))
+            start += count
+
+
+class AudioCache:
+    """A folder of decoded audio with a cap on its size.
+
+    Args:
+        folder: where to keep it; by default ``$XAIMOE_CACHE``, else the user's cache folder.
+        cap_gb: most gigabytes to keep; by default ``$XAIMOE_CACHE_GB``, else 8.
+    """
+
+    def __init__(self, folder: Path | None = None, cap_gb: float | None = None) -> None:
+        default = os.environ.get("XAIMOE_CACHE") or platformdirs.user_cache_dir("xaimoe-audio")
+        self.folder = (folder or Path(default)) / "audio"
+        self.cap = int((_cap_from_environment() if cap_gb is None else cap_gb) * 1e9)
+        self._lock = Lock()
+        self._used: set[Path] = set()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: the audio cache cannot be made there ({error.strerror}); "
+                "set XAIMOE_CACHE to another folder"
+            ) from error
+        self._size = sum(path.stat().st_size for path in self.folder.glob("*.npy"))
+
+    def load(self, path: Path, rate: int, channel: int | str = "mix") -> Recording:
+        """A recording at ``rate`` Hz; decoded unless the cache has it. May be called from several threads.
+
+        Raises:
+            AudioError: the file cannot be used.
+        """
+        open_recording(path).close()
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        key = hashlib.sha256(f"{VERSION} {sha256} {rate} {channel}".encode()).hexdigest()
+        samples_path, entry_path = self.folder / f"{key}.npy", self.folder / f"{key}.json"
+        entry = _read_entry(entry_path)
+        if entry is not None and samples_path.is_file():
+            os.utime(samples_path)
+            with self._lock:
+                self._used.add(samples_path)
+            return Recording(path, channel, rate, sha256, entry, samples_path)
+        samples, entry = _decode(path, rate, channel)
+        stored = self._reserve(samples.nbytes, samples_path)
+        if stored:
+            with replacing(samples_path) as file:
+                np.save(file, samples)
+            with replacing(entry_path) as file:  # last: an entry without it does not count
+                file.write(msgspec.json.encode(entry))
+        return Recording(path, channel, rate, sha256, entry, samples_path if stored else None)
+
+    def _reserve(self, size: int, path: Path) -> bool:
+        """Makes room by dropping the entries that were not used for longest; False when this run's own fill the cap."""
+        with self._lock:
+            if self._size + size > self.cap:
+                idle = [entry for entry in self.folder.glob("*.npy") if entry not in self._used]
+                for entry in sorted(idle, key=lambda entry: entry.stat().st_mtime):
+                    if self._size + size <= self.cap:
+                        break
+                    self._size -= entry.stat().st_size
+                    entry.with_suffix(".json").unlink(missing_ok=True)
+                    entry.unlink(missing_ok=True)
+            if self._size + size > self.cap:
+                return False
+            self._size += size
+            self._used.add(path)
+            return True
+
+
+def _cap_from_environment() -> float:
+    text = os.environ.get("XAIMOE_CACHE_GB", str(DEFAULT_CAP_GB))
+    try:
+        return max(float(text), 0.0)
+    except ValueError as error:
+        raise ConfigError(f"XAIMOE_CACHE_GB: found {text!r}, expected a number of gigabytes") from error
+
+
+def _read_entry(path: Path) -> _Entry | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Entry)
+    except (OSError, msgspec.DecodeError):
+        return None  # never written whole: decode again
+
+
+def _decode(path: Path, rate: int, channel: int | str) -> tuple[Floats, _Entry]:
+    with open_recording(path) as recording:
+        native_rate = recording.samplerate
+    parts: list[Floats] = []
+    blocks: list[tuple[int, int, int]] = []
+    for block in read_blocks(path, rate, channel):
+        parts.append(block.samples[:, 0])
+        blocks.append((len(block.samples), block.native_frames, int(block.clipped[0])))
+    return np.concatenate(parts), _Entry(native_rate, blocks)

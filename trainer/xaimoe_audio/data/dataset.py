@@ -1,0 +1,162 @@
+"""A dataset in memory: its table, its decoded recordings, and the clips cut from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from xaimoe_audio.config import SPLITS, Split
+from xaimoe_audio.data.cache import AudioCache, Recording
+from xaimoe_audio.data.metadata import Row, read_metadata
+from xaimoe_runtime.audio import Window, fill_clip, open_recording, parse_channel, windows
+from xaimoe_runtime.console import progress
+from xaimoe_runtime.errors import AudioError, DatasetError
+from xaimoe_runtime.schema import AudioSpec, TaskKind
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """A recording and what is heard in it."""
+
+    recording: Recording
+    row: Row
+
+
+@dataclass(frozen=True)
+class LabelledDataset:
+    """All recordings of a dataset, decoded at one rate."""
+
+    items: tuple[LabelledRecording, ...]
+    labels: tuple[str, ...]
+    """All classes of the decoded splits, sorted as strings."""
+    rate: int
+    """Rate of the samples, in Hz."""
+
+    def split(self, split: Split) -> list[LabelledRecording]:
+        """The recordings of one split."""
+        return [item for item in self.items if item.row.split == split]
+
+    def targets(self, items: list[LabelledRecording], labels: tuple[str, ...]) -> Floats:
+        """1 for each class heard, [N, L], in the order of ``labels``.
+
+        Raises:
+            DatasetError: a recording has a class that is not among ``labels``.
+        """
+        column = {label: i for i, label in enumerate(labels)}
+        unknown = sorted({label for item in items for label in item.row.labels} - set(labels))
+        if unknown:
+            raise DatasetError(
+                f"found the class(es) {', '.join(unknown)}, which the model does not know; it knows {', '.join(labels)}"
+            )
+        targets = np.zeros((len(items), len(labels)), np.float32)
+        for i, item in enumerate(items):
+            targets[i, [column[label] for label in item.row.labels]] = 1
+        return targets
+
+    @property
+    def typical_duration_s(self) -> float:
+        """Median length of the training recordings, in seconds."""
+        return median(item.recording.length for item in self.split("train")) / self.rate
+
+    @property
+    def sha256(self) -> str:
+        """Digest of contents, splits and labels; independent of the order of the rows and of where the folder lies."""
+        lines = (
+            f"{item.row.filepath}\t{item.recording.sha256}\t{item.row.split}\t{'|'.join(item.row.labels)}\t"
+            f"{item.recording.channel}\n"
+            for item in self.items
+        )
+        return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def load_dataset(
+    dataset_dir: Path,
+    metadata_csv: Path,
+    task: TaskKind,
+    rate: int,
+    channel: str = "mix",
+    cache: AudioCache | None = None,
+    splits: tuple[Split, ...] = SPLITS,
+    required: tuple[Split, ...] = ("train", "val"),
+) -> LabelledDataset:
+    """Checks the whole table and decodes the recordings of ``splits`` at ``rate`` Hz, with a progress bar on stderr.
+
+    With channel ``each`` every channel of a file is a recording of its own, in the file's split. The ``required``
+    splits must not be empty.
+
+    Raises:
+        DatasetError: all defects of table and recordings in one message, each with its row.
+    """
+    rows, defects = read_metadata(metadata_csv, dataset_dir, task)
+    for split in required:
+        if not any(row.split == split for row in rows):
+            defects.add(0, f"split {split} has no usable recording, expected at least one")
+    wanted = parse_channel(channel)
+    rows = [row for row in rows if row.split in splits]
+    cache = cache or AudioCache()
+
+    def load(row: Row) -> list[LabelledRecording] | AudioError:
+        try:
+            with open_recording(row.path) as recording:
+                count = recording.channels
+            channels: list[int | str] = list(range(count)) if wanted == "each" else [wanted]
+            return [LabelledRecording(cache.load(row.path, rate, number), row) for number in channels]
+        except AudioError as error:
+            return error
+
+    items: list[LabelledRecording] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("decoding", len(rows)) as advance:
+        for row, loaded in zip(rows, pool.map(load, rows), strict=True):
+            if isinstance(loaded, AudioError):
+                defects.add(row.line, str(loaded))
+            else:
+                items += loaded
+            advance()
+    defects.raise_if_any()
+    labels = tuple(sorted({label for item in items for label in item.row.labels}))
+    return LabelledDataset(tuple(items), labels, rate)
+
+
+class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Clips at random places: (waveform [S], source [2], target [L]).
+
+    A recording gives as many clips an epoch as it has clip lengths, so long recordings are not heard less.
+    """
+
+    def __init__(self, items: list[LabelledRecording], targets: Floats, clip_samples: int) -> None:
+        self.items, self.targets, self.clip_samples = items, targets, clip_samples
+        repeats = [-(-item.recording.length // clip_samples) for item in items]
+        self.order = np.repeat(np.arange(len(items)), repeats)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        which = self.order[index]
+        recording = self.items[which].recording
+        samples = recording.samples()
+        spare = len(samples) - self.clip_samples
+        start = int(torch.randint(spare + 1, ())) if spare > 0 else 0
+        clip = fill_clip(np.array(samples[start : start + self.clip_samples]), self.clip_samples)
+        source = torch.tensor([float(recording.native_rate), recording.clipping_rate])
+        return torch.from_numpy(clip), source, torch.from_numpy(self.targets[which])
+
+
+def windows_of(items: list[LabelledRecording], spec: AudioSpec) -> Iterator[tuple[int, Window]]:
+    """(index of the recording, window) over whole recordings, cut as the runtime cuts files."""
+    for i, item in enumerate(items):
+        for window in windows(item.recording.blocks(), spec, item.recording.native_rate):
+            yield i, window

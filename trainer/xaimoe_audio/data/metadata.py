@@ -1,0 +1,137 @@
+"""Reading ``metadata.csv``: every defect of the table is found and reported at once, with its row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from xaimoe_audio.config import SPLITS, Split
+from xaimoe_runtime.errors import DatasetError
+from xaimoe_runtime.schema import TaskKind
+
+COLUMNS = ("filepath", "split", "label")
+MAX_LISTED = 50
+"""Defects that are spelled out; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    line: int
+    """Line in the file; the header is line 1."""
+    filepath: str
+    """As written in the table."""
+    path: Path
+    split: Split
+    labels: tuple[str, ...]
+    group: str
+    """Recording, speaker or vessel; empty if the table does not say."""
+
+
+@dataclass
+class Defects:
+    """What is wrong with a dataset, collected until all of it is known."""
+
+    source: Path
+    found: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: int, text: str) -> None:
+        """Notes a defect of a row; line 0 is the whole table."""
+        self.found.append((line, text))
+
+    def raise_if_any(self) -> None:
+        """Raises one DatasetError that lists all defects, by row."""
+        if not self.found:
+            return
+        listed = [f"row {line}: {text}" if line else text for line, text in sorted(self.found)]
+        more = len(listed) - MAX_LISTED
+        tail = f"; and {more} more" if more > 0 else ""
+        raise DatasetError(f"{self.source}: {len(listed)} defect(s): {'; '.join(listed[:MAX_LISTED])}{tail}")
+
+
+def read_metadata(metadata_csv: Path, dataset_dir: Path, task: TaskKind) -> tuple[list[Row], Defects]:
+    """The rows that can be used, and what is wrong with the table so far; nothing is decoded yet.
+
+    Raises:
+        DatasetError: folder or table is missing, not a CSV file, without the columns, or without rows.
+    """
+    if not dataset_dir.is_dir():
+        raise DatasetError(f"{dataset_dir}: no such folder; expected the folder that the file paths are relative to")
+    if not metadata_csv.is_file():
+        raise DatasetError(f"{metadata_csv}: no such file; expected a CSV table with the columns {','.join(COLUMNS)}")
+    try:
+        table = pd.read_csv(metadata_csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DatasetError(f"{metadata_csv}: not readable as CSV ({' '.join(str(error).split())})") from error
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise DatasetError(
+            f"{metadata_csv}: found the columns {', '.join(map(str, table.columns))}; missing: {', '.join(missing)}"
+        )
+    if table.empty:
+        raise DatasetError(f"{metadata_csv}: found no rows, expected one for each recording")
+
+    defects = Defects(metadata_csv)
+    groups = table["group"] if "group" in table.columns else [""] * len(table)
+    first_line: dict[Path, int] = {}
+    rows: list[Row] = []
+    for line, (filepath, split, label, group) in enumerate(
+        zip(table["filepath"], table["split"], table["label"], groups, strict=True), start=2
+    ):
+        before = len(defects.found)
+        path = dataset_dir / filepath.strip()
+        labels = _labels(label, task, line, defects)
+        if split.strip() not in SPLITS:
+            defects.add(line, f"split is {split!r}, expected train, val or test")
+        if not filepath.strip():
+            defects.add(line, "filepath is empty")
+        elif path in first_line:
+            defects.add(line, f"{filepath} stands already in row {first_line[path]}")
+        elif not path.is_file():
+            defects.add(line, f"{filepath} does not exist under {dataset_dir}")
+        first_line.setdefault(path, line)
+        if len(defects.found) == before:
+            rows.append(Row(line, filepath.strip(), path, _split(split), labels, group.strip()))
+    _check_across(rows, defects)
+    return rows, defects
+
+
+def _split(text: str) -> Split:
+    return next(split for split in SPLITS if split == text.strip())
+
+
+def _labels(text: str, task: TaskKind, line: int, defects: Defects) -> tuple[str, ...]:
+    labels = tuple(sorted({part.strip() for part in text.split("|")}))
+    if "" in labels:
+        defects.add(line, f"label is {text!r}, expected a class name" if text.strip() else "label is empty")
+    elif len(labels) > 1 and task == "single_label":
+        defects.add(line, f"label {text!r} names {len(labels)} classes, expected one; or train with task multi_label")
+    return labels
+
+
+def _check_across(rows: Iterable[Row], defects: Defects) -> None:
+    """What only several rows together show: classes that are never trained, and groups that leak."""
+    trained: set[str] = set()
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    first_in: dict[str, int] = {}
+    first_of_class: dict[str, int] = {}
+    for row in rows:
+        if row.split == "train":
+            trained.update(row.labels)
+        for label in row.labels:
+            first_of_class.setdefault(label, row.line)
+        if row.group:
+            splits_of[row.group].add(row.split)
+            first_in.setdefault(row.group, row.line)
+    for label, line in first_of_class.items():
+        if label not in trained:
+            defects.add(line, f"class {label!r} has no recording in split train")
+    for group, splits in splits_of.items():
+        if len(splits) > 1:
+            names = ", ".join(split for split in SPLITS if split in splits)
+            defects.add(first_in[group], f"group {group!r} stands in the splits {names}, which leaks; keep it in one")

@@ -1,0 +1,110 @@
+"""Signal attributes: what a clip is like, before anybody asks what it is.
+
+The same module serves the trainer and, exported inside the frontend graph, the device. Every definition is
+continuous, so rounding cannot flip a routing decision, and finite for silence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+BANDS = 32
+"""Equal bands from 0 Hz to Nyquist in which the power is followed."""
+NOISE_BLOCK = 8
+"""Frames averaged before the noise floor is read off; steadies the estimate."""
+EMPTY_DB = 60.0
+"""A band this far under the loudest one carries nothing: the effective band ends there."""
+SILENCE_DB = -90.0
+"""Level in dB re full scale under which a clip has no quality at all."""
+TINY = 1e-12
+"""Power that counts as nothing. It is clamped to, never added: graph optimisers take the addition of so little for
+none."""
+
+ATTRIBUTES: tuple[tuple[str, str], ...] = (
+    ("snr", "dB"),
+    ("flatness", "1"),
+    ("transient_rate", "log10"),
+    ("clipping_rate", "1"),
+    ("fmin_eff", "Hz"),
+    ("fmax_eff", "Hz"),
+    ("level", "dBFS"),
+    ("quality", "1"),
+)
+"""Names and units, in the order of the columns of ``attributes`` [B, A]."""
+INDEX = {name: i for i, (name, _) in enumerate(ATTRIBUTES)}
+
+
+def ramp(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to ``low``, 1 from ``high``, a straight line between; exactly 0 and 1 outside."""
+    return torch.clamp((x - low) / (high - low), 0.0, 1.0)
+
+
+class SignalAttributes(nn.Module):
+    """``frame_sums`` [B, BANDS + 2, T] and ``source`` [B, 2] -> ``attributes`` [B, A].
+
+    * ``snr``: power over the noise floor against the noise floor, in the effective band, -20…60 dB. The floor of a
+    band is the mean of
+      its quietest quarter of blocks; the floor of the clip is the geometric mean over bands. A proxy: coloured noise
+      reads too high.
+    * ``flatness``: geometric over arithmetic mean of the power density in the effective band, 0…1 (J. D. Johnston, 1988).
+    * ``transient_rate``: log10(kurtosis / 3) of the samples, -0.5…3; 0 for Gaussian noise, higher the rarer and stronger the peaks.
+    * ``clipping_rate``: share of native samples at full scale, as the loader counted them.
+    * ``fmin_eff``, ``fmax_eff``: the band that holds power within 60 dB of the loudest band; ``fmax_eff`` never
+    exceeds half the native rate.
+    * ``level``: mean power in dB re full scale, -120…20.
+    * ``quality``: 0…1; high when SNR is high, and neither clipped nor silent.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, sample_rate: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        edges = torch.linspace(0, sample_rate / 2, BANDS + 1)
+        self.register_buffer("low", edges[:-1], persistent=False)
+        self.register_buffer("high", edges[1:], persistent=False)
+
+    def forward(self, frame_sums: Tensor, source: Tensor) -> Tensor:
+        bands, square, fourth = frame_sums[:, :BANDS], frame_sums[:, BANDS], frame_sums[:, BANDS + 1]
+        frames = frame_sums.shape[2]
+        power = bands.mean(-1)  # [B, BANDS]
+        loudest = power.amax(1, keepdim=True)
+        relative_db = 10 * torch.log10(torch.clamp(power, min=TINY * 1e-3) / torch.clamp(loudest, min=TINY * 1e-3))
+        held = ramp(relative_db, -EMPTY_DB - 6, -EMPTY_DB)
+        fmax = torch.minimum((held * self.high).amax(1), source[:, 0] / 2)
+        fmin = torch.minimum((self.low + (1 - held) * self.high[-1]).amin(1), fmax)
+
+        share = held / held.sum(1, keepdim=True)
+        blocks = max(frames // NOISE_BLOCK, 1)
+        length = min(NOISE_BLOCK, frames)
+        blocked = bands[:, :, : blocks * length].reshape(-1, BANDS, blocks, length).mean(-1)
+        quiet = torch.topk(blocked, max(blocks // 4, 1), dim=2, largest=False).values.mean(-1)
+        noise = torch.exp((share * torch.log(torch.clamp(quiet, min=TINY))).sum(1))
+        total = (share * power).sum(1)
+        snr = 10 * torch.log10(torch.clamp(total - noise, min=TINY) / noise)
+        flatness = torch.exp((share * torch.log(torch.clamp(power, min=TINY))).sum(1)) / torch.clamp(total, min=TINY)
+
+        count = frames * self.hop
+        mean_square = torch.clamp(square.sum(-1) / count, min=TINY)
+        kurtosis = torch.clamp(fourth.sum(-1) / count, min=3 * TINY * TINY) / torch.square(mean_square)
+        transient = torch.log10(torch.clamp(kurtosis / 3, min=TINY))
+        level = 10 * torch.log10(mean_square)
+        clipping = source[:, 1]
+        quality = (
+            torch.sigmoid((snr - 3) / 4) * (1 - ramp(clipping, 0.0, 0.2)) * ramp(level, SILENCE_DB, SILENCE_DB + 20)
+        )
+        return torch.stack(
+            [
+                torch.clamp(snr, -20.0, 60.0),
+                torch.clamp(flatness, 0.0, 1.0),
+                torch.clamp(transient, -0.5, 3.0),
+                clipping,
+                fmin,
+                fmax,
+                torch.clamp(level, -120.0, 20.0),
+                quality,
+            ],
+            dim=1,
+        )

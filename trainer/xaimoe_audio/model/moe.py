@@ -1,0 +1,108 @@
+"""The whole model, and the two ways to compute its mixture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.model.experts import FAMILIES, Expert
+from xaimoe_audio.model.frontend import Frontend
+from xaimoe_audio.model.glance import Glance
+from xaimoe_audio.model.head import Head
+from xaimoe_audio.model.router import Router
+from xaimoe_runtime.schema import Routing
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What glance and router say about a batch."""
+
+    spectrogram: Tensor
+    """[B, 1, F, T]"""
+    attributes: Tensor
+    """[B, A]"""
+    saliency: Tensor
+    """[B, P]"""
+    context: Tensor
+    """[B, C]"""
+    prior_logits: Tensor
+    """[B, L]"""
+    feature_map: Tensor
+    """[B, C', F', T']"""
+    gates: Tensor
+    """[B, P, E], sparse"""
+    gates_dense: Tensor
+    """[B, P, E], before sparsification"""
+
+    def gates_for(self, routing: Routing) -> Tensor:
+        """The gates that ``routing`` runs."""
+        if routing == "glance":
+            return torch.zeros_like(self.gates)
+        return self.gates if routing == "routed" else self.gates_dense
+
+
+class MoEAudioModel(nn.Module):
+    """Frontend, glance, router, experts and head, each a graph of its own once exported."""
+
+    positions: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = config.grid
+        labels = len(config.labels)
+        self.frontend = Frontend(config.frontend)
+        self.glance = Glance(self.grid, config.stem_channels, labels)
+        self.router = Router(config.experts, self.grid.count, config.router)
+        self.experts = nn.ModuleDict(
+            {
+                name: Expert(
+                    FAMILIES[name], config.stem_channels, self.grid.tile[0], config.expert_width, config.features
+                )
+                for name in config.experts
+            }
+        )
+        self.head = Head(config.features, labels, config.task)
+        self.register_buffer("positions", torch.from_numpy(self.grid.positions()), persistent=False)
+
+    def route(self, spectrogram: Tensor, attributes: Tensor) -> Routed:
+        """Glance and router on a spectrogram [B, 1, F, T] and its attributes [B, A]."""
+        saliency, context, prior_logits, feature_map = self.glance(spectrogram)
+        gates, dense = self.router(saliency, context, attributes)
+        return Routed(spectrogram, attributes, saliency, context, prior_logits, feature_map, gates, dense)
+
+    def tiles(self, feature_map: Tensor) -> Tensor:
+        """All patches of a feature map, a view: [B, P, C', PF, PT]."""
+        (tile_f, tile_t), (stride_f, stride_t) = self.grid.tile, self.grid.stride
+        unfolded = feature_map.unfold(2, tile_f, stride_f).unfold(3, tile_t, stride_t)
+        return unfolded.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+
+    def mixture(self, feature_map: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs each expert once, on the patches it has a gate for: ``mixture`` [B, D] and ``mass`` [B, 1]."""
+        tiles = self.tiles(feature_map)
+        mixture = feature_map.new_zeros(len(gates), self.config.features)
+        for e, expert in enumerate(self.experts.values()):
+            clips, patches = torch.nonzero(gates[:, :, e], as_tuple=True)
+            if len(clips):
+                features = expert(tiles[clips, patches], self.positions[patches])
+                mixture = mixture.index_add(0, clips, gates[clips, patches, e, None] * features)
+        return mixture, gates.sum((1, 2))[:, None]
+
+    def mixture_reference(self, feature_map: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by running every expert on every patch: slow, simple, and what ``mixture`` is tested against."""
+        tiles = self.tiles(feature_map)
+        batch, patches = tiles.shape[:2]
+        position = self.positions.repeat(batch, 1)
+        features = torch.stack([expert(tiles.flatten(0, 1), position) for expert in self.experts.values()], dim=1)
+        features = features.reshape(batch, patches, len(self.experts), -1)
+        return torch.einsum("bpe,bped->bd", gates, features), gates.sum((1, 2))[:, None]
+
+    def forward(self, waveform: Tensor, source: Tensor, routing: Routing = "routed") -> tuple[Tensor, Routed]:
+        """``waveform`` [B, S] and ``source`` [B, 2] (native rate in Hz, clipping rate) -> scores [B, L], and the
+        routing."""
+        routed = self.route(*self.frontend(waveform, source))
+        mixture, mass = self.mixture(routed.feature_map, routed.gates_for(routing))
+        return self.head(mixture, mass, routed.prior_logits), routed

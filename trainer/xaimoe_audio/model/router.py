@@ -1,0 +1,103 @@
+"""The router: from saliency, context and signal attributes to sparse gates.
+
+Every gate is a continuous function of the inputs: it reaches 0 before its pair is dropped, so a difference of 1e-6
+between two devices moves a gate by about as much and never switches a pair on or off at a finite weight.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from xaimoe_audio.config import RouterConfig
+from xaimoe_audio.model.attributes import INDEX, ramp
+from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
+
+LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
+"""Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
+sound."""
+ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
+SOFT_EDGE = 0.05
+"""Width over which an expert's share fades in above the cut."""
+MASS_SOFTENER = 0.05
+"""Keeps the normalisation of the gates continuous down to no gate at all."""
+LEAST_COMPATIBLE = 0.01
+"""Sum of the compatible shares under which the dense gates fade to 0, too: nothing suits the clip then."""
+HIGHBAND_RAMP = (2_000.0, 2_500.0)
+"""Effective upper frequency in Hz between which the highband experts fade in."""
+FINE_QUALITY_RAMP = (0.05, 0.2)
+"""Quality between which the experts of fine resolution fade in."""
+HIGHBAND_EXPERTS = frozenset({"HighbandGeneral"})
+FINE_EXPERTS = frozenset({"HarmonicExpert"})
+TRANSIENT_EXPERTS = frozenset({"TransientExpert"})
+TRANSIENT_GAIN = 2.0
+"""How far many transients raise the transient expert's logit."""
+
+
+class Router(nn.Module):
+    """``saliency`` [B, P], ``context`` [B, C], ``attributes`` [B, A] -> ``gates`` and ``gates_dense``, both [B, P, E].
+
+    ``gates_dense`` has every compatible pair, weighted by saliency and by the expert's affinity to the patch.
+    ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs; low quality raises the bar, high
+    quality with saliency spread over many patches lowers it. Both sum to 1 or just under it, or are 0 throughout
+    when no pair passes.
+    """
+
+    highband: Tensor
+    fine: Tensor
+    transient: Tensor
+    scale: Tensor
+
+    def __init__(self, experts: tuple[str, ...], patches: int, config: RouterConfig) -> None:
+        super().__init__()
+        self.patches, self.experts, self.config = patches, len(experts), config
+        self.clip_affinity = nn.Linear(GLOBAL_CONTEXT + len(LEARNED_ATTRIBUTES), len(experts))
+        self.patch_affinity = nn.Linear(PATCH_CONTEXT, len(experts), bias=False)
+        for name, members in (("highband", HIGHBAND_EXPERTS), ("fine", FINE_EXPERTS), ("transient", TRANSIENT_EXPERTS)):
+            flags = torch.tensor([float(expert in members) for expert in experts])
+            self.register_buffer(name, flags, persistent=False)
+        self.register_buffer("scale", torch.tensor(ATTRIBUTE_SCALE), persistent=False)
+        self.columns = [INDEX[name] for name in LEARNED_ATTRIBUTES]
+
+    def compatibility(self, attributes: Tensor) -> Tensor:
+        """How far each expert suits the clip's band and quality, [B, E]: exactly 0 for one that must not run."""
+        high = ramp(attributes[:, INDEX["fmax_eff"]], *HIGHBAND_RAMP)[:, None]
+        fine = ramp(attributes[:, INDEX["quality"]], *FINE_QUALITY_RAMP)[:, None]
+        return (1 - self.highband * (1 - high)) * (1 - self.fine * (1 - fine))
+
+    def affinity_logits(self, context: Tensor, attributes: Tensor) -> Tensor:
+        """Logits of the experts for each patch, [B, P, E]."""
+        learned = torch.stack([attributes[:, i] for i in self.columns], dim=1) * self.scale
+        clip: Tensor = self.clip_affinity(torch.cat([context[:, :GLOBAL_CONTEXT], learned], dim=1))
+        clip = clip + self.transient * TRANSIENT_GAIN * ramp(attributes[:, INDEX["transient_rate"]], 0.5, 1.5)[:, None]
+        patch: Tensor = self.patch_affinity(context[:, GLOBAL_CONTEXT:].reshape(-1, self.patches, PATCH_CONTEXT))
+        return clip[:, None] + patch
+
+    def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
+        share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
+        share = share * self.compatibility(attributes)[:, None]  # [B, P, E]
+        pairs = saliency[:, :, None] * share
+        dense = pairs / torch.clamp(pairs.sum((1, 2), keepdim=True), min=LEAST_COMPATIBLE)
+
+        quality = attributes[:, INDEX["quality"]]
+        spread = -(saliency * torch.log(torch.clamp(saliency, min=1e-9))).sum(1) / math.log(max(self.patches, 2))
+        bar = 1.2 - 0.5 * quality - 0.4 * quality * spread  # of an even share; 0.3 … 1.2
+        clip_share = pairs.sum(1)  # [B, E]
+        even_expert = 1 / self.experts
+        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), even_expert * bar * 0.5)
+        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE)
+        kept_pairs = (pairs * kept[:, None]).flatten(1)
+        even_pair = even_expert / self.patches
+        cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), even_pair * bar)
+        over = torch.relu(kept_pairs - cut[:, None])
+        gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even_pair)
+        return gates.reshape_as(pairs), dense
+
+
+def _next_largest(values: Tensor, count: int) -> Tensor:
+    """The (count + 1)-th largest of ``values`` [B, N] along its rows, [B]; 0 where there are no more than ``count``."""
+    if count >= values.shape[1]:
+        return torch.zeros_like(values[:, 0])
+    return torch.topk(values, count + 1, dim=1).values[:, count]

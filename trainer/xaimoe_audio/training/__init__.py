@@ -1,0 +1,1 @@
+"""Training: the recipe, the saliency teacher, the loop, and the figures measured afterwards."""

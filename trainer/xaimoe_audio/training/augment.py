@@ -1,0 +1,46 @@
+"""Augmentation of a batch, drawn from torch's global generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xaimoe_audio.training.recipe import Recipe
+
+
+def random_gain(waveform: Tensor, gain_db: float) -> Tensor:
+    """Each waveform of [B, S] louder or softer by up to ``gain_db``."""
+    db = (torch.rand(len(waveform), 1, device=waveform.device) * 2 - 1) * gain_db
+    return waveform * 10 ** (db / 20)
+
+
+def time_shift(spectrogram: Tensor) -> Tensor:
+    """Each spectrogram of [B, 1, F, T] turned around in time by a random number of frames."""
+    frames = spectrogram.shape[3]
+    shift = torch.randint(frames, (len(spectrogram), 1), device=spectrogram.device)
+    index = (torch.arange(frames, device=spectrogram.device) + shift) % frames
+    return spectrogram.gather(3, index[:, None, None].expand_as(spectrogram))
+
+
+def spec_augment(spectrogram: Tensor, masks: int = 2, freq_share: float = 1 / 6, time_share: float = 1 / 8) -> Tensor:
+    """Masks random bands and stretches of time with the mean, 0 (D. S. Park et al., "SpecAugment", 2019)."""
+    batch, _, bins, frames = spectrogram.shape
+    for _ in range(masks):
+        for axis, size, share in ((2, bins, freq_share), (3, frames, time_share)):
+            width = torch.rand(batch, 1, device=spectrogram.device) * size * share
+            start = torch.rand(batch, 1, device=spectrogram.device) * (size - width)
+            cells = torch.arange(size, device=spectrogram.device)[None]
+            masked = (cells >= start.round()) & (cells < (start + width).round())
+            shape = (batch, 1, size, 1) if axis == 2 else (batch, 1, 1, size)
+            spectrogram = spectrogram.masked_fill(masked.reshape(shape), 0.0)
+    return spectrogram
+
+
+def mixup(recipe: Recipe, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Mixes every clip of the batch with another one, all tensors alike."""
+    if float(torch.rand(())) >= recipe.mixup_share:
+        return tensors
+    share = float(torch.distributions.Beta(recipe.mixup_alpha, recipe.mixup_alpha).sample())
+    share = max(share, 1 - share)
+    other = torch.randperm(len(tensors[0]), device=tensors[0].device)
+    return tuple(share * tensor + (1 - share) * tensor[other] for tensor in tensors)

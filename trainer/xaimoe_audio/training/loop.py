@@ -1,0 +1,137 @@
+"""The training run: lightning around the training module, with its checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from xaimoe_audio.data import LabelledRecording
+from xaimoe_audio.data.dataset import TrainingClips, windows_of
+from xaimoe_audio.engine import audio_spec
+from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.training.module import TrainingModule
+from xaimoe_audio.training.recipe import Recipe
+from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.inference import BATCH
+
+Floats = NDArray[np.float32]
+LAST = "last.pt"
+MIN_PATIENCE = 10
+
+
+class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """Windows over whole recordings: (waveform [S], source [2], target [L])."""
+
+    def __init__(self, items: list[LabelledRecording], targets: Floats, model: MoEAudioModel) -> None:
+        self.items, self.targets, self.spec = items, torch.from_numpy(targets), audio_spec(model.config)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for owner, window in windows_of(self.items, self.spec):
+            yield torch.from_numpy(window.samples), torch.tensor(window.source), self.targets[owner]
+
+
+class KeepBest(Callback):
+    """Calls ``save`` whenever the validation loss is the lowest so far; remembers it across a resumed run."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self.save, self.best = save, float("inf")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compares the epoch's loss with the best."""
+        loss = float(trainer.callback_metrics["val_loss"])
+        if loss < self.best and trainer.is_global_zero:
+            self.best = loss
+            self.save()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``last.pt`` keeps."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up from ``last.pt``."""
+        self.best = state_dict["best"]
+
+
+def train(
+    model: MoEAudioModel,
+    recipe: Recipe,
+    train_data: tuple[list[LabelledRecording], Floats],
+    val_data: tuple[list[LabelledRecording], Floats],
+    epochs: int,
+    batch_size: int,
+    device: torch.device,
+    out_dir: Path,
+    save_best: Callable[[], None],
+    resume: bool,
+) -> None:
+    """Trains ``model`` in place; ``save_best`` is called with the model at each new best validation loss.
+
+    Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv``.
+
+    Raises:
+        ConfigError: ``resume`` without a ``last.pt``, or numbers out of range.
+    """
+    if epochs < 1 or batch_size < 1:
+        raise ConfigError(f"epochs, batch_size: found {epochs} and {batch_size}, expected 1 or more")
+    last = out_dir / LAST
+    if resume and not last.is_file():
+        raise ConfigError(
+            f"{last}: no such file; expected the folder of an earlier run to resume, or leave --resume out"
+        )
+    clips = TrainingClips(*train_data, model.config.frontend.clip_samples)
+    loader = DataLoader(clips, batch_size, shuffle=True, drop_last=len(clips) >= batch_size)
+    windows = DataLoader(ValidationWindows(*val_data, model), BATCH)
+    module = TrainingModule(model, recipe, total_steps=epochs * len(loader))
+    patience = max(MIN_PATIENCE, round(recipe.patience_share * epochs))
+    last_saver = ModelCheckpoint(dirpath=out_dir, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
+    last_saver.FILE_EXTENSION = Path(LAST).suffix
+    callbacks = [
+        KeepBest(save_best),
+        EarlyStopping("val_loss", patience=patience, mode="min"),
+        last_saver,
+        RichProgressBar(console_kwargs={"stderr": True}),
+    ]
+    with _quiet():
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            logger=CSVLogger(out_dir, name="logs", version=""),
+            callbacks=callbacks,
+            enable_model_summary=False,
+            gradient_clip_val=recipe.clip_gradient,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+        trainer.fit(module, loader, windows, ckpt_path=last if resume else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    model.to(device).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what lightning says to every user of it; its warnings about this loop are known and meant."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,59 @@
+"""Figures of merit of a split, from pooled scores and targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multilabel_average_precision,
+    multilabel_exact_match,
+    multilabel_f1_score,
+)
+
+from xaimoe_runtime.schema import TaskSpec
+
+Floats = NDArray[np.float32]
+
+
+def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
+    """Metrics of N recordings: scores [N, L] against targets [N, L].
+
+    Single-label: ``accuracy``, ``macro_f1``, ``ece`` (15 bins), ``per_class`` (F1), ``confusion`` (rows are the truth).
+    Multi-label: ``mAP`` (macro), ``macro_f1`` and ``accuracy`` (all labels right) at the thresholds, ``per_class``
+    (average precision). Classes that the split does not hold are left out of the means.
+    """
+    predicted, truth = torch.from_numpy(scores), torch.from_numpy(targets)
+    present = [i for i in range(len(task.labels)) if targets[:, i].any()]
+    figures: dict[str, Any] = {"recordings": len(scores)}
+    if task.kind == "single_label":
+        classes, wanted = len(task.labels), truth.argmax(1)
+        per_class = multiclass_f1_score(predicted, wanted, classes, average="none")
+        figures["accuracy"] = float(multiclass_accuracy(predicted, wanted, classes, average="micro"))
+        figures["macro_f1"] = float(per_class[present].mean())
+        figures["ece"] = float(multiclass_calibration_error(predicted, wanted, classes, n_bins=15))
+        figures["confusion"] = multiclass_confusion_matrix(predicted, wanted, classes).tolist()
+    else:
+        kept = len(present)
+        over = (predicted >= torch.tensor(task.thresholds))[:, present].float()
+        per_class = torch.zeros(len(task.labels))
+        if kept > 1:
+            per_class[present] = multilabel_average_precision(
+                predicted[:, present], truth[:, present].int(), kept, average="none"
+            )
+            figures["accuracy"] = float(multilabel_exact_match(over, truth[:, present].int(), kept))
+            figures["macro_f1"] = float(multilabel_f1_score(over, truth[:, present].int(), kept))
+        figures["mAP"] = float(per_class[present].mean())
+    figures["per_class"] = {task.labels[i]: float(per_class[i]) for i in present}
+    return figures
+
+
+def headline(task: TaskSpec) -> str:
+    """The one metric that a task is judged by."""
+    return "accuracy" if task.kind == "single_label" else "mAP"

@@ -1,0 +1,37 @@
+"""The numbers of the training recipe, all in one place and recorded with every run."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is trained."""
+
+    learning_rate: float = 4e-3
+    """Peak of the cosine schedule, for AdamW."""
+    warmup_share: float = 0.04
+    """Share of all steps in which the learning rate rises."""
+    weight_decay: float = 0.03
+    clip_gradient: float = 5.0
+    """Largest norm of the gradient."""
+    label_smoothing: float = 0.1
+    mixup_share: float = 0.8
+    """Share of batches that are mixed (H. Zhang et al., "mixup", 2018)."""
+    mixup_alpha: float = 0.3
+    gain_db: float = 6.0
+    """Gain is drawn from ± this many dB."""
+    dense_share: float = 0.4
+    """Share of the steps, from the first, in which every compatible pair is run, so that all experts learn to see."""
+    dense_every: int = 4
+    """Afterwards every so many steps are dense; these are also the teacher's."""
+    drop_share: float = 0.5
+    """Share of routed batches in which pairs are dropped at random, down to none."""
+    prior_weight: float = 0.5
+    """Weight of the glance's own classification."""
+    saliency_weight: float = 0.3
+    """Weight of the saliency's distance from its teacher."""
+    balance_weight: float = 0.05
+    """Weight of the load balance over the experts."""
+    patience_share: float = 0.4
+    """Training stops when val has not improved for this share of the epochs (at least 10)."""
