@@ -82,7 +82,8 @@ def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> bytes:
             verbose=False,
         )
     assert program is not None  # only the TorchScript exporter gives None
-    return strip(program.model_proto, graph.name).SerializeToString(deterministic=True)
+    serialised: bytes = strip(program.model_proto, graph.name).SerializeToString(deterministic=True)
+    return serialised
 
 
 def strip(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -115,7 +116,7 @@ def tensor_specs(model: onnx.ModelProto, axis: str) -> tuple[tuple[TensorSpec, .
         found = []
         for value in values:
             sizes = value.type.tensor_type.shape.dim
-            shape = (axis, *(int(size.dim_value) for size in sizes[1:]))
+            shape: tuple[int | str, ...] = (axis, *(int(size.dim_value) for size in sizes[1:]))
             found.append(TensorSpec(name=value.name, shape=shape))
         return tuple(found)
 

@@ -64,7 +64,8 @@ class Window:
 
 def clipped(samples: ArrayLike) -> NDArray[np.bool_]:
     """Which native samples are at full scale. Resampling hides clipping, so this is asked before it."""
-    return np.abs(np.asarray(samples)) >= FULL_SCALE
+    full: NDArray[np.bool_] = np.abs(np.asarray(samples)) >= FULL_SCALE
+    return full
 
 
 def parse_channel(text: str) -> int | str:
@@ -81,7 +82,8 @@ def select_channel(frames: Floats, channel: int | str, name: str) -> Floats:
     if channel == "each":
         return frames
     if channel == "mix":
-        return frames.mean(axis=1, keepdims=True, dtype=np.float32)
+        mixed: Floats = frames.mean(axis=1, keepdims=True, dtype=np.float32)
+        return mixed
     number = int(channel)
     if number >= frames.shape[1]:
         raise AudioError(f"{name}: found {frames.shape[1]} channel(s), expected channel {number}; they count from 0")

@@ -73,7 +73,7 @@ class _Version(msgspec.Struct):
 
 def _check_consistent(path: Path, manifest: Manifest) -> None:
     """What single fields cannot say: that the parts fit each other."""
-    wanted = [("frontend", None), ("saliency", None), ("router", None), ("head", None)]
+    wanted: list[tuple[str, str | None]] = [(role, None) for role in ("frontend", "saliency", "router", "head")]
     wanted += [("expert", expert.name) for expert in manifest.experts]
     found = [(graph.role, graph.expert) for graph in manifest.graphs]
     if sorted(map(str, wanted)) != sorted(map(str, found)):

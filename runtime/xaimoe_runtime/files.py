@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -11,51 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import Window, parse_channel
-from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, run_stream
 from xaimoe_runtime.result import Engine, Outputs, decide, pool
 from xaimoe_runtime.schema import ErrorRecord, Record, ResultRecord, Routing, SummaryRecord, WindowRecord
 
 SUFFIXES = frozenset(
-    [
-        ".aif",
-        ".aifc",
-        ".aiff",
-        ".au",
-        ".avr",
-        ".caf",
-        ".flac",
-        ".htk",
-        ".mat",
-        ".mp3",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".paf",
-        ".pvf",
-        ".rf64",
-        ".sd2",
-        ".sds",
-        ".sf",
-        ".snd",
-        ".svx",
-        ".voc",
-        ".w64",
-        ".wav",
-        ".wave",
-        ".wavex",
-        ".wve",
-        ".xi",
-    ]
+    """.aif .aifc .aiff .au .avr .caf .flac .htk .mat .mp3 .oga .ogg .opus .paf .pvf .rf64 .sd2 .sds .sf .snd .svx .voc
+    .w64 .wav .wave .wavex .wve .xi""".split()
 )
 """File endings that count as recordings when a folder is searched."""
 
 
-def find_recordings(paths: Iterable[Path]) -> list[Path]:
+def find_recordings(paths: Sequence[Path]) -> list[Path]:
     """Files as they are; of a folder all recordings under it, sorted.
 
     Raises:
-        AudioError: a path does not exist, or nothing was found at all.
+        ConfigError: nothing was found at all.
     """
     found: list[Path] = []
     for path in paths:
@@ -64,8 +36,8 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
         else:
             found.append(path)  # a missing file gets its own error record
     if not found:
-        raise AudioError(
-            f"{', '.join(map(str, paths))}: found no recordings; expected files that end in {' '.join(sorted(SUFFIXES))}"
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: found no recordings, expected files ending in {' '.join(sorted(SUFFIXES))}"
         )
     return found
 

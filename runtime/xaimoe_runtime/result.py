@@ -35,7 +35,8 @@ class Outputs:
     @property
     def pairs(self) -> NDArray[np.intp]:
         """(patch, expert) pairs run for each window, [N]."""
-        return np.count_nonzero(self.gates, axis=(1, 2))
+        counts: NDArray[np.intp] = np.count_nonzero(self.gates, axis=(1, 2))
+        return counts
 
     @staticmethod
     def join(parts: list[Outputs]) -> Outputs:

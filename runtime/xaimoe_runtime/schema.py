@@ -5,6 +5,7 @@ Their JSON Schemas lie beside this file in ``schemas/``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -228,9 +229,19 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
 Record = WindowRecord | ResultRecord | ErrorRecord | SummaryRecord
 
 
+SCHEMAS = Path(__file__).parent / "schemas"
+"""Where the published JSON Schemas lie."""
+
+
 def json_schemas() -> dict[str, bytes]:
     """The published JSON Schemas, by file name."""
     return {
         name: msgspec.json.format(msgspec.json.encode(msgspec.json.schema(kind)), indent=2) + b"\n"
         for name, kind in (("manifest.schema.json", Manifest), ("records.schema.json", Record))
     }
+
+
+def write_schemas() -> None:
+    """Writes the published JSON Schemas; ``make schemas`` calls it, and a test compares."""
+    for file, content in json_schemas().items():
+        (SCHEMAS / file).write_bytes(content)

@@ -1,12 +1,13 @@
 """Sonar scenes made from a seed: labelled underwater sound for the demo and the tests, without a single recording.
 
-A scene is one source, heard through the sea, in ambient noise. Time runs in seconds, frequency in Hz; a sound is ``[n]`` float64
-at ``rate`` Hz and of any scale until the scene sets it. Filters work on the whole clip by FFT and so wrap around: an echo that
-leaves at the end enters at the start, as if the source had been there before the clip began.
+A scene is one source, heard through the sea, in ambient noise. Time runs in seconds, frequency in Hz; a sound is
+``[n]`` float64 at ``rate`` Hz and of any scale until the scene sets it. Filters work on the whole clip by FFT and so
+wrap around: an echo that leaves at the end enters at the start, as if the source had been there before the clip began.
 
-The source is scaled to a drawn signal-to-noise ratio, -3…20 dB: its power over its active time against the power of the noise,
-both in the octave where the source stands out most. Clicks, pings and whistles are thus as audible as steady sounds, at any
-rate. Rate, ratio and level are drawn alike for all classes, so none of them gives the label away; some scenes are hard.
+The source is scaled to a drawn signal-to-noise ratio, -3…20 dB: its power over its active time against the power of
+the noise, both in the octave where the source stands out most. Clicks, pings and whistles are thus as audible as
+steady sounds, at any rate. Rate, ratio and level are drawn alike for all classes, so none of them gives the label
+away; some scenes are hard.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Scene:
     """From source to receiver, horizontally; inf for ``ambient``."""
 
 
-# Building blocks ---------------------------------------------------------------------------------------------------------
+# Building blocks
+# ---------------------------------------------------------------------------------------------------------
 
 
 def _log_uniform(rng: Rng, low: float, high: float) -> float:
@@ -91,7 +93,8 @@ def _impulses(times_s: Floats, heights: Floats, rate: int, n: int) -> Floats:
 
 
 def _poisson_impulses(per_second: float, spread: float, rate: int, n: int, rng: Rng) -> Floats:
-    """Impulses at independent times, at least one; heights are log-normal with the natural-log ``spread``, signs random."""
+    """Impulses at independent times, at least one; heights are log-normal with the natural-log ``spread``, signs
+    random."""
     count = max(rng.poisson(per_second * n / rate), 1)
     heights = rng.choice([-1.0, 1.0], count) * rng.lognormal(0, spread, count)
     return _impulses(rng.uniform(0, n / rate, count), heights, rate, n)
@@ -110,14 +113,15 @@ def _harmonics(phase: Floats, heights: Floats, rng: Rng) -> Floats:
     return np.real(np.polyval(np.append(orders[::-1], 0), np.exp(1j * phase)))
 
 
-# Sources: each gives a sound [n] of any scale, as it would be close by ---------------------------------------------------
+# Sources: each gives a sound [n] of any scale, as it would be close by
+# ---------------------------------------------------
 
 
 def _vessel(
     shaft_hz: float, cavitation_hz: float, engine_hz: float, lines: float, rate: int, n: int, rng: Rng
 ) -> Floats:
-    """Propeller cavitation that swells with every passing blade, and the lines of an engine (D. Ross, Mechanics of Underwater
-    Noise, 1976). The noise density peaks at ``cavitation_hz`` and falls by 6 dB an octave above it.
+    """Propeller cavitation that swells with every passing blade, and the lines of an engine (D. Ross, Mechanics of
+    Underwater Noise, 1976). The noise density peaks at ``cavitation_hz`` and falls by 6 dB an octave above it.
     """
     blades = int(rng.integers(3, 6))
     # Blades are never quite alike, so the shaft itself is heard too.
@@ -137,7 +141,8 @@ def ship(rate: int, n: int, rng: Rng) -> Floats:
 
 
 def fast_boat(rate: int, n: int, rng: Rng) -> Floats:
-    """An outboard or jet-set speedboat: the propeller turns 20…45 times a second, the engine twice as fast; it hisses."""
+    """An outboard or jet-set speedboat: the propeller turns 20…45 times a second, the engine twice as fast; it
+    hisses."""
     shaft_hz, lines = rng.uniform(20, 45), rng.uniform(0.3, 0.8)
     return _vessel(shaft_hz, _log_uniform(rng, 800, 2500), 2 * shaft_hz, lines, rate, n, rng)
 
@@ -177,7 +182,8 @@ def click_train(rate: int, n: int, rng: Rng) -> Floats:
 
 
 def snapping_shrimp(rate: int, n: int, rng: Rng) -> Floats:
-    """A bed of shrimp: 30…300 snaps a second, few near and many far, each the collapse of a bubble and broad in spectrum.
+    """A bed of shrimp: 30…300 snaps a second, few near and many far, each the collapse of a bubble and broad in
+    spectrum.
 
     M. Versluis, B. Schmitz, A. von der Heydt and D. Lohse, How snapping shrimp snap: through cavitating bubbles, 2000.
     """
@@ -189,8 +195,8 @@ def snapping_shrimp(rate: int, n: int, rng: Rng) -> Floats:
 def rain(rate: int, n: int, rng: Rng) -> Floats:
     """Rain on the surface: the even hiss of splashes, and fine drops whose bubbles ring in a hump.
 
-    Drizzle rings at about 14 kHz (J. A. Nystuen, Rainfall measurements using underwater ambient noise, 1986); where the rate
-    ends below that, larger drops ring lower.
+    Drizzle rings at about 14 kHz (J. A. Nystuen, Rainfall measurements using underwater ambient noise, 1986); where
+    the rate ends below that, larger drops ring lower.
     """
     corner, ring = rng.uniform(600, 1500), rng.uniform(0.85, 1.1) * min(14500.0, 0.38 * rate)
     splashes = _filtered(rng.standard_normal(n), rate, lambda f: _highpass(f, corner))
@@ -262,8 +268,9 @@ def absorption_db_per_km(frequency: Floats) -> Floats:
 def ambient_density(frequency: Floats, shipping: float, wind: float) -> Floats:
     """Power density of sea noise; ``shipping`` 0…1 is distant traffic, ``wind`` is in m/s, frequency in Hz.
 
-    G. M. Wenz, Acoustic ambient noise in the ocean: spectra and sources, 1962; curves fitted by R. Coates, Underwater Acoustic
-    Systems, 1990. Turbulence lies under the band of the receiver, and thermal noise above all rates used here.
+    G. M. Wenz, Acoustic ambient noise in the ocean: spectra and sources, 1962; curves fitted by R. Coates,
+    Underwater Acoustic Systems, 1990. Turbulence lies under the band of the receiver, and thermal noise above all
+    rates used here.
     """
     khz = np.maximum(frequency, 1.0) / 1000
     traffic = 40 + 20 * (shipping - 0.5) + 26 * np.log10(khz) - 60 * np.log10(khz + 0.03)
@@ -274,8 +281,8 @@ def ambient_density(frequency: Floats, shipping: float, wind: float) -> Floats:
 def channel(frequency: Floats, distance_m: float, depth_m: float, rng: Rng) -> NDArray[np.complex128]:
     """Response of a shallow sea, [F]: the direct path and four echoes, with spherical spreading and absorption.
 
-    Mirror images of the source stand for the echoes; the surface inverts, and interferes with the direct path as a Lloyd mirror
-    (R. J. Urick, Principles of Underwater Sound, 1983).
+    Mirror images of the source stand for the echoes; the surface inverts, and interferes with the direct path as a
+    Lloyd mirror (R. J. Urick, Principles of Underwater Sound, 1983).
     """
     bottom_m = rng.uniform(80, 200)
     receiver_m = rng.uniform(10, bottom_m - 10)
@@ -304,7 +311,8 @@ def _snr(source: Floats, noise_power: Floats, rate: int) -> float:
     return float(ratio.max() / active)
 
 
-# Scenes and datasets -----------------------------------------------------------------------------------------------------
+# Scenes and datasets
+# -----------------------------------------------------------------------------------------------------
 
 
 def _check_duration(duration_s: float) -> None:
@@ -352,8 +360,9 @@ def write_dataset(
 ) -> Path:
     """Writes ``audio/*.flac`` (16 bit) and ``metadata.csv`` into ``folder``; gives the path of the table.
 
-    Per class, the first 60 % are for training, 20 % each for validation and test, at least one. A clip depends only on seed,
-    class and number. The table comes last, so an interrupted run leaves none. ``advance`` is called after each clip.
+    Per class, the first 60 % are for training, 20 % each for validation and test, at least one. A clip depends only
+    on seed, class and number. The table comes last, so an interrupted run leaves none. ``advance`` is called after
+    each clip.
 
     Raises:
         ConfigError: fewer than 3 clips per class, duration outside 0.1…60 s, or the folder cannot be written.

@@ -44,14 +44,15 @@ class SignalAttributes(nn.Module):
     """``frame_sums`` [B, BANDS + 2, T] and ``source`` [B, 2] -> ``attributes`` [B, A].
 
     * ``snr``: power over the noise floor against the noise floor, in the effective band, -20…60 dB. The floor of a
-    band is the mean of
-      its quietest quarter of blocks; the floor of the clip is the geometric mean over bands. A proxy: coloured noise
-      reads too high.
-    * ``flatness``: geometric over arithmetic mean of the power density in the effective band, 0…1 (J. D. Johnston, 1988).
-    * ``transient_rate``: log10(kurtosis / 3) of the samples, -0.5…3; 0 for Gaussian noise, higher the rarer and stronger the peaks.
+      band is the mean of its quietest quarter of blocks; the floor of the clip is the geometric mean over bands.
+      A proxy: coloured noise reads too high.
+    * ``flatness``: geometric over arithmetic mean of the power density in the effective band, 0…1
+      (J. D. Johnston, 1988).
+    * ``transient_rate``: log10(kurtosis / 3) of the samples, -0.5…3; 0 for Gaussian noise, higher the rarer and
+      stronger the peaks.
     * ``clipping_rate``: share of native samples at full scale, as the loader counted them.
     * ``fmin_eff``, ``fmax_eff``: the band that holds power within 60 dB of the loudest band; ``fmax_eff`` never
-    exceeds half the native rate.
+      exceeds half the native rate.
     * ``level``: mean power in dB re full scale, -120…20.
     * ``quality``: 0…1; high when SNR is high, and neither clipped nor silent.
     """

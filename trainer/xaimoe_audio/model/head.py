@@ -28,7 +28,7 @@ class Head(nn.Module):
     def logits(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
         """Calibrated logits, [B, L]."""
         belief = mass / (mass + nn.functional.softplus(self.doubt))
-        expert_logits = self.experts(mixture / torch.clamp(mass, min=1e-6)) / self.temperatures[1]
+        expert_logits: Tensor = self.experts(mixture / torch.clamp(mass, min=1e-6)) / self.temperatures[1]
         return prior_logits / self.temperatures[0] * (1 - belief) + expert_logits * belief
 
     def forward(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:

@@ -14,15 +14,16 @@ def random_gain(waveform: Tensor, gain_db: float) -> Tensor:
     return waveform * 10 ** (db / 20)
 
 
-def time_shift(spectrogram: Tensor) -> Tensor:
-    """Each spectrogram of [B, 1, F, T] turned around in time by a random number of frames."""
+def time_shift(spectrogram: Tensor, share: float) -> Tensor:
+    """Each spectrogram of [B, 1, F, T] turned around in time by up to ``share`` of its length, either way."""
     frames = spectrogram.shape[3]
-    shift = torch.randint(frames, (len(spectrogram), 1), device=spectrogram.device)
+    most = round(share * frames)
+    shift = torch.randint(-most, most + 1, (len(spectrogram), 1), device=spectrogram.device)
     index = (torch.arange(frames, device=spectrogram.device) + shift) % frames
     return spectrogram.gather(3, index[:, None, None].expand_as(spectrogram))
 
 
-def spec_augment(spectrogram: Tensor, masks: int = 2, freq_share: float = 1 / 6, time_share: float = 1 / 8) -> Tensor:
+def spec_augment(spectrogram: Tensor, masks: int, freq_share: float = 1 / 6, time_share: float = 1 / 8) -> Tensor:
     """Masks random bands and stretches of time with the mean, 0 (D. S. Park et al., "SpecAugment", 2019)."""
     batch, _, bins, frames = spectrogram.shape
     for _ in range(masks):

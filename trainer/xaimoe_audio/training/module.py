@@ -35,14 +35,12 @@ class TrainingModule(lightning.LightningModule):
         waveform, source, targets = batch
         with torch.no_grad():
             spectrogram, attributes = model.frontend(random_gain(waveform, recipe.gain_db), source)
-            spectrogram = spec_augment(time_shift(spectrogram))
+            spectrogram = spec_augment(time_shift(spectrogram, recipe.time_shift), recipe.masks)
             spectrogram, attributes, targets = mixup(recipe, spectrogram, attributes, targets)
-        teaching = self.global_step % recipe.dense_every == 0
-        dense = teaching or self.global_step < recipe.dense_share * self.total_steps
+        teaching = self.global_step % recipe.teach_every == 0
         spectrogram.requires_grad_(teaching)
-
         routed = model.route(spectrogram, attributes)
-        gates = routed.gates_dense if dense else self._drop_pairs(routed.gates)
+        gates = self._training_gates(routed, teaching)
         logits = model.head.logits(*model.mixture(routed.feature_map, gates), routed.prior_logits)
         loss = self.classification_loss(logits, targets)
         loss = loss + recipe.prior_weight * self.classification_loss(routed.prior_logits, targets)
@@ -77,12 +75,16 @@ class TrainingModule(lightning.LightningModule):
         share = share / (share.sum(1, keepdim=True) + 1e-6)
         return share.shape[1] * torch.square(share.mean(0)).sum()
 
-    def _drop_pairs(self, gates: Tensor) -> Tensor:
-        """Now and then drops pairs of each clip at random, all of them at times: a cut budget looks the same."""
-        if float(torch.rand(())) >= self.recipe.drop_share:
-            return gates
-        keep = torch.rand(len(gates), 1, 1, device=gates.device)
-        return gates * (torch.rand_like(gates) < keep)
+    def _training_gates(self, routed: Routed, teaching: bool) -> Tensor:
+        """All compatible pairs for the teacher; a random part of them at first; then the router's own choice."""
+        recipe = self.recipe
+        if teaching:
+            return routed.gates_dense
+        if self.global_step < recipe.warmup_pairs_share * self.total_steps:
+            return _drop_pairs(routed.gates_dense, recipe.warmup_pairs)
+        if float(torch.rand(())) < recipe.drop_share:
+            return _drop_pairs(routed.gates, 1.0)
+        return routed.gates
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors, a short warm-up, then a cosine down to nothing."""
@@ -101,3 +103,9 @@ class TrainingModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _drop_pairs(gates: Tensor, most: float) -> Tensor:
+    """Keeps a random share of each clip's pairs, drawn between none and ``most``."""
+    keep = torch.rand(len(gates), 1, 1, device=gates.device) * most
+    return gates * (torch.rand_like(gates) < keep)

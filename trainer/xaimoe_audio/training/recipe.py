@@ -16,17 +16,24 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clip_gradient: float = 5.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.1
-    mixup_share: float = 0.8
+    mixup_share: float = 0.5
     """Share of batches that are mixed (H. Zhang et al., "mixup", 2018)."""
     mixup_alpha: float = 0.3
     gain_db: float = 6.0
     """Gain is drawn from ± this many dB."""
-    dense_share: float = 0.4
-    """Share of the steps, from the first, in which every compatible pair is run, so that all experts learn to see."""
-    dense_every: int = 4
-    """Afterwards every so many steps are dense; these are also the teacher's."""
+    time_shift: float = 0.15
+    """Clips are turned around in time by up to this share of their length, either way."""
+    masks: int = 1
+    """Bands, and stretches of time, that are masked in each spectrogram."""
+    warmup_pairs: float = 0.7
+    """In the first phase each clip runs a random share, up to this, of all compatible pairs: every expert learns to
+    see everywhere, at a fraction of the cost of running all pairs."""
+    warmup_pairs_share: float = 0.4
+    """Share of the steps that belong to the first phase."""
+    teach_every: int = 4
+    """Every so many steps, in both phases, all compatible pairs run and the saliency's teacher is asked."""
     drop_share: float = 0.5
-    """Share of routed batches in which pairs are dropped at random, down to none."""
+    """Share of routed batches in which pairs are dropped at random, down to none, so that a cut budget costs little."""
     prior_weight: float = 0.5
     """Weight of the glance's own classification."""
     saliency_weight: float = 0.3

@@ -1,0 +1,39 @@
+# Two commands need nothing but Python 3.11 or newer and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint schemas wheel clean
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "XAI-MoE-Audio needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install -e ".[dev]"
+	touch $(INSTALLED)
+
+# make demo DATASET=folder [METADATA=table.csv] [OUT=runs/demo]; without a folder, sonar scenes are made up.
+demo: $(INSTALLED)
+	$(BIN)/xaimoe-audio demo $(if $(DATASET),--dataset "$(DATASET)") $(if $(METADATA),--metadata "$(METADATA)") $(if $(OUT),--out "$(OUT)")
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m coverage report --include="runtime/*,exporter/*" --fail-under=90 --format=total
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The published JSON Schemas, made from the types.
+schemas: $(INSTALLED)
+	$(BIN)/python -c 'from xaimoe_runtime.schema import write_schemas; write_schemas()'
+
+wheel: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf $(VENV) dist build runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

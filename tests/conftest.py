@@ -1,0 +1,75 @@
+"""What the tests share: made-up recordings, one small model trained on them, and its bundle.
+
+Everything is made once a session and must not be altered; a test that wants to break something works on a copy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from xaimoe_runtime import Runtime
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded audio of the tests stays out of the user's cache."""
+    before = os.environ.get("XAIMOE_CACHE")
+    os.environ["XAIMOE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XAIMOE_CACHE"]
+    else:
+        os.environ["XAIMOE_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder of 1 s sonar scenes: 8 classes, 6 clips each, mixed sampling rates."""
+    from xaimoe_audio.scenes import write_dataset
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_dataset(folder, clips_per_class=6, duration_s=1.0, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a small model, trained for three epochs."""
+    from xaimoe_audio import MoEAudioClassifier
+
+    out = tmp_path_factory.mktemp("run")
+    classifier = MoEAudioClassifier(budget="latency", device="cpu", seed=3)
+    classifier.fit(dataset_dir=scenes, epochs=3, batch_size=8, out_dir=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def checkpoint(run_folder: Path) -> Path:
+    """The run's ``best.pt``."""
+    return run_folder / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's bundle."""
+    from xaimoe_audio import MoEAudioClassifier
+
+    out = tmp_path_factory.mktemp("export") / "bundle"
+    MoEAudioClassifier.load(checkpoint, device="cpu").export(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def runtime(bundle: Path) -> Runtime:
+    """The bundle, loaded on the CPU."""
+    return Runtime.load(bundle, provider="cpu")
+
+
+@pytest.fixture
+def bundle_copy(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may break."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))

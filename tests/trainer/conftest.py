@@ -1,0 +1,37 @@
+"""A small untrained model that the tests of the trainer share; nobody may alter it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xaimoe_audio.config import ModelConfig, Overrides, choose
+from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.model.moe import MoEAudioModel
+
+
+@pytest.fixture(scope="session")
+def config() -> ModelConfig:
+    """The smaller model for clips of 1 s and three classes; tiles of half the height, so that there are several
+    rows."""
+    overrides = Overrides(tile=(24, 32))
+    return choose("latency", "single_label", ("boat", "rain", "whale"), 1.0, frozenset(FAMILIES), overrides)
+
+
+@pytest.fixture(scope="session")
+def model(config: ModelConfig) -> MoEAudioModel:
+    """Random weights, in evaluation mode; the router's are large enough for clips to differ in their experts."""
+    return random_model(config)
+
+
+def random_model(config: ModelConfig) -> MoEAudioModel:
+    torch.manual_seed(5)
+    model = MoEAudioModel(config).eval()
+    with torch.no_grad():
+        model.router.clip_affinity.weight.mul_(6)
+        model.router.patch_affinity.weight.mul_(6)
+        model.glance.saliency.weight.mul_(6)
+        model.frontend.window.mean.fill_(-60)
+        model.frontend.window.deviation.fill_(15)
+        model.head.temperatures.copy_(torch.tensor([1.7, 0.6]))
+    return model

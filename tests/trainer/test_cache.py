@@ -1,0 +1,175 @@
+"""The cache of decoded audio: named by content, capped in size, and never trusted when a write was interrupted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data import noise, write_wav
+
+from xaimoe_audio.data import AudioCache, cache
+from xaimoe_runtime.audio import windows
+from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.inference import file_windows
+from xaimoe_runtime.schema import AudioSpec
+
+RATE = 16_000
+ENTRY_GB = 16_000 * 4 / 1e9
+"""One second of audio at ``RATE``."""
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were decoded, in order."""
+    paths: list[Path] = []
+    original = cache.read_blocks
+
+    def spy(path, rate, channel="mix"):  # type: ignore[no-untyped-def]
+        paths.append(path)
+        return original(path, rate, channel)
+
+    monkeypatch.setattr(cache, "read_blocks", spy)
+    return paths
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """One second of noise."""
+    return write_wav(tmp_path / "a.wav", noise(RATE))
+
+
+def test_the_second_load_does_not_decode(recording: Path, tmp_path: Path, decoded: list[Path]) -> None:
+    first = AudioCache(tmp_path / "cache").load(recording, RATE)
+    again = AudioCache(tmp_path / "cache").load(recording, RATE)
+    assert decoded == [recording]
+    np.testing.assert_array_equal(first.samples(), again.samples())
+    assert (again.native_rate, again.length, again.sha256) == (first.native_rate, first.length, first.sha256)
+
+
+def test_a_renamed_file_is_found(recording: Path, tmp_path: Path, decoded: list[Path]) -> None:
+    store = AudioCache(tmp_path / "cache")
+    store.load(recording, RATE)
+    store.load(recording.rename(tmp_path / "other.wav"), RATE)
+    assert len(decoded) == 1
+
+
+def test_a_changed_file_is_decoded_again(recording: Path, tmp_path: Path, decoded: list[Path]) -> None:
+    store = AudioCache(tmp_path / "cache")
+    before = store.load(recording, RATE).samples()
+    after = store.load(write_wav(recording, noise(RATE, seed=1)), RATE).samples()
+    assert len(decoded) == 2
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(("rate", "channel"), [(8_000, "mix"), (RATE, 0)])
+def test_another_rate_or_channel_is_another_entry(
+    recording: Path, tmp_path: Path, decoded: list[Path], rate: int, channel: int | str
+) -> None:
+    store = AudioCache(tmp_path / "cache")
+    store.load(recording, RATE)
+    assert store.load(recording, rate, channel).length == rate
+    assert len(decoded) == 2
+
+
+def test_the_oldest_entries_go_when_the_cap_is_reached(tmp_path: Path, decoded: list[Path]) -> None:
+    paths = [write_wav(tmp_path / f"{i}.wav", noise(RATE, seed=i)) for i in range(3)]
+    earlier = AudioCache(tmp_path / "cache", cap_gb=2.5 * ENTRY_GB)
+    for age, path in zip((200, 100), paths, strict=False):
+        kept = earlier.load(path, RATE).cached
+        assert kept is not None
+        os.utime(kept, (kept.stat().st_mtime - age,) * 2)
+    later = AudioCache(tmp_path / "cache", cap_gb=2.5 * ENTRY_GB)
+    later.load(paths[2], RATE)
+    decoded.clear()
+    later.load(paths[1], RATE)
+    assert decoded == []
+    later.load(paths[0], RATE)
+    assert decoded == [paths[0]]
+
+
+def test_the_cap_is_never_exceeded(tmp_path: Path) -> None:
+    store = AudioCache(tmp_path / "cache", cap_gb=2 * ENTRY_GB)
+    for i in range(5):
+        store.load(write_wav(tmp_path / f"{i}.wav", noise(RATE, seed=i)), RATE)
+    assert sum(path.stat().st_size for path in store.folder.glob("*.npy")) <= store.cap
+
+
+def test_what_does_not_fit_is_decoded_at_each_use(recording: Path, tmp_path: Path, decoded: list[Path]) -> None:
+    loaded = AudioCache(tmp_path / "cache", cap_gb=0).load(recording, RATE)
+    assert loaded.cached is None
+    np.testing.assert_allclose(loaded.samples(), noise(RATE), atol=1e-7)
+    loaded.samples()
+    assert len(decoded) == 3
+
+
+def test_entries_in_use_are_not_dropped_for_new_ones(tmp_path: Path) -> None:
+    store = AudioCache(tmp_path / "cache", cap_gb=1.5 * ENTRY_GB)
+    first = store.load(write_wav(tmp_path / "a.wav", noise(RATE)), RATE)
+    second = store.load(write_wav(tmp_path / "b.wav", noise(RATE, seed=1)), RATE)
+    assert first.cached is not None
+    assert first.cached.is_file()
+    assert second.cached is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"native_rate": 160'])
+def test_an_interrupted_write_is_no_entry(
+    recording: Path, tmp_path: Path, decoded: list[Path], content: bytes | None
+) -> None:
+    store = AudioCache(tmp_path / "cache")
+    store.load(recording, RATE)
+    (entry,) = store.folder.glob("*.json")
+    entry.unlink()
+    if content is not None:
+        entry.write_bytes(content)
+    again = AudioCache(tmp_path / "cache").load(recording, RATE)
+    assert len(decoded) == 2
+    assert again.length == RATE
+
+
+def test_samples_that_are_gone_are_decoded_again(recording: Path, tmp_path: Path, decoded: list[Path]) -> None:
+    store = AudioCache(tmp_path / "cache")
+    store.load(recording, RATE)
+    (samples,) = store.folder.glob("*.npy")
+    samples.unlink()
+    assert AudioCache(tmp_path / "cache").load(recording, RATE).length == RATE
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.6])
+@pytest.mark.parametrize("native", [8_000, 16_000, 22_050])
+@pytest.mark.parametrize("cap_gb", [0.0, 1.0])
+def test_blocks_give_the_windows_of_the_file(tmp_path: Path, seconds: float, native: int, cap_gb: float) -> None:
+    samples = noise(round(seconds * native), level=0.4)
+    samples[: len(samples) // 3] *= 4  # clipped in the first third only
+    path = write_wav(tmp_path / "a.wav", np.clip(samples, -1, 1), native)
+    spec = AudioSpec(sample_rate=RATE, clip_samples=12_800, frame_hop=160, window_hop=6_400)
+    loaded = AudioCache(tmp_path / "cache", cap_gb).load(path, RATE)
+    cut = list(windows(loaded.blocks(), spec, loaded.native_rate))
+    wanted = [window for _, window in file_windows(path, spec)]
+    assert len(cut) == len(wanted) > 0
+    for found, window in zip(cut, wanted, strict=True):
+        np.testing.assert_array_equal(found.samples, window.samples)
+        assert (found.start_s, found.end_s, found.source) == (window.start_s, window.end_s, window.source)
+
+
+def test_clipping_is_counted_on_native_samples(tmp_path: Path) -> None:
+    samples = 0.1 * np.ones(8_000, np.float32)
+    samples[:2_000] = 1.0
+    loaded = AudioCache(tmp_path / "cache").load(write_wav(tmp_path / "a.wav", samples, 8_000), RATE)
+    assert loaded.clipping_rate == pytest.approx(0.25)
+
+
+def test_the_cap_is_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XAIMOE_CACHE_GB", "2.5")
+    assert AudioCache(tmp_path).cap == 2_500_000_000
+    monkeypatch.setenv("XAIMOE_CACHE_GB", "plenty")
+    with pytest.raises(ConfigError, match="XAIMOE_CACHE_GB: found 'plenty', expected a number of gigabytes"):
+        AudioCache(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/audio: the audio cache cannot be made there .* set XAIMOE_CACHE"):
+        AudioCache(tmp_path / "file")

@@ -1,0 +1,144 @@
+"""From labelled recordings to training clips, targets and a digest of the dataset."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from data import noise, write_wav
+
+from xaimoe_audio.data import LabelledDataset, load_dataset
+from xaimoe_audio.data.dataset import TrainingClips
+from xaimoe_runtime.errors import DatasetError
+
+RATE = 16_000
+CLIP = 8_000
+
+
+def write_table(folder: Path, *rows: str) -> Path:
+    table = folder / "metadata.csv"
+    table.write_text("\n".join(["filepath,split,label", *rows]) + "\n")
+    return table
+
+
+def load(folder: Path, *rows: str, channel: str = "mix") -> LabelledDataset:
+    return load_dataset(folder, write_table(folder, *rows), "single_label", RATE, channel)
+
+
+ROWS = ("long.wav,train,boat", "short.wav,train,rain", "stereo.wav,val,boat", "short2.wav,test,rain")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A recording of 3.2 clips, one of a quarter of a clip, one in stereo."""
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    write_wav(folder / "long.wav", noise(round(3.2 * CLIP)))
+    write_wav(folder / "short.wav", noise(CLIP // 4, seed=1))
+    write_wav(folder / "short2.wav", noise(CLIP // 4, seed=2))
+    write_wav(folder / "stereo.wav", np.stack([noise(CLIP, seed=3), noise(CLIP, seed=4)], axis=1))
+    return folder
+
+
+def clips_of(dataset: LabelledDataset) -> TrainingClips:
+    items = dataset.split("train")
+    return TrainingClips(items, dataset.targets(items, dataset.labels), CLIP)
+
+
+def test_a_long_recording_gives_a_clip_for_every_clip_length(folder: Path) -> None:
+    clips = clips_of(load(folder, *ROWS))
+    assert [clips[i][2].argmax().item() for i in range(len(clips))] == [0, 0, 0, 0, 1]
+
+
+def test_clips_of_a_long_recording_start_at_random(folder: Path) -> None:
+    clips = clips_of(load(folder, *ROWS))
+    recording = noise(round(3.2 * CLIP))
+    torch.manual_seed(0)
+    starts = set()
+    for _ in range(8):
+        waveform = clips[0][0].numpy()
+        (start,) = np.flatnonzero(recording == waveform[0])
+        np.testing.assert_array_equal(waveform, recording[start : start + CLIP])
+        starts.add(int(start))
+    assert len(starts) > 4
+
+
+def test_a_short_recording_is_repeated_to_fill_the_clip(folder: Path) -> None:
+    waveform, _, _ = clips_of(load(folder, *ROWS))[4]
+    np.testing.assert_array_equal(waveform.numpy(), np.tile(noise(CLIP // 4, seed=1), 4))
+
+
+def test_a_clip_comes_with_its_native_rate_and_clipping(folder: Path) -> None:
+    samples = noise(4_000, level=0.1)
+    samples[:1_000] = 1.0
+    write_wav(folder / "short.wav", samples, rate=8_000)
+    _, source, target = clips_of(load(folder, *ROWS))[4]
+    assert source.tolist() == [8_000.0, 0.25]
+    assert target.tolist() == [0.0, 1.0]
+
+
+def test_each_channel_can_be_a_recording_of_its_own(folder: Path) -> None:
+    items = load(folder, *ROWS, channel="each").split("val")
+    assert [item.recording.channel for item in items] == [0, 1]
+    for seed, item in zip((3, 4), items, strict=True):
+        np.testing.assert_array_equal(item.recording.samples(), noise(CLIP, seed=seed))
+
+
+def test_channels_are_mixed_by_default(folder: Path) -> None:
+    (item,) = load(folder, *ROWS).split("val")
+    np.testing.assert_allclose(item.recording.samples(), (noise(CLIP, seed=3) + noise(CLIP, seed=4)) / 2, atol=1e-7)
+
+
+def test_a_channel_that_is_not_there_is_a_defect(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"row 2: .*long\.wav: found 1 channel\(s\), expected channel 1"):
+        load(folder, *ROWS, channel="1")
+
+
+def test_the_digest_does_not_depend_on_the_order_of_the_rows_or_on_the_folder(folder: Path, tmp_path: Path) -> None:
+    digest = load(folder, *ROWS).sha256
+    assert load(folder, *reversed(ROWS)).sha256 == digest
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    assert load(moved, *ROWS).sha256 == digest
+
+
+@pytest.mark.parametrize(
+    "row", ["short2.wav,test,boat", "short2.wav,train,rain"], ids=["another label", "another split"]
+)
+def test_the_digest_depends_on_labels_and_splits(folder: Path, row: str) -> None:
+    assert load(folder, *ROWS[:3], row).sha256 != load(folder, *ROWS).sha256
+
+
+def test_the_digest_depends_on_the_content(folder: Path) -> None:
+    digest = load(folder, *ROWS).sha256
+    write_wav(folder / "short2.wav", noise(CLIP // 4, seed=9))
+    assert load(folder, *ROWS).sha256 != digest
+
+
+def test_targets_mark_each_class_that_is_heard(folder: Path) -> None:
+    table = write_table(folder, "long.wav,train,rain|boat", "short.wav,train,whale", "short2.wav,val,boat")
+    dataset = load_dataset(folder, table, "multi_label", RATE)
+    targets = dataset.targets(list(dataset.items), dataset.labels)
+    assert dataset.labels == ("boat", "rain", "whale")
+    assert targets.tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
+
+
+def test_targets_refuse_a_class_that_the_model_does_not_know(folder: Path) -> None:
+    dataset = load(folder, *ROWS)
+    with pytest.raises(DatasetError, match=r"found the class\(es\) rain, which the model does not know; it knows boat"):
+        dataset.targets(list(dataset.items), ("boat",))
+
+
+def test_the_typical_duration_is_the_median_of_the_training_split(folder: Path) -> None:
+    rows = ("long.wav,train,boat", "short.wav,train,rain", "stereo.wav,train,boat", "short2.wav,val,rain")
+    assert load(folder, *rows).typical_duration_s == pytest.approx(CLIP / RATE)
+
+
+def test_all_recordings_come_at_the_model_rate(folder: Path) -> None:
+    soundfile.write(folder / "short.wav", noise(44_100), 44_100)
+    recording = load(folder, *ROWS).split("train")[1].recording
+    assert abs(recording.length - RATE) <= 2
+    assert recording.native_rate == 44_100
