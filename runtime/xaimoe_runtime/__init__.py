@@ -6,8 +6,6 @@
 >>> result.labels, result.scores, result.trace
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from xaimoe_runtime.errors import (
     AudioError,
     BundleError,
@@ -17,13 +15,9 @@ from xaimoe_runtime.errors import (
     XaimoeError,
 )
 from xaimoe_runtime.result import Result, Trace
-
-try:
-    __version__ = version("xai-moe-audio")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
-
 from xaimoe_runtime.runtime import Runtime, WindowResult
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AudioError",

@@ -94,12 +94,12 @@ class FileClassifier:
             files=self.files,
             errors=self.errors,
             windows=len(self.ms),
-            audio_s=self.audio_s,
+            audio_s=round(self.audio_s, 6),
             provider=self.engine.provider,
             routing=self.routing,
-            p50_ms=p50,
-            p95_ms=p95,
-            pair_share=self.pairs / self.possible_pairs if self.possible_pairs else 0.0,
+            p50_ms=round(p50, 3),
+            p95_ms=round(p95, 3),
+            pair_share=round(self.pairs / self.possible_pairs, 6) if self.possible_pairs else 0.0,
         )
 
     def _file(self, path: Path) -> Iterator[Record]:

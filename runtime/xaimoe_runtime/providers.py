@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from xaimoe_runtime.errors import BundleError, ConfigError, ProviderError
@@ -43,6 +42,8 @@ def load_onnxruntime() -> Any:
 
 
 def _is_installed(distribution: str) -> bool:
+    from importlib import metadata  # here, since it is slow to import
+
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:

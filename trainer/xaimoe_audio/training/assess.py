@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from xaimoe_audio.data.dataset import windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.attributes import ATTRIBUTES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH, run_windows
 from xaimoe_runtime.result import Engine, Outputs, pool
 from xaimoe_runtime.schema import AttributeSpec, Routing
@@ -34,24 +35,23 @@ class Answers:
     """[N, L], pooled over the windows of each recording."""
     outputs: Outputs
     """Of all windows."""
-    owner: NDArray[np.intp]
-    """Which recording each window belongs to."""
 
 
-def answer(
-    engine: Engine, items: list[LabelledRecording], routing: Routing, advance: Callable[[], None] = lambda: None
-) -> Answers:
-    """The engine's answers for ``items``; windows and pooling are the runtime's own. ``advance`` is called a batch."""
+def answer(engine: Engine, items: list[LabelledRecording], routing: Routing) -> Answers:
+    """The engine's answers for ``items``, with a progress bar on stderr; windows and pooling are the runtime's own."""
     parts: list[Outputs] = []
     owners: list[int] = []
     source = windows_of(items, engine.audio)
-    while group := list(islice(source, BATCH)):
-        parts.append(run_windows(engine, [window for _, window in group], routing))
-        owners += [owner for owner, _ in group]
-        advance()
-    outputs, owner = Outputs.join(parts), np.asarray(owners)
-    scores = np.stack([pool(outputs.scores[owner == i]) for i in range(len(items))])
-    return Answers(scores, outputs, owner)
+    with progress(f"classifying, {routing}", len(items)) as advance:
+        while group := list(islice(source, BATCH)):
+            parts.append(run_windows(engine, [window for _, window in group], routing))
+            for owner, _ in group:
+                if not owners or owner != owners[-1]:
+                    advance()
+                owners.append(owner)
+    outputs, owner_of = Outputs.join(parts), np.asarray(owners)
+    scores = np.stack([pool(outputs.scores[owner_of == i]) for i in range(len(items))])
+    return Answers(scores, outputs)
 
 
 def expert_usage(answers: Answers, experts: tuple[str, ...]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clip_gradient: float = 5.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.1
-    mixup_share: float = 0.5
+    mixup_share: float = 0.3
     """Share of batches that are mixed (H. Zhang et al., "mixup", 2018)."""
     mixup_alpha: float = 0.3
     gain_db: float = 6.0
