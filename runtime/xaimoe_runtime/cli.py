@@ -114,7 +114,7 @@ def inspect(
     import msgspec
 
     from xaimoe_runtime.bundle import Bundle
-    from xaimoe_runtime.inspect import describe
+    from xaimoe_runtime.describe import describe
 
     manifest = Bundle.open(bundle).manifest
     typer.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() if json else describe(manifest))
