@@ -17,8 +17,8 @@ GOOD = ("a.wav,train,boat", "b.wav,val,boat", "c.wav,test,boat")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Recordings a.wav … f.wav of 0.1 s, and broken.wav, which is text."""
-    for seed, name in enumerate("abcdef"):
+    """Recordings a.wav … h.wav of 0.1 s, and broken.wav, which is text."""
+    for seed, name in enumerate("abcdefgh"):
         write_wav(tmp_path / f"{name}.wav", noise(1600, seed))
     (tmp_path / "broken.wav").write_text("this is no recording")
     return tmp_path
@@ -42,10 +42,10 @@ DEFECTS = [
     ("gone.wav,train,boat", "row 5: gone.wav does not exist under"),
     ("broken.wav,train,boat", "row 5: "),
     ("d.wav,training,boat", "row 5: split is 'training', expected train, val or test"),
-    ("d.wav,train,", "row 5: label is empty"),
+    ("e.wav,train,", "row 5: label is empty"),
     ("a.wav,train,boat", "row 5: a.wav stands already in row 2"),
-    ("d.wav,test,whale", "row 5: class 'whale' has no recording in split train"),
-    ("d.wav,train,boat|rain", "row 5: label 'boat|rain' names 2 classes, expected one"),
+    ("f.wav,test,whale", "row 5: class 'whale' has no recording in split train"),
+    ("g.wav,train,boat|rain", "row 5: label 'boat|rain' names 2 classes, expected one"),
     (",train,boat", "row 5: filepath is empty"),
 ]
 
@@ -117,12 +117,20 @@ def test_an_empty_table_is_an_error(folder: Path) -> None:
     assert "metadata.csv: found no rows" in complaint(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"filepath,split,label\na.wav,train,boat,x,y,z\n", b"\xff\xfe\x00\x9d\x81"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x9d\x81"])
 def test_what_is_no_csv_is_refused(folder: Path, content: bytes) -> None:
     table = folder / "metadata.csv"
     table.write_bytes(content)
     with pytest.raises(DatasetError, match=r"metadata\.csv: (not readable as CSV|found)"):
         load_dataset(folder, table, "single_label", 16_000)
+
+
+@pytest.mark.parametrize("line", [0, 2])
+def test_a_row_with_too_many_fields_is_refused_as_such(folder: Path, line: int) -> None:
+    """Wherever it stands; it must not shift what the columns mean."""
+    rows = list(GOOD)
+    rows[line] += ",x"
+    assert "fields" in complaint(folder, *rows).replace(str(folder), "")
 
 
 def test_a_missing_folder_and_a_missing_table_are_named(folder: Path) -> None:

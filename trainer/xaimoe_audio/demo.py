@@ -7,6 +7,11 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
+
+from xaimoe_audio.classifier import MoEAudioClassifier
+from xaimoe_audio.config import Budget
+from xaimoe_audio.data.metadata import Row, read_metadata
+from xaimoe_audio.scenes import CLASSES, write_dataset
 from xaimoe_runtime import AudioError, BundleError, ConfigError, Runtime
 from xaimoe_runtime.audio import open_recording
 from xaimoe_runtime.bundle import MANIFEST
@@ -14,11 +19,6 @@ from xaimoe_runtime.console import progress, write_records
 from xaimoe_runtime.files import FileClassifier
 from xaimoe_runtime.schema import ResultRecord, Routing, SummaryRecord, TaskKind
 from xaimoe_runtime.verify import verify
-
-from xaimoe_audio.classifier import MoEAudioClassifier
-from xaimoe_audio.config import Budget
-from xaimoe_audio.data.metadata import Row, read_metadata
-from xaimoe_audio.scenes import CLASSES, write_dataset
 
 SCENES_PER_CLASS = 60
 SCENE_STEPS = 1000

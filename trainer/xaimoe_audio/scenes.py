@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+
 from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
 

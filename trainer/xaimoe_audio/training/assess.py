@@ -80,8 +80,8 @@ def expert_usage(answers: Answers, experts: tuple[str, ...]) -> dict[str, Any]:
 def describe_usage(split: str, usage: dict[str, Any]) -> str:
     """What ``expert_usage`` found, as text for a terminal."""
     lines = [
-        f"{split}: {usage['pairs_per_window']:.1f} of {usage['pairs_possible']} pairs and {usage['k_mean']:.2f} experts "
-        f"a window, load balance {usage['load_balance']:.2f} (1 is even)"
+        f"{split}: {usage['pairs_per_window']:.1f} of {usage['pairs_possible']} pairs and {usage['k_mean']:.2f} "
+        f"experts a window, load balance {usage['load_balance']:.2f} (1 is even)"
     ]
     lines += [
         f"  {name:<24} in {rate:6.1%} of windows, {usage['pair_share'][name]:6.1%} of pairs"

@@ -1,0 +1,213 @@
+"""Opening a bundle: what was altered, left out or does not fit is refused, and the message names it."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data.bundles import EditableBundle
+
+from xaimoe_runtime import BundleError, Runtime
+from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.schema import SCHEMA_VERSION
+
+
+def refusal(bundle: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(bundle)
+    return str(caught.value)
+
+
+def refusal_on_load(bundle: Path) -> str:
+    Bundle.open(bundle)  # the manifest and the hashes are fine
+    with pytest.raises(BundleError) as caught:
+        Runtime.load(bundle, provider="cpu")
+    return str(caught.value)
+
+
+def test_what_was_checked_is_what_is_kept(bundle: Path) -> None:
+    opened = Bundle.open(str(bundle))
+    assert set(opened.files) == {graph.file for graph in opened.manifest.graphs}
+    assert all((bundle / file).read_bytes() == content for file, content in opened.files.items())
+    assert opened.golden["frontend/waveform"].shape[1] == opened.manifest.audio.clip_samples
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["head.onnx", "golden.npz", "experts/NoiseRobust_Broadband.onnx"])
+def test_one_flipped_bit_is_noticed(bundle_copy: Path, file: str) -> None:
+    content = bytearray((bundle_copy / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_copy / file).write_bytes(content)
+    message = refusal(bundle_copy)
+    assert str(bundle_copy / file) in message
+    assert "altered; found SHA-256" in message
+
+
+@pytest.mark.parametrize("file", ["router.onnx", "golden.npz"])
+def test_a_missing_file_is_named(bundle_copy: Path, file: str) -> None:
+    (bundle_copy / file).unlink()
+    assert f"{bundle_copy / file}: missing; the manifest names it" in refusal(bundle_copy)
+
+
+def test_a_file_cut_short_is_noticed_by_its_size(bundle_copy: Path) -> None:
+    path = bundle_copy / "frontend.onnx"
+    size = path.stat().st_size
+    os.truncate(path, size - 1)
+    assert f"{path}: found {size - 1} bytes, expected {size}" in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize("file", ["../x", "/etc/hostname", "experts/../../x", "a\\b.onnx", "C:x.onnx", ".", ""])
+def test_a_path_out_of_the_bundle_is_refused(editable: EditableBundle, file: str) -> None:
+    editable.graph("head")["file"] = file
+    assert f"manifest.json: found the file path {file!r}, expected a path inside the bundle" in refusal(editable.save())
+
+
+def test_a_link_is_refused_even_to_the_right_content(bundle_copy: Path, tmp_path: Path) -> None:
+    path = bundle_copy / "head.onnx"
+    path.rename(tmp_path / "elsewhere.onnx")
+    path.symlink_to(tmp_path / "elsewhere.onnx")
+    assert f"{path}: found a link, expected a regular file" in refusal(bundle_copy)
+
+
+def test_a_linked_folder_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    (bundle_copy / "experts").rename(tmp_path / "elsewhere")
+    (bundle_copy / "experts").symlink_to(tmp_path / "elsewhere")
+    assert f"{bundle_copy / 'experts'}: found a link" in refusal(bundle_copy)
+
+
+# Manifest ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    assert f"{tmp_path}: found no manifest.json; expected the folder that" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b"\xff\xfe", b"{}", b'{"schema_version": "1"}'])
+def test_a_manifest_that_is_none_is_refused(bundle_copy: Path, content: bytes) -> None:
+    (bundle_copy / "manifest.json").write_bytes(content)
+    assert f"{bundle_copy / 'manifest.json'}: not a valid manifest" in refusal(bundle_copy)
+
+
+def test_a_newer_schema_is_refused_before_anything_else_is_read(editable: EditableBundle) -> None:
+    editable.manifest = {"schema_version": SCHEMA_VERSION + 1, "of_another_kind": True}
+    message = refusal(editable.save())
+    assert f"found schema version {SCHEMA_VERSION + 1}, this release reads up to {SCHEMA_VERSION}; upgrade" in message
+
+
+def set_field(manifest: dict[str, Any], field: str, value: object) -> None:
+    *outer, last = field.split(".")
+    for name in outer:
+        manifest = manifest[name]
+    manifest[last] = value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("colour", "red", "unknown field `colour`"),
+        ("routing", "sometimes", r"Invalid enum value 'sometimes' - at `\$.routing`"),
+        ("audio.sample_rate", 0, r">= 1 - at `\$.audio.sample_rate`"),
+        ("audio.clip_samples", "many", r"got `str` - at `\$.audio.clip_samples`"),
+        ("bundle_id", "xyz", r"at `\$.bundle_id`"),
+        ("patches.grid.stride", [5, 5], "do not cover"),
+        ("task.thresholds", [0.5], "found 1 thresholds, expected 8, one a label"),
+        ("task.labels", ["a"] * 8, "found a label twice"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_named(editable: EditableBundle, field: str, value: object, what: str) -> None:
+    set_field(editable.manifest, field, value)
+    with pytest.raises(BundleError, match=what) as caught:
+        Bundle.open(editable.save())
+    assert str(editable.file) in str(caught.value)
+
+
+def test_an_expert_without_a_graph_is_named(editable: EditableBundle) -> None:
+    entry = editable.graph("expert")
+    editable.manifest["graphs"].remove(entry)
+    assert f"missing: expert {entry['expert']}; not expected: none" in refusal(editable.save())
+
+
+def test_a_graph_without_an_expert_is_named(editable: EditableBundle) -> None:
+    expert = editable.manifest["experts"].pop()
+    assert f"missing: none; not expected: expert {expert['name']}" in refusal(editable.save())
+
+
+def test_a_missing_role_is_named(editable: EditableBundle) -> None:
+    editable.manifest["graphs"].remove(editable.graph("saliency"))
+    assert "missing: saliency; not expected: none" in refusal(editable.save())
+
+
+def test_two_graphs_of_one_role_are_refused(editable: EditableBundle) -> None:
+    editable.manifest["graphs"].append(editable.graph("head"))
+    assert "missing: none; not expected: head" in refusal(editable.save())
+
+
+# Golden answers ------------------------------------------------------------------------------------------------------
+
+
+def _npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    return buffer.getvalue()
+
+
+def _objects() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=True, payload=np.array([{}], object))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"hello", b"PK\x03\x04 looks like an archive", _npy(), _objects()],
+    ids=["text", "broken archive", "single array", "pickled objects"],
+)
+def test_golden_answers_that_are_no_archive_of_arrays_are_refused(editable: EditableBundle, content: bytes) -> None:
+    editable.put(editable.manifest["golden"], content)
+    assert f"{editable.path / 'golden.npz'}: not a NumPy archive of arrays" in refusal(editable.save())
+
+
+# Graphs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_named(editable: EditableBundle) -> None:
+    editable.put(editable.graph("router"), b"no graph at all")
+    message = refusal_on_load(editable.save())
+    assert f"{editable.path / 'router.onnx'}: ONNX Runtime" in message
+    assert "refuses the graph" in message
+
+
+@pytest.mark.parametrize("kind", ["inputs", "outputs"])
+def test_a_graph_with_other_names_than_the_manifest_says_is_refused(editable: EditableBundle, kind: str) -> None:
+    editable.graph("head")[kind][0]["name"] = "something_else"
+    message = refusal_on_load(editable.save())
+    assert str(editable.path / "head.onnx") in message
+    assert f"found {kind}" in message
+    assert "the manifest has something_else" in message
+
+
+def test_weights_outside_the_graph_are_refused(
+    editable: EditableBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)  # ONNX Runtime would look for the weights here
+    model = onnx.load(editable.path / "head.onnx")
+    onnx.save(model, "head.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert Path("weights.bin").is_file()
+    editable.put(editable.graph("head"), Path("head.onnx").read_bytes())
+    assert str(editable.path / "head.onnx") in refusal_on_load(editable.save())
+
+
+def test_operators_of_an_unknown_domain_are_refused(editable: EditableBundle) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(editable.path / "head.onnx")
+    model.graph.node[0].domain = "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    editable.put(editable.graph("head"), model.SerializeToString())
+    assert str(editable.path / "head.onnx") in refusal_on_load(editable.save())

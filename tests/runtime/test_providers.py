@@ -1,0 +1,147 @@
+"""Execution providers: ``auto`` takes the best there is, one asked for by name is used or is an error."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from xaimoe_runtime import BundleError, ConfigError, ProviderError, Runtime
+from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.providers import SessionFactory, load_onnxruntime, resolve
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@pytest.fixture
+def head(bundle: Path) -> bytes:
+    return Bundle.open(bundle).files["head.onnx"]
+
+
+@pytest.fixture
+def cuda_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime that lists CUDA, on a machine where no session gets it: a driver is missing."""
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("CUDA is really there")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+
+
+# Choice --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "taken"),
+    [
+        ("auto", [CPU], "cpu"),
+        ("auto", [CUDA, CPU], "cuda"),
+        ("auto", [CPU, CUDA], "cuda"),
+        ("auto", [TENSORRT, CUDA, CPU], "cuda"),
+        ("auto", ["AzureExecutionProvider", CPU], "cpu"),
+        ("cpu", [CUDA, CPU], "cpu"),
+        ("cuda", [CUDA, CPU], "cuda"),
+    ],
+)
+def test_what_is_taken_of_what_is_there(asked: str, available: list[str], taken: str) -> None:
+    assert resolve(asked, available) == taken
+
+
+def test_a_provider_asked_for_by_name_is_never_replaced() -> None:
+    with pytest.raises(ProviderError, match=f"provider 'cuda' is missing; this ONNX Runtime offers {CPU}") as caught:
+        resolve("cuda", [CPU])
+    assert "--provider auto" in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["gpu", "CUDA", "", CPU])
+def test_an_unknown_provider_is_refused(asked: str) -> None:
+    with pytest.raises(ConfigError, match="expected auto, cuda, cpu") as caught:
+        resolve(asked, [CPU])
+    assert repr(asked) in str(caught.value)
+
+
+def test_a_runtime_says_what_it_runs_on(runtime: Runtime) -> None:
+    assert runtime.provider == "cpu"
+
+
+@pytest.mark.usefixtures("cuda_promised")
+def test_auto_goes_on_with_the_cpu_when_cuda_does_not_start(bundle: Path) -> None:
+    with pytest.warns(UserWarning, match=CUDA):
+        assert Runtime.load(bundle, provider="auto").provider == "cpu"
+
+
+@pytest.mark.usefixtures("cuda_promised")
+def test_cuda_asked_for_by_name_that_does_not_start_is_an_error(bundle: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match=CUDA),
+        pytest.raises(ProviderError, match=f"'cuda' was asked for, but ONNX Runtime used {CPU}"),
+    ):
+        Runtime.load(bundle, provider="cuda")
+
+
+# Installation --------------------------------------------------------------------------------------------------------
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *distributions: str) -> None:
+    """Makes it look as if these builds of ONNX Runtime were installed, and no other."""
+
+    def version(name: str) -> str:
+        if name not in distributions:
+            raise metadata.PackageNotFoundError(name)
+        return "1.22"
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+@pytest.mark.parametrize("distribution", ["onnxruntime", "onnxruntime-gpu"])
+def test_either_build_of_onnx_runtime_will_do(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
+    install(monkeypatch, distribution)
+    assert load_onnxruntime() is onnxruntime
+
+
+def test_a_build_of_ones_own_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    assert load_onnxruntime() is onnxruntime
+
+
+def test_both_builds_at_once_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    with pytest.raises(ProviderError, match="found both onnxruntime and onnxruntime-gpu") as caught:
+        SessionFactory("cpu")
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in str(caught.value)
+
+
+def test_a_missing_onnx_runtime_is_an_error_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ProviderError, match=r'ONNX Runtime is missing; install it with pip install "xai-moe-audio'):
+        SessionFactory("cpu")
+
+
+# Sessions ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sessions_have_the_threads_that_were_asked_for_and_do_not_spin(head: bytes, threads: int) -> None:
+    options = SessionFactory("cpu", threads).create("head", head).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_experts_always_have_one_thread(bundle: Path) -> None:
+    line = Runtime.load(bundle, provider="cpu", threads=2).dispatcher
+    threads = {name: g.session.get_session_options().intra_op_num_threads for name, g in line.graphs.items()}
+    assert {count for name, count in threads.items() if name.startswith("expert ")} == {1}
+    assert threads["frontend"] == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_at_all_is_refused(threads: int) -> None:
+    with pytest.raises(ConfigError, match=f"threads: found {threads}, expected 1 or more"):
+        SessionFactory("cpu", threads)
+
+
+def test_a_graph_that_is_none_is_named() -> None:
+    with pytest.raises(BundleError, match=r"head\.onnx: ONNX Runtime .* refuses the graph"):
+        SessionFactory("cpu").create("head.onnx", b"no graph")

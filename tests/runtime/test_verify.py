@@ -1,0 +1,90 @@
+"""Proving a bundle: it answers its golden clip as it did where it was exported, or it is not to be used."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.bundles import EditableBundle
+from numpy.typing import NDArray
+
+from xaimoe_runtime import BundleError, Runtime
+from xaimoe_runtime.schema import ROUTINGS
+from xaimoe_runtime.verify import Deviation, verify
+
+Floats = NDArray[np.float32]
+
+
+def golden(editable: EditableBundle) -> dict[str, Floats]:
+    with np.load(editable.path / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+def with_golden(editable: EditableBundle, arrays: dict[str, Floats]) -> Path:
+    """The bundle with other golden answers, and a manifest that fits them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    editable.put(editable.manifest["golden"], buffer.getvalue())
+    return editable.save()
+
+
+def failed(bundle: Path) -> list[str]:
+    return [d.what for d in verify(Runtime.load(bundle, provider="cpu")) if not d.passed]
+
+
+def test_a_fresh_bundle_passes(bundle: Path) -> None:
+    assert failed(bundle) == []
+
+
+def test_every_output_of_every_graph_and_every_routing_is_compared(runtime: Runtime) -> None:
+    graphs = runtime.dispatcher.graphs
+    outputs = {f"{name}/{tensor.name}" for name, graph in graphs.items() for tensor in graph.spec.outputs}
+    assert {deviation.what for deviation in verify(runtime)} == outputs | {f"line/{routing}" for routing in ROUTINGS}
+    assert {f"expert {name}" for name in runtime.experts} < set(graphs)
+
+
+@pytest.mark.parametrize("name", ["head/scores", "router/gates", "line/dense"])
+def test_an_altered_answer_fails(editable: EditableBundle, name: str) -> None:
+    arrays = golden(editable)
+    arrays[name] = arrays[name] + np.float32(0.01)
+    assert failed(with_golden(editable, arrays)) == [name]
+
+
+def test_an_answer_of_another_shape_fails(editable: EditableBundle) -> None:
+    arrays = golden(editable)
+    arrays["head/scores"] = arrays["head/scores"][:, :-1]
+    assert failed(with_golden(editable, arrays)) == ["head/scores"]
+
+
+def test_an_answer_that_is_not_a_number_fails(editable: EditableBundle) -> None:
+    arrays = golden(editable)
+    arrays["line/routed"] = np.full_like(arrays["line/routed"], np.nan)
+    assert failed(with_golden(editable, arrays)) == ["line/routed"]
+
+
+def test_a_graph_of_other_weights_fails(editable: EditableBundle) -> None:
+    first, second, *_ = [graph for graph in editable.manifest["graphs"] if graph["role"] == "expert"]
+    editable.put(first, (editable.path / second["file"]).read_bytes())
+    assert f"expert {first['expert']}/features" in failed(editable.save())
+
+
+def test_a_missing_answer_is_named(editable: EditableBundle) -> None:
+    arrays = golden(editable)
+    del arrays["line/glance"]
+    runtime = Runtime.load(with_golden(editable, arrays), provider="cpu")
+    with pytest.raises(BundleError, match=r"golden\.npz: the golden answer 'line/glance' is missing"):
+        verify(runtime)
+
+
+def test_a_provider_without_a_tolerance_cannot_be_verified(editable: EditableBundle) -> None:
+    del editable.manifest["golden"]["tolerance"]["cpu"]
+    runtime = Runtime.load(editable.save(), provider="cpu")
+    with pytest.raises(BundleError, match="no golden tolerance for provider 'cpu'"):
+        verify(runtime)
+
+
+def test_a_deviation_passes_up_to_its_tolerance_and_never_as_nan() -> None:
+    found = [Deviation("x", value, 0.5).passed for value in (0.0, 0.5, 0.51, float("nan"), float("inf"))]
+    assert found == [True, True, False, False, False]
