@@ -5,6 +5,7 @@ Files are read block by block, so a recording of any length takes the same memor
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ Floats = NDArray[np.float32]
 
 FULL_SCALE = 0.999
 """Magnitude from which a sample counts as clipped; 1 is full scale."""
+CODED_FULL_SCALE = {"PCM_S8": 0.99, "PCM_U8": 0.99, "ULAW": 0.98, "ALAW": 0.984}
+"""The same for encodings whose largest positive value lies clearly under 1, by libsndfile's name."""
 BLOCK_S = 1.0
 """Seconds decoded at a time."""
 MIN_RATE, MAX_RATE = 100, 10_000_000
@@ -62,9 +65,9 @@ class Window:
         return self.native_rate, self.clipping_rate
 
 
-def clipped(samples: ArrayLike) -> NDArray[np.bool_]:
-    """Which native samples are at full scale. Resampling hides clipping, so this is asked before it."""
-    full: NDArray[np.bool_] = np.abs(np.asarray(samples)) >= FULL_SCALE
+def clipped(samples: ArrayLike, encoding: str = "") -> NDArray[np.bool_]:
+    """Which native samples are at the full scale of their encoding. Resampling hides clipping: ask before it."""
+    full: NDArray[np.bool_] = np.abs(np.asarray(samples)) >= CODED_FULL_SCALE.get(encoding, FULL_SCALE)
     return full
 
 
@@ -124,8 +127,9 @@ def open_recording(path: Path) -> soundfile.SoundFile:
     if not path.is_file():
         raise AudioError(f"{path}: no such file")
     try:
-        recording = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError) as error:
+        # As bytes, since a file name need not be valid UTF-8.
+        recording = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         reason = getattr(error, "error_string", None) or str(error)
         raise AudioError(f"{path}: not readable as audio ({reason.strip()})") from error
     try:
@@ -167,7 +171,9 @@ def read_blocks(path: Path, rate: float, channel: int | str = "mix") -> Iterator
             check_finite(frames, str(path))
             picked = select_channel(frames, channel, str(path))
             # A mixture is clipped where any of its channels is.
-            full = clipped(frames).any(1, keepdims=True) if channel == "mix" else clipped(picked)
+            full = clipped(frames if channel == "mix" else picked, recording.subtype)
+            if channel == "mix":
+                full = full.any(1, keepdims=True)
             if native == rate:
                 samples = picked
             else:
@@ -188,7 +194,12 @@ def fill_clip(samples: Floats, length: int) -> Floats:
 
 
 def windows(
-    blocks: Iterable[Block], spec: AudioSpec, native_rate: float, channel: int = 0, hop: int | None = None
+    blocks: Iterable[Block],
+    spec: AudioSpec,
+    native_rate: float,
+    channel: int = 0,
+    hop: int | None = None,
+    name: str = "samples",
 ) -> Iterator[Window]:
     """Cuts one channel of a recording into windows of a clip's length, every ``hop`` samples at the model's rate.
 
@@ -222,7 +233,9 @@ def windows(
         buffer, first = buffer[keep - first :], keep
     total = first + len(buffer)
     if total == 0:
-        raise AudioError("the recording holds too few samples to be resampled; record a longer one")
+        raise AudioError(
+            f"{name}: found too few samples to resample from {native_rate:g} Hz, expected a longer recording"
+        )
     if heard < total and start < total:
         yield window(max(0, min(start, total - size)))
 
@@ -267,7 +280,8 @@ def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
             f"samples: found {signal.dtype}, expected floating point with full scale at 1.0; "
             "divide integer samples by their full scale (32768 for 16 bit)"
         )
-    signal = signal.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what overflows is reported as infinite below
+        signal = signal.astype(np.float32, copy=False)
     check_finite(signal, "samples")
     check_rate(rate, "sample_rate")
     return Block(resample(signal, rate, wanted)[:, None], len(signal), clipped(signal).sum(keepdims=True))

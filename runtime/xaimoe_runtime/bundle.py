@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -39,11 +41,17 @@ class Bundle:
         manifest = _read_manifest(folder)
         files = {graph.file: _read(folder, graph.file, graph.bytes, graph.sha256) for graph in manifest.graphs}
         golden = _read(folder, manifest.golden.file, manifest.golden.bytes, manifest.golden.sha256)
-        try:
-            with np.load(io.BytesIO(golden), allow_pickle=False) as arrays:
-                return cls(folder, manifest, files, {name: arrays[name] for name in arrays.files})
-        except (ValueError, OSError, KeyError) as error:
-            raise BundleError(f"{folder / manifest.golden.file}: not a NumPy archive of arrays ({error})") from error
+        return cls(folder, manifest, files, _read_arrays(folder / manifest.golden.file, golden))
+
+
+def _read_arrays(path: Path, content: bytes) -> dict[str, NDArray[np.float32]]:
+    try:
+        arrays = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("one array instead of an archive")
+        return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"{path}: not a NumPy archive of arrays ({error}); export the bundle again") from error
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -64,6 +64,8 @@ def replacing(path: Path) -> Iterator[Any]:
     Raises:
         ConfigError: the folder cannot be written.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: found a folder, expected the name of a file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not the context manager of the file: it is renamed or removed after it is closed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,11 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_runtime.audio import Window, parse_channel
+from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, run_stream
-from xaimoe_runtime.result import Engine, Outputs, decide, pool
+from xaimoe_runtime.result import Engine, decide, pool
 from xaimoe_runtime.schema import ErrorRecord, Record, ResultRecord, Routing, SummaryRecord, WindowRecord
+
+Floats = NDArray[np.float32]
 
 SUFFIXES = frozenset(
     """.aif .aifc .aiff .au .avr .caf .flac .htk .mat .mp3 .oga .ogg .opus .paf .pvf .rf64 .sd2 .sds .sf .snd .svx .voc
@@ -71,23 +74,26 @@ class FileClassifier:
         self.pairs = self.possible_pairs = 0
 
     def records(self, paths: Iterable[Path], advance: Callable[[], None] = lambda: None) -> Iterator[Record]:
-        """Records of all files, an error record for each that failed, then the summary. ``advance`` is called a
+        """Records of all files, an error record for each that failed, then the summary; ``advance`` is called a
         file."""
         for path in paths:
             self.files += 1
             try:
                 # Collected first: a file that breaks in the middle gives its error and nothing else.
-                yield from list(self._file(path))
+                found = list(self._file(path))
             except AudioError as error:
                 self.errors += 1
-                message = str(error)
-                named = message if message.startswith(str(path)) else f"{path}: {message}"
-                yield ErrorRecord(path=str(path), error=type(error).__name__, message=named)
+                text = str(error)
+                message = text if text.startswith(str(path)) else f"{path}: {text}"
+                yield ErrorRecord(path=printable(path), error=type(error).__name__, message=printable(message))
+            else:
+                self._count(found)
+                yield from (record for record in found if self.with_windows or isinstance(record, ResultRecord))
             advance()
         yield self.summary()
 
     def summary(self) -> SummaryRecord:
-        """The figures so far."""
+        """The figures so far; files that failed count as errors alone."""
         p50, p95 = (float(p) for p in np.percentile(self.ms, [50, 95])) if self.ms else (0.0, 0.0)
         return SummaryRecord(
             source=self.engine.name,
@@ -102,53 +108,38 @@ class FileClassifier:
             pair_share=round(self.pairs / self.possible_pairs, 6) if self.possible_pairs else 0.0,
         )
 
-    def _file(self, path: Path) -> Iterator[Record]:
+    def _count(self, records: list[WindowRecord]) -> None:
+        for record in records:
+            if isinstance(record, ResultRecord):
+                self.audio_s += record.end_s - record.start_s
+            else:
+                self.ms.append(record.ms)
+                self.pairs += record.pairs
+                self.possible_pairs += self.engine.pairs_possible
+
+    def _file(self, path: Path) -> Iterator[WindowRecord]:
+        """Channel by channel, the records of the windows, then of the whole."""
         numbered = file_windows(path, self.engine.audio, self.channel, self.hop)
         for number, group in groupby(numbered, key=lambda item: item[0]):
-            yield from self._channel(path, number, (window for _, window in group))
-
-    def _channel(self, path: Path, number: int | None, windows: Iterable[Window]) -> Iterator[Record]:
-        heard: list[WindowRecord] = []
-        scores: list[NDArray[np.float32]] = []
-        for window, outputs, ms in self._timed(windows):
-            pairs = int(outputs.pairs[0])
-            scores.append(outputs.scores)
-            self._count(ms, pairs, outputs.gates[0].size)
-            heard.append(self._record(path, number, outputs.scores[0], window.start_s, window.end_s, ms, pairs))
-        pooled = pool(np.concatenate(scores))
-        start_s, end_s = heard[0].start_s, heard[-1].end_s
-        self.audio_s += end_s - start_s
-        if self.with_windows:
+            heard: list[WindowRecord] = []
+            scores: list[Floats] = []
+            # One at a time: on a CPU a batch costs as much as its windows, and so each gets its own time.
+            for (window,), outputs in run_stream(self.engine, (w for _, w in group), self.routing, batch=1):
+                ms, pairs = sum(outputs.ms.values()), int(outputs.pairs[0])
+                scores.append(outputs.scores)
+                heard.append(self._record(path, number, outputs.scores[0], window.start_s, window.end_s, ms, pairs))
             yield from heard
-        whole = self._record(
-            path, number, pooled, start_s, end_s, sum(r.ms for r in heard), sum(r.pairs for r in heard)
-        )
-        yield ResultRecord(**msgspec.structs.asdict(whole), windows=len(heard))
-
-    def _timed(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Outputs, float]]:
-        """One window at a time: on a CPU a batch costs as much as its windows, and each gets its own time."""
-        stream = run_stream(self.engine, windows, self.routing, batch=1)
-        for (window,), outputs in stream:
-            yield window, outputs, sum(outputs.ms.values())
-
-    def _count(self, ms: float, pairs: int, possible: int) -> None:
-        self.ms.append(ms)
-        self.pairs += pairs
-        self.possible_pairs += possible
+            pooled = pool(np.concatenate(scores))
+            ms, pairs = sum(record.ms for record in heard), sum(record.pairs for record in heard)
+            whole = self._record(path, number, pooled, heard[0].start_s, heard[-1].end_s, ms, pairs)
+            yield ResultRecord(**msgspec.structs.asdict(whole), windows=len(heard))
 
     def _record(
-        self,
-        path: Path,
-        channel: int | None,
-        scores: NDArray[np.float32],
-        start_s: float,
-        end_s: float,
-        ms: float,
-        pairs: int,
+        self, path: Path, channel: int | None, scores: Floats, start_s: float, end_s: float, ms: float, pairs: int
     ) -> WindowRecord:
         task = self.engine.task
         return WindowRecord(
-            path=str(path),
+            path=printable(path),
             labels=decide(scores, task, self.min_score),
             scores={label: round(float(score), 6) for label, score in zip(task.labels, scores, strict=True)},
             start_s=round(start_s, 6),
@@ -159,3 +150,8 @@ class FileClassifier:
             pairs=pairs,
             channel=channel,
         )
+
+
+def printable(text: str | Path) -> str:
+    """A path or message as valid text: bytes of a file name that are not UTF-8 become replacement characters."""
+    return os.fsencode(str(text)).decode("utf-8", "replace")

@@ -78,7 +78,10 @@ def infer(
     """
     chosen = check_routing(routing)
     rate = float(engine.audio.sample_rate if sample_rate is None else sample_rate)
-    signal = np.asarray(samples)
+    try:
+        signal = np.asarray(samples)
+    except ValueError as error:
+        raise AudioError("samples: found rows of different lengths, expected [n] or [B, n]") from error
     if signal.ndim not in (1, 2) or signal.size == 0:
         raise AudioError(f"samples: found shape {list(signal.shape)}, expected [n] or [B, n] with n >= 1")
     recordings = [
@@ -128,5 +131,5 @@ def file_windows(
     numbers: list[int | str] = list(range(count)) if channel == "each" else [channel]
     for number in numbers:
         blocks = audio.read_blocks(path, spec.sample_rate, number)
-        for window in audio.windows(blocks, spec, rate, hop=hop):
+        for window in audio.windows(blocks, spec, rate, hop=hop, name=str(path)):
             yield (None if number == "mix" else int(number)), window

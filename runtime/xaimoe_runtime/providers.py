@@ -63,11 +63,11 @@ def resolve(provider: str, available: list[str]) -> str:
     if provider not in get_args(Provider):
         raise ConfigError(f"provider: found {provider!r}, expected {', '.join(get_args(Provider))}")
     if provider == "auto":
-        return next(name for name, ep in EXECUTION_PROVIDERS.items() if ep in available)
+        return next((name for name, ep in EXECUTION_PROVIDERS.items() if ep in available), "cpu")
     if EXECUTION_PROVIDERS[provider] not in available:
         raise ProviderError(
             f"provider {provider!r} is missing; this ONNX Runtime offers {', '.join(available)}; "
-            'install pip install "xai-moe-audio[gpu]", or use --provider auto'
+            'run pip install "xai-moe-audio[gpu]", or use --provider auto'
         )
     return provider
 

@@ -66,6 +66,8 @@ class Engine(Protocol):
     experts: tuple[str, ...]
     """Names of the experts, the last axis of the gates."""
     attribute_names: tuple[str, ...]
+    pairs_possible: int
+    """(patch, expert) pairs of a window."""
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] at the model's rate and ``source`` [N, 2] -> outputs."""

@@ -43,6 +43,7 @@ class Runtime:
         self.task = manifest.task
         self.audio = manifest.audio
         self.experts = tuple(expert.name for expert in manifest.experts)
+        self.pairs_possible = manifest.patches.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
 
     @classmethod

@@ -79,6 +79,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         info = msgspec.json.decode(content["config"], type=CheckpointInfo)
         model = MoEAudioModel(info.model)
         model.load_state_dict(content["state_dict"])
-    except (msgspec.DecodeError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (msgspec.DecodeError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise BundleError(f"{path}: tensors and configuration do not fit: {' '.join(str(error).split())}") from error
     return Checkpoint(model.eval(), info, path, hashlib.sha256(raw).hexdigest())

@@ -75,6 +75,8 @@ class MoEAudioClassifier:
             self.overrides = msgspec.convert(overrides, Overrides)
         except msgspec.ValidationError as error:
             raise ConfigError(f"overrides: {error}; expected {', '.join(Overrides.__struct_fields__)}") from error
+        # Tried on a stand-in for the data, so that a bad choice shows before an archive is decoded.
+        choose(self.budget, self.task, ("",), 1.0, frozenset(FAMILIES), self.overrides)
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
@@ -124,7 +126,8 @@ class MoEAudioClassifier:
         table = folder / "metadata.csv" if metadata_csv is None else Path(metadata_csv)
         seed = self.overrides.seed or 0
         lightning.seed_everything(seed, workers=True, verbose=False)
-        dataset = load_dataset(folder, table, self.task, self.overrides.sample_rate or DEFAULT_SAMPLE_RATE, channel)
+        rate = DEFAULT_SAMPLE_RATE if self.overrides.sample_rate is None else self.overrides.sample_rate
+        dataset = load_dataset(folder, table, self.task, rate, channel)
         config = choose(
             self.budget, self.task, dataset.labels, dataset.typical_duration_s, frozenset(FAMILIES), self.overrides
         )

@@ -29,7 +29,7 @@ app = typer.Typer(
 app.add_typer(device_cli.app, name="device", help="The device's own commands, as `xaimoe-runtime` has them.")
 
 Device = Literal["auto", "cuda", "cpu"]
-TRAINING_PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "pandas", "onnx", "onnxscript", "platformdirs")
+TRAINING_PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "onnx", "onnxscript", "platformdirs")
 
 DatasetOption = Annotated[Path, typer.Option(help="Folder that the file paths in the table are relative to.")]
 MetadataOption = Annotated[

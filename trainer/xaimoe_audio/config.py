@@ -152,7 +152,7 @@ def choose(
         ConfigError: a choice in ``overrides`` is out of range or does not fit another.
     """
     size = SIZES[budget]
-    rate = overrides.sample_rate or DEFAULT_SAMPLE_RATE
+    rate = DEFAULT_SAMPLE_RATE if overrides.sample_rate is None else overrides.sample_rate
     if not 2_000 <= rate <= 400_000:
         raise ConfigError(f"sample_rate: found {rate} Hz, expected 2000 to 400000 Hz")
     fmin = DEFAULT_FMIN if overrides.fmin is None else overrides.fmin
@@ -175,11 +175,11 @@ def choose(
     frames = tile[1] + steps * stride[1]
     span = n_fft + (frames - 1) * hop
     clip_samples = -(-span // hop) * hop
-    experts = overrides.experts or DEFAULT_EXPERTS
+    experts = DEFAULT_EXPERTS if overrides.experts is None else overrides.experts
     unknown = sorted(set(experts) - families)
-    if unknown or len(set(experts)) != len(experts):
+    if not experts or unknown or len(set(experts)) != len(experts):
         raise ConfigError(
-            f"experts: found {', '.join(experts)}; expected different names out of {', '.join(sorted(families))}"
+            f"experts: found {', '.join(experts) or 'none'}; expected different names out of {', '.join(sorted(families))}"
         )
     k_max = min(size.k_max, len(experts)) if overrides.k_max is None else overrides.k_max
     if not 1 <= k_max <= len(experts):

@@ -65,6 +65,7 @@ class TorchEngine:
         self.provider = f"torch-{device.type}"
         self.name = name
         self.experts = model.config.experts
+        self.pairs_possible = model.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute for attribute, _ in ATTRIBUTES)
 
     @classmethod

@@ -27,6 +27,8 @@ Floats = NDArray[np.float32]
 VERSION = 1
 """Part of every key; raise it when decoding or resampling changes."""
 DEFAULT_CAP_GB = 8.0
+NPY_HEADER = 128
+"""Bytes of a NumPy file before its samples."""
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,7 +124,7 @@ class AudioCache:
                 self._used.add(samples_path)
             return Recording(path, channel, rate, sha256, entry, samples_path)
         samples, entry = _decode(path, rate, channel)
-        stored = self._reserve(samples.nbytes, samples_path)
+        stored = self._reserve(samples.nbytes + NPY_HEADER, samples_path)
         if stored:
             with replacing(samples_path) as file:
                 np.save(file, samples)
@@ -133,8 +135,10 @@ class AudioCache:
     def _reserve(self, size: int, path: Path) -> bool:
         """Makes room by dropping the entries that were not used for longest; False when this run's own fill the cap."""
         with self._lock:
+            if path.is_file():  # left by a run that was interrupted; it is about to be replaced
+                self._size -= path.stat().st_size
             if self._size + size > self.cap:
-                idle = [entry for entry in self.folder.glob("*.npy") if entry not in self._used]
+                idle = [entry for entry in self.folder.glob("*.npy") if entry not in self._used and entry != path]
                 for entry in sorted(idle, key=lambda entry: entry.stat().st_mtime):
                     if self._size + size <= self.cap:
                         break

@@ -100,7 +100,7 @@ def load_dataset(
     Raises:
         DatasetError: all defects of table and recordings in one message, each with its row.
     """
-    rows, defects = read_metadata(metadata_csv, dataset_dir, task)
+    rows, defects = read_metadata(metadata_csv, dataset_dir, task, training="train" in required)
     for split in required:
         if not any(row.split == split for row in rows):
             defects.add(0, f"split {split} has no usable recording, expected at least one")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
 
 from xaimoe_audio.config import SPLITS, Split
 from xaimoe_runtime.errors import DatasetError
@@ -54,8 +53,12 @@ class Defects:
         raise DatasetError(f"{self.source}: {len(listed)} defect(s): {'; '.join(listed[:MAX_LISTED])}{tail}")
 
 
-def read_metadata(metadata_csv: Path, dataset_dir: Path, task: TaskKind) -> tuple[list[Row], Defects]:
+def read_metadata(
+    metadata_csv: Path, dataset_dir: Path, task: TaskKind, training: bool = True
+) -> tuple[list[Row], Defects]:
     """The rows that can be used, and what is wrong with the table so far; nothing is decoded yet.
+
+    ``training`` says that a class without a training recording is a defect.
 
     Raises:
         DatasetError: folder or table is missing, not a CSV file, without the columns, or without rows.
@@ -64,31 +67,17 @@ def read_metadata(metadata_csv: Path, dataset_dir: Path, task: TaskKind) -> tupl
         raise DatasetError(f"{dataset_dir}: no such folder; expected the folder that the file paths are relative to")
     if not metadata_csv.is_file():
         raise DatasetError(f"{metadata_csv}: no such file; expected a CSV table with the columns {','.join(COLUMNS)}")
-    try:
-        table = pd.read_csv(metadata_csv, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DatasetError(f"{metadata_csv}: not readable as CSV ({' '.join(str(error).split())})") from error
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise DatasetError(
-            f"{metadata_csv}: found the columns {', '.join(map(str, table.columns))}; missing: {', '.join(missing)}"
-        )
-    if table.empty:
-        raise DatasetError(f"{metadata_csv}: found no rows, expected one for each recording")
-
     defects = Defects(metadata_csv)
-    groups = table["group"] if "group" in table.columns else [""] * len(table)
     first_line: dict[Path, int] = {}
     rows: list[Row] = []
-    for line, (filepath, split, label, group) in enumerate(
-        zip(table["filepath"], table["split"], table["label"], groups, strict=True), start=2
-    ):
+    for line, cells in _read_table(metadata_csv, defects):
         before = len(defects.found)
-        path = dataset_dir / filepath.strip()
+        filepath, split, label = (cells[column].strip() for column in COLUMNS)
+        path = dataset_dir / filepath
         labels = _labels(label, task, line, defects)
-        if split.strip() not in SPLITS:
+        if split not in SPLITS:
             defects.add(line, f"split is {split!r}, expected train, val or test")
-        if not filepath.strip():
+        if not filepath:
             defects.add(line, "filepath is empty")
         elif path in first_line:
             defects.add(line, f"{filepath} stands already in row {first_line[path]}")
@@ -96,13 +85,37 @@ def read_metadata(metadata_csv: Path, dataset_dir: Path, task: TaskKind) -> tupl
             defects.add(line, f"{filepath} does not exist under {dataset_dir}")
         first_line.setdefault(path, line)
         if len(defects.found) == before:
-            rows.append(Row(line, filepath.strip(), path, _split(split), labels, group.strip()))
-    _check_across(rows, defects)
+            rows.append(Row(line, filepath, path, _split(split), labels, cells.get("group", "").strip()))
+    _check_across(rows, defects, training)
     return rows, defects
 
 
+def _read_table(path: Path, defects: Defects) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, cells by column) of each row that has as many cells as the header; a row that has not is a defect."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = [column.strip() for column in next(reader, [])]
+            missing = [column for column in COLUMNS if column not in header]
+            if missing:
+                raise DatasetError(f"{path}: found the columns {', '.join(header)}; missing: {', '.join(missing)}")
+            empty = True
+            for cells in reader:
+                if not cells:
+                    continue  # a blank line
+                empty = False
+                if len(cells) == len(header):
+                    yield reader.line_num, dict(zip(header, cells, strict=True))
+                else:
+                    defects.add(reader.line_num, f"found {len(cells)} cells, the header has {len(header)}")
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise DatasetError(f"{path}: not readable as CSV ({error}); expected UTF-8 text with commas") from error
+    if empty:
+        raise DatasetError(f"{path}: found no rows, expected one for each recording")
+
+
 def _split(text: str) -> Split:
-    return next(split for split in SPLITS if split == text.strip())
+    return next(split for split in SPLITS if split == text)
 
 
 def _labels(text: str, task: TaskKind, line: int, defects: Defects) -> tuple[str, ...]:
@@ -114,7 +127,7 @@ def _labels(text: str, task: TaskKind, line: int, defects: Defects) -> tuple[str
     return labels
 
 
-def _check_across(rows: Iterable[Row], defects: Defects) -> None:
+def _check_across(rows: Iterable[Row], defects: Defects, training: bool) -> None:
     """What only several rows together show: classes that are never trained, and groups that leak."""
     trained: set[str] = set()
     splits_of: dict[str, set[str]] = defaultdict(set)
@@ -129,7 +142,7 @@ def _check_across(rows: Iterable[Row], defects: Defects) -> None:
             splits_of[row.group].add(row.split)
             first_in.setdefault(row.group, row.line)
     for label, line in first_of_class.items():
-        if label not in trained:
+        if training and label not in trained:
             defects.add(line, f"class {label!r} has no recording in split train")
     for group, splits in splits_of.items():
         if len(splits) > 1:

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.model.attributes import BANDS, SignalAttributes
+from xaimoe_audio.model.attributes import BANDS, SignalAttributes, ramp
 
 POWER_FLOOR = 1e-10
 """Mel power below this (-100 dB) counts as silence."""
+SILENCE_RAMP = (-100.0, -95.0)
+"""Mel power in dB over which a cell rises from the lower limit: silence looks the same in every band and model."""
 SPECTROGRAM_LIMIT = 4.0
 """The normalised spectrogram is kept within this many standard deviations."""
 
@@ -121,7 +123,8 @@ class FrameStage(nn.Module):
 class WindowStage(nn.Module):
     """The frames of a whole clip -> ``spectrogram`` [B, 1, F, T] and ``attributes`` [B, A].
 
-    The spectrogram is the mel power in dB, less the mean and over the deviation of each band in the training split.
+    The spectrogram is the mel power in dB, less the mean and over the deviation of each band in the training split,
+    kept within ± ``SPECTROGRAM_LIMIT``; a silent cell is exactly at the lower limit.
     """
 
     mean: Tensor
@@ -138,9 +141,11 @@ class WindowStage(nn.Module):
         return 10 * torch.log10(torch.clamp(frames, min=POWER_FLOOR))
 
     def forward(self, frames: Tensor, frame_sums: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        normalised = (self.decibels(frames) - self.mean[:, None]) / self.deviation[:, None]
-        limited = torch.clamp(normalised, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
-        return limited.unsqueeze(1), self.attributes(frame_sums, source)
+        decibels = self.decibels(frames)
+        normalised = (decibels - self.mean[:, None]) / self.deviation[:, None]
+        over_limit = torch.clamp(normalised, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT) + SPECTROGRAM_LIMIT
+        spectrogram = over_limit * ramp(decibels, *SILENCE_RAMP) - SPECTROGRAM_LIMIT
+        return spectrogram.unsqueeze(1), self.attributes(frame_sums, source)
 
 
 class Frontend(nn.Module):

@@ -19,12 +19,15 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-SOFT_EDGE = 0.05
+SOFT_EDGE = 0.1
 """Width over which an expert's share fades in above the cut."""
-MASS_SOFTENER = 0.05
-"""Keeps the normalisation of the gates continuous down to no gate at all."""
+MASS_SOFTENER = 1.0
+"""In even shares of a pair: what pairs exceed the bar by is normalised by its sum and this. Few pairs just over the
+bar thus have little mass, and the gates fade to none without a step."""
 LEAST_COMPATIBLE = 0.01
 """Sum of the compatible shares under which the dense gates fade to 0, too: nothing suits the clip then."""
+WAKING_RAMP = (0.0, 0.05)
+"""Quality over which the experts wake up: silence and ruined recordings are left to the glance."""
 HIGHBAND_RAMP = (2_000.0, 2_500.0)
 """Effective upper frequency in Hz between which the highband experts fade in."""
 FINE_QUALITY_RAMP = (0.05, 0.2)
@@ -83,16 +86,15 @@ class Router(nn.Module):
 
         quality = attributes[:, INDEX["quality"]]
         spread = -(saliency * torch.log(torch.clamp(saliency, min=1e-9))).sum(1) / math.log(max(self.patches, 2))
-        bar = 1.2 - 0.5 * quality - 0.4 * quality * spread  # of an even share; 0.3 … 1.2
+        bar = 1.0 - 0.3 * quality - 0.4 * quality * spread  # in even shares: 1 for noise, 0.3 for a clean busy scene
         clip_share = pairs.sum(1)  # [B, E]
         even_expert = 1 / self.experts
-        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), even_expert * bar * 0.5)
-        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE)
+        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), even_expert * bar)
+        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE) * ramp(quality, *WAKING_RAMP)[:, None]
         kept_pairs = (pairs * kept[:, None]).flatten(1)
-        even_pair = even_expert / self.patches
-        cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), even_pair * bar)
+        cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), kept_pairs.mean(1) * bar)
         over = torch.relu(kept_pairs - cut[:, None])
-        gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even_pair)
+        gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even_expert / self.patches)
         return gates.reshape_as(pairs), dense
 
 

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_f1_score,
     multiclass_accuracy,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
     multiclass_f1_score,
-    multilabel_average_precision,
-    multilabel_exact_match,
-    multilabel_f1_score,
 )
 
 from xaimoe_runtime.schema import TaskSpec
@@ -40,15 +39,14 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
         figures["ece"] = float(multiclass_calibration_error(predicted, wanted, classes, n_bins=15))
         figures["confusion"] = multiclass_confusion_matrix(predicted, wanted, classes).tolist()
     else:
-        kept = len(present)
-        over = (predicted >= torch.tensor(task.thresholds))[:, present].float()
+        wanted, over = truth.int(), (predicted >= torch.tensor(task.thresholds)).int()
         per_class = torch.zeros(len(task.labels))
-        if kept > 1:
-            per_class[present] = multilabel_average_precision(
-                predicted[:, present], truth[:, present].int(), kept, average="none"
-            )
-            figures["accuracy"] = float(multilabel_exact_match(over, truth[:, present].int(), kept))
-            figures["macro_f1"] = float(multilabel_f1_score(over, truth[:, present].int(), kept))
+        f1 = torch.zeros(len(task.labels))
+        for i in present:
+            per_class[i] = binary_average_precision(predicted[:, i], wanted[:, i])
+            f1[i] = binary_f1_score(over[:, i], wanted[:, i])
+        figures["accuracy"] = float((over == wanted).all(1).float().mean())
+        figures["macro_f1"] = float(f1[present].mean())
         figures["mAP"] = float(per_class[present].mean())
     figures["per_class"] = {task.labels[i]: float(per_class[i]) for i in present}
     return figures
