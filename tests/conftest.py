@@ -39,12 +39,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a small model, trained for three epochs."""
+    """A run folder of a small model, trained for eight epochs."""
     from xaimoe_audio import MoEAudioClassifier
 
     out = tmp_path_factory.mktemp("run")
     classifier = MoEAudioClassifier(budget="latency", device="cpu", seed=3)
-    classifier.fit(dataset_dir=scenes, epochs=3, batch_size=8, out_dir=out)
+    classifier.fit(dataset_dir=scenes, epochs=8, batch_size=4, out_dir=out)
     return out
 
 

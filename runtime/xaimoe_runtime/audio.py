@@ -173,7 +173,7 @@ def read_blocks(path: Path, rate: float, channel: int | str = "mix") -> Iterator
             # A mixture is clipped where any of its channels is.
             full = clipped(frames if channel == "mix" else picked, recording.subtype)
             if channel == "mix":
-                full = full.any(1, keepdims=True)
+                full = np.asarray(full.any(1, keepdims=True))
             if native == rate:
                 samples = picked
             else:

@@ -102,7 +102,7 @@ def test_infer_ends_with_1_when_a_recording_failed_and_classifies_the_rest(bundl
 def test_infer_to_a_folder_is_a_usage_error(bundle: Path, recording: Path) -> None:
     result = call("infer", bundle, recording, "--out", recording.parent)
     assert result.exit_code == 2
-    assert "cannot be written" in error_line(result)
+    assert "found a folder" in error_line(result)
 
 
 # Exit codes ----------------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
         ("demo",),
     ],
 )
-@pytest.mark.parametrize("missing", ["torch", "pandas", "onnx"])
+@pytest.mark.parametrize("missing", ["torch", "lightning", "onnx"])
 def test_missing_training_packages_are_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, missing: str, arguments: tuple[str, ...]
 ) -> None:

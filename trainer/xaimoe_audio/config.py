@@ -179,7 +179,8 @@ def choose(
     unknown = sorted(set(experts) - families)
     if not experts or unknown or len(set(experts)) != len(experts):
         raise ConfigError(
-            f"experts: found {', '.join(experts) or 'none'}; expected different names out of {', '.join(sorted(families))}"
+            f"experts: found {', '.join(experts) or 'none'}; "
+            f"expected different names out of {', '.join(sorted(families))}"
         )
     k_max = min(size.k_max, len(experts)) if overrides.k_max is None else overrides.k_max
     if not 1 <= k_max <= len(experts):

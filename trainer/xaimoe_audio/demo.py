@@ -85,6 +85,7 @@ class _Classified(msgspec.Struct, frozen=True):
 
 
 def _scenes(folder: Path, seed: int) -> Path:
+    (folder / "metadata.csv").unlink(missing_ok=True)  # of an earlier demo
     with progress("making sonar scenes", SCENES_PER_CLASS * len(CLASSES)) as advance:
         return write_dataset(folder, SCENES_PER_CLASS, seed=seed, advance=advance)
 

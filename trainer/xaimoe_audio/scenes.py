@@ -17,6 +17,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
 SAMPLE_RATES: tuple[int, ...] = (8000, 16000, 22050, 32000, 44100, 48000)
@@ -60,8 +61,7 @@ class Scene:
     """From source to receiver, horizontally; inf for ``ambient``."""
 
 
-# Building blocks
-# ---------------------------------------------------------------------------------------------------------
+# Building blocks -----------------------------------------------------------------------------------------------------
 
 
 def _log_uniform(rng: Rng, low: float, high: float) -> float:
@@ -70,7 +70,7 @@ def _log_uniform(rng: Rng, low: float, high: float) -> float:
 
 def _unit(sound: Floats) -> Floats:
     """The sound at an RMS of 1."""
-    return sound / np.sqrt(np.mean(sound**2))
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)))
 
 
 def _filtered(sound: Floats, rate: int, gain: Callable[[Floats], Floats]) -> Floats:
@@ -85,12 +85,12 @@ def _highpass(frequency: Floats, corner_hz: float) -> Floats:
 
 def _hump(frequency: Floats, centre_hz: float, width_hz: float) -> Floats:
     """Gaussian amplitude gain; ``width_hz`` is its standard deviation."""
-    return np.exp(-0.5 * ((frequency - centre_hz) / width_hz) ** 2)
+    return np.asarray(np.exp(-0.5 * ((frequency - centre_hz) / width_hz) ** 2))
 
 
 def _impulses(times_s: Floats, heights: Floats, rate: int, n: int) -> Floats:
     """A sound of single samples, which a filter turns into clicks."""
-    return np.bincount((times_s * rate).astype(int) % n, heights, n)
+    return np.asarray(np.bincount((times_s * rate).astype(int) % n, heights, n), np.float64)
 
 
 def _poisson_impulses(per_second: float, spread: float, rate: int, n: int, rng: Rng) -> Floats:
@@ -253,7 +253,7 @@ SOURCES: dict[str, Source] = {
 CLASSES: tuple[str, ...] = tuple(sorted(SOURCES))
 
 
-# The sea -----------------------------------------------------------------------------------------------------------------
+# The sea -------------------------------------------------------------------------------------------------------------
 
 
 def absorption_db_per_km(frequency: Floats) -> Floats:
@@ -276,7 +276,7 @@ def ambient_density(frequency: Floats, shipping: float, wind: float) -> Floats:
     khz = np.maximum(frequency, 1.0) / 1000
     traffic = 40 + 20 * (shipping - 0.5) + 26 * np.log10(khz) - 60 * np.log10(khz + 0.03)
     surface = 50 + 7.5 * np.sqrt(wind) + 20 * np.log10(khz) - 40 * np.log10(khz + 0.4)
-    return 10 ** (traffic / 10) + 10 ** (surface / 10)
+    return np.asarray(10 ** (traffic / 10) + 10 ** (surface / 10))
 
 
 def channel(frequency: Floats, distance_m: float, depth_m: float, rng: Rng) -> NDArray[np.complex128]:
@@ -366,7 +366,8 @@ def write_dataset(
     each clip.
 
     Raises:
-        ConfigError: fewer than 3 clips per class, duration outside 0.1…60 s, or the folder cannot be written.
+        ConfigError: fewer than 3 clips per class, duration outside 0.1…60 s, a folder that has a table already, or
+            one that cannot be written.
     """
     if clips_per_class < 3:
         raise ConfigError(f"clips per class is {clips_per_class}, expected at least 3, one for each split")
@@ -377,7 +378,8 @@ def write_dataset(
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("filepath", "split", "label", "group", "samplerate", "snr_db"))
     metadata = folder / "metadata.csv"
-    metadata.unlink(missing_ok=True)
+    if metadata.exists():
+        raise ConfigError(f"{metadata}: exists already; choose another folder, or remove it to make new scenes")
     for class_index, label in enumerate(CLASSES):
         for i, split in enumerate(splits):
             scene = make_scene(label, np.random.default_rng([seed, class_index, i]), duration_s)

@@ -107,7 +107,7 @@ def _read_table(path: Path, defects: Defects) -> Iterator[tuple[int, dict[str, s
                 if len(cells) == len(header):
                     yield reader.line_num, dict(zip(header, cells, strict=True))
                 else:
-                    defects.add(reader.line_num, f"found {len(cells)} cells, the header has {len(header)}")
+                    defects.add(reader.line_num, f"found {len(cells)} fields, the header has {len(header)}")
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DatasetError(f"{path}: not readable as CSV ({error}); expected UTF-8 text with commas") from error
     if empty:
