@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint schemas wheel clean
+.PHONY: demo test bench lint schemas wheel clean
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "XAI-MoE-Audio needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
@@ -20,6 +20,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 	$(BIN)/python -m coverage report --include="runtime/*,exporter/*" --fail-under=90 --format=total
+
+# Timings of a bundle; by default the demo's. make bench BUNDLE=folder
+bench: $(INSTALLED)
+	XAIMOE_BUNDLE="$(or $(BUNDLE),runs/demo/bundle)" $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-columns=median,iqr,min,max,rounds --benchmark-sort=name
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

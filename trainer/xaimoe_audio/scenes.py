@@ -4,7 +4,7 @@ A scene is one source, heard through the sea, in ambient noise. Time runs in sec
 ``[n]`` float64 at ``rate`` Hz and of any scale until the scene sets it. Filters work on the whole clip by FFT and so
 wrap around: an echo that leaves at the end enters at the start, as if the source had been there before the clip began.
 
-The source is scaled to a drawn signal-to-noise ratio, -3…20 dB: its power over its active time against the power of
+The source is scaled to a drawn signal-to-noise ratio, 0…25 dB: its power over its active time against the power of
 the noise, both in the octave where the source stands out most. Clicks, pings and whistles are thus as audible as
 steady sounds, at any rate. Rate, ratio and level are drawn alike for all classes, so none of them gives the label
 away; some scenes are hard.
@@ -32,7 +32,7 @@ Rng = np.random.Generator
 SAMPLE_RATES: tuple[int, ...] = (8000, 16000, 22050, 32000, 44100, 48000)
 """Rates that scenes are drawn at, in Hz."""
 DURATION_S = (0.1, 60.0)
-SNR_DB = (-3.0, 20.0)
+SNR_DB = (0.0, 25.0)
 LEVEL_DBFS = (-45.0, -20.0)
 """RMS of the whole scene; a scene with tall peaks stays lower, under ``PEAK``."""
 PEAK = 0.99
@@ -94,8 +94,7 @@ def _impulses(times_s: Floats, heights: Floats, rate: int, n: int) -> Floats:
 
 
 def _poisson_impulses(per_second: float, spread: float, rate: int, n: int, rng: Rng) -> Floats:
-    """Impulses at independent times, at least one; heights are log-normal with the natural-log ``spread``, signs
-    random."""
+    """Impulses at independent times, at least one; heights are log-normal of ``spread``, signs random."""
     count = max(rng.poisson(per_second * n / rate), 1)
     heights = rng.choice([-1.0, 1.0], count) * rng.lognormal(0, spread, count)
     return _impulses(rng.uniform(0, n / rate, count), heights, rate, n)
@@ -114,8 +113,7 @@ def _harmonics(phase: Floats, heights: Floats, rng: Rng) -> Floats:
     return np.real(np.polyval(np.append(orders[::-1], 0), np.exp(1j * phase)))
 
 
-# Sources: each gives a sound [n] of any scale, as it would be close by
-# ---------------------------------------------------
+# Sources: each gives a sound [n] of any scale, as it would be close by -----------------------------------------------
 
 
 def _vessel(
@@ -142,8 +140,7 @@ def ship(rate: int, n: int, rng: Rng) -> Floats:
 
 
 def fast_boat(rate: int, n: int, rng: Rng) -> Floats:
-    """An outboard or jet-set speedboat: the propeller turns 20…45 times a second, the engine twice as fast; it
-    hisses."""
+    """A speedboat: the propeller turns 20…45 times a second, the engine twice as fast; it hisses."""
     shaft_hz, lines = rng.uniform(20, 45), rng.uniform(0.3, 0.8)
     return _vessel(shaft_hz, _log_uniform(rng, 800, 2500), 2 * shaft_hz, lines, rate, n, rng)
 
@@ -183,12 +180,11 @@ def click_train(rate: int, n: int, rng: Rng) -> Floats:
 
 
 def snapping_shrimp(rate: int, n: int, rng: Rng) -> Floats:
-    """A bed of shrimp: 30…300 snaps a second, few near and many far, each the collapse of a bubble and broad in
-    spectrum.
+    """A bed of shrimp: 60…600 snaps a second, few near and many far, each the collapse of a bubble.
 
     M. Versluis, B. Schmitz, A. von der Heydt and D. Lohse, How snapping shrimp snap: through cavitating bubbles, 2000.
     """
-    snaps = _poisson_impulses(_log_uniform(rng, 30, 300), 1.3, rate, n, rng)
+    snaps = _poisson_impulses(_log_uniform(rng, 60, 600), 1.2, rate, n, rng)
     corner = rng.uniform(1500, 2500)
     return _filtered(snaps, rate, lambda f: _highpass(f, corner) / np.sqrt(1 + (f / 5000) ** 2))
 
@@ -202,9 +198,8 @@ def rain(rate: int, n: int, rng: Rng) -> Floats:
     corner, ring = rng.uniform(600, 1500), rng.uniform(0.85, 1.1) * min(14500.0, 0.38 * rate)
     splashes = _filtered(rng.standard_normal(n), rate, lambda f: _highpass(f, corner))
     drops = _poisson_impulses(_log_uniform(rng, 1000, 4000), 0.5, rate, n, rng)
-    return _unit(splashes) + rng.uniform(0.4, 1.0) * _unit(
-        _filtered(drops, rate, lambda f: _hump(f, ring, 0.15 * ring))
-    )
+    bubbles = _filtered(drops, rate, lambda f: _hump(f, ring, 0.15 * ring))
+    return _unit(splashes) + rng.uniform(0.4, 1.0) * _unit(bubbles)
 
 
 def ping(rate: int, n: int, rng: Rng) -> Floats:
@@ -220,10 +215,8 @@ def ping(rate: int, n: int, rng: Rng) -> Floats:
     answer = rng.standard_normal(n) * np.exp(-np.arange(n) / (rng.uniform(0.1, 0.4) * rate))
     answer *= 10 ** (rng.uniform(-18, -6) / 20) / np.sqrt(np.sum(answer**2))
     answer[0] += 1
-    spectra = np.fft.rfft(
-        [_impulses(starts, np.ones(len(starts)), rate, n), np.pad(pulse, (0, n - len(pulse))), answer]
-    )
-    return np.fft.irfft(spectra.prod(0), n)
+    train = _impulses(starts, np.ones(len(starts)), rate, n)
+    return np.fft.irfft(np.fft.rfft(train) * np.fft.rfft(pulse, n) * np.fft.rfft(answer), n)
 
 
 def ambient(rate: int, n: int, rng: Rng) -> Floats:
@@ -245,7 +238,7 @@ SOURCES: dict[str, Source] = {
     "click_train": Source(click_train, (50, 2000), (5, 50)),
     "fast_boat": Source(fast_boat, (50, 3000), (0.5, 2)),
     "ping": Source(ping, (200, 8000), (5, 50)),
-    "rain": Source(rain, (20, 100), (0.1, 0.5)),
+    "rain": Source(rain, (20, 100), (0, 0)),  # at the surface, so its mirror image makes no comb of notches
     "ship": Source(ship, (200, 8000), (3, 9)),
     "snapping_shrimp": Source(snapping_shrimp, (20, 500), (5, 50)),
     "whistles": Source(whistles, (50, 3000), (1, 30)),
@@ -312,8 +305,7 @@ def _snr(source: Floats, noise_power: Floats, rate: int) -> float:
     return float(ratio.max() / active)
 
 
-# Scenes and datasets
-# -----------------------------------------------------------------------------------------------------
+# Scenes and datasets -------------------------------------------------------------------------------------------------
 
 
 def _check_duration(duration_s: float) -> None:
