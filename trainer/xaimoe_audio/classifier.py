@@ -10,6 +10,7 @@ from typing import Any, Self, get_args
 
 import lightning
 import msgspec
+import torch
 from numpy.typing import ArrayLike
 
 from xaimoe_audio.architecture import describe
@@ -132,7 +133,9 @@ class MoEAudioClassifier:
             self.budget, self.task, dataset.labels, dataset.typical_duration_s, frozenset(FAMILIES), self.overrides
         )
         recipe = Recipe()
+        # Channels last: the layout in which small convolutions are fastest, on CPU and GPU.
         model = MoEAudioModel(config).to(self.device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         splits = {split: dataset.split(split) for split in SPLITS}
         targets = {split: dataset.targets(items, config.labels) for split, items in splits.items()}
         fit_normalisation(model, splits["train"], self.device)

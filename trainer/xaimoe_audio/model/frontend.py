@@ -123,8 +123,9 @@ class FrameStage(nn.Module):
 class WindowStage(nn.Module):
     """The frames of a whole clip -> ``spectrogram`` [B, 1, F, T] and ``attributes`` [B, A].
 
-    The spectrogram is the mel power in dB, less the mean and over the deviation of each band in the training split,
-    kept within ± ``SPECTROGRAM_LIMIT``; a silent cell is exactly at the lower limit.
+    The spectrogram is the mel power in dB, less the clip's mean level, then less the mean and over the deviation that
+    this has in the training split, and kept within ± ``SPECTROGRAM_LIMIT``. The gain of a recorder thus drops out. A
+    silent cell is exactly at the lower limit.
     """
 
     mean: Tensor
@@ -136,15 +137,18 @@ class WindowStage(nn.Module):
         self.register_buffer("mean", torch.zeros(config.n_mels))
         self.register_buffer("deviation", torch.ones(config.n_mels))
 
-    def decibels(self, frames: Tensor) -> Tensor:
-        """Mel power to dB, [B, F, T], never below the floor."""
-        return 10 * torch.log10(torch.clamp(frames, min=POWER_FLOOR))
+    def relative_level(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Mel power in dB over the clip's mean level, and how far each cell is sound rather than silence, 0…1."""
+        decibels = 10 * torch.log10(torch.clamp(frames, min=POWER_FLOOR))
+        sounding = ramp(decibels, *SILENCE_RAMP)
+        level = (decibels * sounding).sum((1, 2)) / torch.clamp(sounding.sum((1, 2)), min=1.0)
+        return decibels - level[:, None, None], sounding
 
     def forward(self, frames: Tensor, frame_sums: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        decibels = self.decibels(frames)
-        normalised = (decibels - self.mean[:, None]) / self.deviation[:, None]
+        level, sounding = self.relative_level(frames)
+        normalised = (level - self.mean[:, None]) / self.deviation[:, None]
         over_limit = torch.clamp(normalised, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT) + SPECTROGRAM_LIMIT
-        spectrogram = over_limit * ramp(decibels, *SILENCE_RAMP) - SPECTROGRAM_LIMIT
+        spectrogram = over_limit * sounding - SPECTROGRAM_LIMIT
         return spectrogram.unsqueeze(1), self.attributes(frame_sums, source)
 
 

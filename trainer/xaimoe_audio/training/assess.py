@@ -23,6 +23,8 @@ from xaimoe_runtime.result import Engine, Outputs, pool
 from xaimoe_runtime.schema import AttributeSpec, Routing
 
 Floats = NDArray[np.float32]
+WINDOWS_COUNTED = 4
+"""Windows of a recording that count for the normalisation, so that a few very long ones do not outweigh the rest."""
 TEMPERATURES = torch.logspace(-2, 2, 81, base=2.0)
 """Candidates, 1/4 … 4."""
 
@@ -117,19 +119,20 @@ def _batches(
 def fit_normalisation(model: MoEAudioModel, items: list[LabelledRecording], device: torch.device) -> None:
     """Sets the spectrogram's mean in each band and its one deviation from the training recordings.
 
-    Only the first windows of each recording count, so that a few very long ones do not outweigh the rest.
+    Silent cells do not count, and of each recording only the first ``WINDOWS_COUNTED`` windows.
     """
     seen: dict[int, int] = {}
     total = square = count = torch.zeros((), dtype=torch.float64)
     window = model.frontend.window
     for owners, waveform, _ in _batches(model, items, device):
-        decibels = window.decibels(model.frontend.frame(waveform)[0]).cpu().double()
-        for owner, clip in zip(owners.tolist(), decibels, strict=True):
+        level, sounding = (part.cpu().double() for part in window.relative_level(model.frontend.frame(waveform)[0]))
+        for owner, clip, weight in zip(owners.tolist(), level, sounding, strict=True):
             seen[owner] = seen.get(owner, 0) + 1
-            if seen[owner] <= 4:
-                total = total + clip.sum(1)
-                square = square + torch.square(clip).sum(1)
-                count = count + clip.shape[1]
+            if seen[owner] <= WINDOWS_COUNTED:
+                total = total + (clip * weight).sum(1)
+                square = square + (torch.square(clip) * weight).sum(1)
+                count = count + weight.sum(1)
+    count = torch.clamp(count, min=1.0)
     mean = total / count
     spread = torch.sqrt(torch.clamp((square / count - torch.square(mean)).mean(), min=0))
     window.mean.copy_(mean)

@@ -8,12 +8,6 @@ from torch import Tensor
 from xaimoe_audio.training.recipe import Recipe
 
 
-def random_gain(waveform: Tensor, gain_db: float) -> Tensor:
-    """Each waveform of [B, S] louder or softer by up to ``gain_db``."""
-    db = (torch.rand(len(waveform), 1, device=waveform.device) * 2 - 1) * gain_db
-    return waveform * 10 ** (db / 20)
-
-
 def time_shift(spectrogram: Tensor, share: float) -> Tensor:
     """Each spectrogram of [B, 1, F, T] turned around in time by up to ``share`` of its length, either way."""
     frames = spectrogram.shape[3]

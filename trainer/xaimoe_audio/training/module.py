@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
-from xaimoe_audio.training.augment import mixup, random_gain, spec_augment, time_shift
+from xaimoe_audio.training.augment import mixup, spec_augment, time_shift
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
 
@@ -34,7 +34,7 @@ class TrainingModule(lightning.LightningModule):
         recipe, model = self.recipe, self.model
         waveform, source, targets = batch
         with torch.no_grad():
-            spectrogram, attributes = model.frontend(random_gain(waveform, recipe.gain_db), source)
+            spectrogram, attributes = model.frontend(waveform, source)
             spectrogram = spec_augment(time_shift(spectrogram, recipe.time_shift), recipe.masks)
             spectrogram, attributes, targets = mixup(recipe, spectrogram, attributes, targets)
         teaching = self.global_step % recipe.teach_every == 0

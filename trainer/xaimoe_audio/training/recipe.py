@@ -19,8 +19,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mixup_share: float = 0.3
     """Share of batches that are mixed (H. Zhang et al., "mixup", 2018)."""
     mixup_alpha: float = 0.3
-    gain_db: float = 6.0
-    """Gain is drawn from ± this many dB."""
     time_shift: float = 0.15
     """Clips are turned around in time by up to this share of their length, either way."""
     masks: int = 1
@@ -30,7 +28,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     see everywhere, at a fraction of the cost of running all pairs."""
     warmup_pairs_share: float = 0.4
     """Share of the steps that belong to the first phase."""
-    teach_every: int = 4
+    teach_every: int = 6
     """Every so many steps, in both phases, all compatible pairs run and the saliency's teacher is asked."""
     drop_share: float = 0.5
     """Share of routed batches in which pairs are dropped at random, down to none, so that a cut budget costs little."""
