@@ -28,17 +28,18 @@ from xaimoe_audio.training.assess import (
     fit_normalisation,
     fit_temperatures,
 )
-from xaimoe_audio.training.loop import train
+from xaimoe_audio.training.loop import LAST, train
 from xaimoe_audio.training.metrics import headline, measure
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.console import replacing
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import ConfigError, DatasetError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
 from xaimoe_runtime.result import Result
 from xaimoe_runtime.schema import ROUTINGS, TaskKind
 
 BEST = "best.pt"
+RUN_CONFIG = "run_config.json"
 THRESHOLD = 0.5
 """Score from which a class counts as present (multi-label)."""
 
@@ -129,6 +130,8 @@ class MoEAudioClassifier:
         lightning.seed_everything(seed, workers=True, verbose=False)
         rate = DEFAULT_SAMPLE_RATE if self.overrides.sample_rate is None else self.overrides.sample_rate
         dataset = load_dataset(folder, table, self.task, rate, channel)
+        if self.task == "single_label" and len(dataset.labels) < 2:
+            raise DatasetError(f"{table}: found one class, {dataset.labels[0]!r}; expected at least two to tell apart")
         config = choose(
             self.budget, self.task, dataset.labels, dataset.typical_duration_s, frozenset(FAMILIES), self.overrides
         )
@@ -150,7 +153,13 @@ class MoEAudioClassifier:
             versions=_versions(),
             metrics={},
         )
-        self._write_run_config(out, config, recipe, info, epochs, batch_size, channel)
+        run_config = self._run_config(config, recipe, info, epochs, batch_size, channel)
+        if resume:
+            _check_same_run(out / RUN_CONFIG, run_config)
+        else:
+            for name in (BEST, LAST):
+                (out / name).unlink(missing_ok=True)
+        _write_json(out / RUN_CONFIG, run_config)
         train(
             model,
             recipe,
@@ -163,23 +172,33 @@ class MoEAudioClassifier:
             lambda: save_checkpoint(out / BEST, model, info),
             resume,
         )
+        if not (out / BEST).is_file():
+            raise DatasetError(
+                f"{table}: the validation loss was never finite, so there is no model; check the recordings"
+            )
         model.load_state_dict(load_checkpoint(out / BEST).model.state_dict())
         fit_temperatures(model, splits["val"], targets["val"], self.device)
-        engine = TorchEngine(model, thresholds, self.device, str(out / BEST))
-        figures = {
-            split: self._figures(engine, splits[split], targets[split]) for split in ("val", "test") if splits[split]
-        }
+        self._assess(out, model, info, {split: (splits[split], targets[split]) for split in ("val", "test")})
+        self._checkpoint = load_checkpoint(out / BEST)
+        return self
+
+    def _assess(
+        self,
+        out: Path,
+        model: MoEAudioModel,
+        info: CheckpointInfo,
+        data: dict[str, tuple[list[LabelledRecording], Any]],
+    ) -> None:
+        """Measures the trained model and writes what ``fit`` leaves in the run folder."""
+        engine = TorchEngine(model, info.thresholds, self.device, str(out / BEST))
+        figures = {split: self._figures(engine, *found) for split, found in data.items() if found[0]}
         usage = {split: found.pop("expert_usage") for split, found in figures.items()}
         _write_json(out / "metrics.json", figures)
         _write_json(out / "expert_usage.json", usage)
-        metric = headline(engine.task)
-        info = msgspec.structs.replace(
-            info, metrics={f"{split}_{metric}": found[metric] for split, found in figures.items()}
-        )
-        save_checkpoint(out / BEST, model, info)
         _write(out / "architecture.txt", describe(model))
-        self._checkpoint = load_checkpoint(out / BEST)
-        return self
+        metric = headline(engine.task)
+        metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
+        save_checkpoint(out / BEST, model, msgspec.structs.replace(info, metrics=metrics))
 
     def evaluate(
         self,
@@ -287,33 +306,39 @@ class MoEAudioClassifier:
             "expert_usage": expert_usage(by_routing["routed"], engine.experts),
         }
 
-    def _write_run_config(
-        self,
-        out: Path,
-        config: ModelConfig,
-        recipe: Recipe,
-        info: CheckpointInfo,
-        epochs: int,
-        batch_size: int,
-        channel: str,
-    ) -> None:
-        _write_json(
-            out / "run_config.json",
-            {
-                "labels": config.labels,
-                "task": self.task,
-                "budget": self.budget,
-                "overrides": self.overrides,
-                "model": config,
-                "recipe": recipe,
-                "epochs": epochs,
-                "batch_size": batch_size,
-                "channel": channel,
-                "seed": info.seed,
-                "device": self.device.type,
-                "versions": info.versions,
-                "dataset_sha256": info.dataset_sha256,
-            },
+    def _run_config(
+        self, config: ModelConfig, recipe: Recipe, info: CheckpointInfo, epochs: int, batch_size: int, channel: str
+    ) -> dict[str, Any]:
+        """Every choice of a run, as ``run_config.json`` has them."""
+        return {
+            "labels": config.labels,
+            "task": self.task,
+            "budget": self.budget,
+            "overrides": self.overrides,
+            "model": config,
+            "recipe": recipe,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "channel": channel,
+            "seed": info.seed,
+            "device": self.device.type,
+            "versions": info.versions,
+            "dataset_sha256": info.dataset_sha256,
+        }
+
+
+def _check_same_run(path: Path, run_config: dict[str, Any]) -> None:
+    """Raises ConfigError unless the run that ``path`` tells of can go on as ``run_config``; epochs may differ."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; expected the folder of an earlier run to resume")
+    before = msgspec.json.decode(path.read_bytes())
+    now = msgspec.json.decode(msgspec.json.encode(run_config))
+    fixed = ("model", "recipe", "batch_size", "channel", "seed", "dataset_sha256")
+    changed = [name for name in fixed if before.get(name) != now[name]]
+    if changed:
+        raise ConfigError(
+            f"{path}: the earlier run had another {', '.join(changed)}; resume with its options and data, "
+            "or train into another folder"
         )
 
 

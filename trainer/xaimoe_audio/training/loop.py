@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import BundleError, ConfigError
 from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
@@ -83,6 +84,8 @@ def train(
 
     Raises:
         ConfigError: ``resume`` without a ``last.pt``, or numbers out of range.
+        BundleError: ``last.pt`` is broken.
+        KeyboardInterrupt: the user stopped the training; ``last.pt`` is of the last whole epoch.
     """
     if epochs < 1 or batch_size < 1:
         raise ConfigError(f"epochs, batch_size: found {epochs} and {batch_size}, expected 1 or more")
@@ -91,6 +94,8 @@ def train(
         raise ConfigError(
             f"{last}: no such file; expected the folder of an earlier run to resume, or leave --resume out"
         )
+    if resume:
+        _check_readable(last)
     clips = TrainingClips(*train_data, model.config.frontend.clip_samples)
     loader = DataLoader(clips, batch_size, shuffle=True, drop_last=len(clips) >= batch_size)
     windows = DataLoader(ValidationWindows(*val_data, model), BATCH)
@@ -116,10 +121,20 @@ def train(
             num_sanity_val_steps=0,
             log_every_n_steps=1,
         )
-        trainer.fit(module, loader, windows, ckpt_path=last if resume else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, loader, windows, ckpt_path=last if resume else None, weights_only=True)
+        except SystemExit as error:
+            # lightning answers Ctrl-C by ignoring the next ones and leaving with 1.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from error
     model.to(device).eval()
+
+
+def _check_readable(last: Path) -> None:
+    try:
+        torch.load(last, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BundleError(f"{last}: cannot be resumed, the file is broken; train again without --resume") from error
 
 
 @contextmanager
