@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -140,7 +141,8 @@ def _write_graph(folder: Path, graph: GraphModule, golden: dict[str, Floats]) ->
 
 def _save_golden(folder: Path, golden: dict[str, Floats]) -> GoldenSpec:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **golden)
+    arrays: dict[str, Any] = dict(golden)
+    np.savez_compressed(buffer, **arrays)
     content = buffer.getvalue()
     (folder / GOLDEN).write_bytes(content)
     return GoldenSpec(
@@ -158,11 +160,13 @@ def _write_manifest(
     identity = f"{description.provenance.checkpoint_sha256} {description.routing} {__version__}"
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
+        digest="0" * 64,
         bundle_id=hashlib.sha256(identity.encode()).hexdigest(),
         graphs=graphs,
         golden=golden,
         **content,
     )
+    manifest = msgspec.structs.replace(manifest, digest=manifest.compute_digest())
     raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     (folder / MANIFEST).write_bytes(raw)
     return manifest

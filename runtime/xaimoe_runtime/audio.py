@@ -124,9 +124,9 @@ def open_recording(path: Path) -> soundfile.SoundFile:
     """
     import soundfile
 
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file")
     try:
+        if not path.is_file():
+            raise AudioError(f"{path}: no such file")
         # As bytes, since a file name need not be valid UTF-8.
         recording = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw

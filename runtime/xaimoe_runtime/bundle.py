@@ -58,8 +58,8 @@ def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder}: found no {MANIFEST}; expected the folder that `xaimoe-audio export` wrote")
-    raw = path.read_bytes()
     try:
+        raw = path.read_bytes()
         version = msgspec.json.decode(raw, type=_Version).schema_version
         if version > SCHEMA_VERSION:
             raise BundleError(
@@ -67,10 +67,12 @@ def _read_manifest(folder: Path) -> Manifest:
                 "upgrade xai-moe-audio, or export the checkpoint with this release"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, ValueError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except BundleError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
+    if manifest.digest != manifest.compute_digest():
+        raise BundleError(f"{path}: altered; it does not fit its own digest; export or copy the bundle again")
     _check_consistent(path, manifest)
     return manifest
 
@@ -96,6 +98,43 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: found {len(task.thresholds)} thresholds, expected {len(task.labels)}, one a label")
     if len(set(task.labels)) != len(task.labels):
         raise BundleError(f"{path}: found a label twice, expected different labels")
+    wanted_sizes = _sizes(manifest)
+    for graph in manifest.graphs:
+        for tensor in (*graph.inputs, *graph.outputs):
+            sizes = wanted_sizes.get(tensor.name, tensor.shape[1:])
+            if tensor.shape[1:] != sizes:
+                raise BundleError(
+                    f"{path}: {graph.file} has {tensor.name} of shape {list(tensor.shape)}; "
+                    f"labels, clip, grid and experts make it {[tensor.shape[0], *sizes]}; export the bundle again"
+                )
+
+
+def _sizes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """Sizes of the tensors, but for the first axis, that follow from the rest of the manifest."""
+    frontend, grid, source = manifest.frontend, manifest.patches.grid, manifest.patches.source
+    patches, experts, labels = grid.count, len(manifest.experts), len(manifest.task.labels)
+    sizes: dict[str, tuple[int, ...]] = {
+        "waveform": (manifest.audio.clip_samples,),
+        "source": (2,),
+        "spectrogram": (1, frontend.bins, frontend.frames),
+        "attributes": (len(manifest.attributes),),
+        "saliency": (patches,),
+        "prior_logits": (labels,),
+        "gates": (patches, experts),
+        "gates_dense": (patches, experts),
+        "position": (2,),
+        "features": (manifest.features,),
+        "mixture": (manifest.features,),
+        "mass": (1,),
+        "scores": (labels,),
+    }
+    channels = 1
+    for tensor in manifest.graph("saliency").outputs:
+        if source == "feature_map" and tensor.name == source and len(tensor.shape) == 4:
+            channels = int(tensor.shape[1])
+            sizes[source] = (channels, grid.rows, grid.columns)
+    sizes["patches"] = (channels, *grid.tile)
+    return sizes
 
 
 def _name(role: str, expert: str | None) -> str:
@@ -118,7 +157,10 @@ def _read(folder: Path, file: str, size: int, sha256: str) -> bytes:
         raise BundleError(
             f"{path}: found {path.stat().st_size} bytes, expected {size}; export or copy the bundle again"
         )
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise BundleError(

@@ -48,6 +48,9 @@ class CommandGroup(TyperGroup):
             # The reader of stdout went away; what follows must not fail again when the interpreter flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
+        except OSError as error:  # a full disk, a folder without permission
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(ConfigError.exit_code) from error
 
 
 @contextmanager

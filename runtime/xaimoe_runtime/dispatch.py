@@ -31,11 +31,10 @@ class Graph:
             ("inputs", spec.inputs, self.session.get_inputs()),
             ("outputs", spec.outputs, self.session.get_outputs()),
         ):
-            if {tensor.name for tensor in wanted} != {tensor.name for tensor in found}:
-                raise BundleError(
-                    f"{name}: found {kind} {', '.join(tensor.name for tensor in found)}; "
-                    f"the manifest has {', '.join(tensor.name for tensor in wanted)}"
-                )
+            promised = {tensor.name: list(tensor.shape[1:]) for tensor in wanted}
+            real = {tensor.name: list(tensor.shape[1:]) for tensor in found}
+            if promised != real:
+                raise BundleError(f"{name}: found {kind} {real}, the manifest has {promised}; export the bundle again")
 
     def __call__(self, **inputs: Floats) -> dict[str, Floats]:
         """The outputs by name."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, run_stream
+from xaimoe_runtime.inference import check_min_score, check_routing, file_windows, hop_samples, run_stream
 from xaimoe_runtime.result import Engine, decide, pool
 from xaimoe_runtime.schema import ErrorRecord, Record, ResultRecord, Routing, SummaryRecord, WindowRecord
 
@@ -34,7 +34,7 @@ def find_recordings(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if _is_folder(path):
             found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         else:
             found.append(path)  # a missing file gets its own error record
@@ -43,6 +43,13 @@ def find_recordings(paths: Sequence[Path]) -> list[Path]:
             f"{', '.join(map(str, paths))}: found no recordings, expected files ending in {' '.join(sorted(SUFFIXES))}"
         )
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, say; opening it as a file will tell
+        return False
 
 
 class FileClassifier:
@@ -66,7 +73,7 @@ class FileClassifier:
         self.routing: Routing = check_routing(routing)
         self.channel = parse_channel(channel)
         self.hop = hop_samples(hop_s, engine.audio)
-        self.min_score = min_score
+        self.min_score = check_min_score(min_score)
         self.with_windows = with_windows
         self.files = self.errors = 0
         self.audio_s = 0.0
@@ -81,11 +88,11 @@ class FileClassifier:
             try:
                 # Collected first: a file that breaks in the middle gives its error and nothing else.
                 found = list(self._file(path))
-            except AudioError as error:
+            except (AudioError, OSError) as error:  # OSError: a network share that went away, say
                 self.errors += 1
                 text = str(error)
                 message = text if text.startswith(str(path)) else f"{path}: {text}"
-                yield ErrorRecord(path=printable(path), error=type(error).__name__, message=printable(message))
+                yield ErrorRecord(path=printable(path), error=AudioError.__name__, message=printable(message))
             else:
                 self._count(found)
                 yield from (record for record in found if self.with_windows or isinstance(record, ResultRecord))

@@ -21,6 +21,21 @@ BATCH = 32
 """Windows run at a time; bounds the memory that long recordings take."""
 
 
+MOST_CHANNELS = 64
+"""An array with at most so many columns and more rows is taken for a multi-channel recording, not for a batch."""
+
+
+def check_min_score(min_score: float) -> float:
+    """``min_score`` if it is within 0…1.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not 0 <= min_score <= 1:
+        raise ConfigError(f"min_score: found {min_score}, expected 0 to 1")
+    return min_score
+
+
 def check_routing(routing: str) -> Routing:
     """``routing`` if it is one.
 
@@ -77,6 +92,7 @@ def infer(
         ConfigError: no such routing.
     """
     chosen = check_routing(routing)
+    check_min_score(min_score)
     rate = float(engine.audio.sample_rate if sample_rate is None else sample_rate)
     try:
         signal = np.asarray(samples)
@@ -84,6 +100,11 @@ def infer(
         raise AudioError("samples: found rows of different lengths, expected [n] or [B, n]") from error
     if signal.ndim not in (1, 2) or signal.size == 0:
         raise AudioError(f"samples: found shape {list(signal.shape)}, expected [n] or [B, n] with n >= 1")
+    if signal.ndim == 2 and signal.shape[1] <= MOST_CHANNELS < signal.shape[0]:
+        raise AudioError(
+            f"samples: found shape {list(signal.shape)}, which looks like [n, channels]; expected [n] or [B, n]; "
+            "take the mean over the channels, or transpose to classify each"
+        )
     recordings = [
         list(audio.windows([audio.array_block(clip, rate, engine.audio.sample_rate)], engine.audio, rate))
         for clip in np.atleast_2d(signal)

@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xaimoe_runtime.audio import parse_channel
+from xaimoe_runtime.audio import Window, parse_channel
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.dispatch import Dispatcher
-from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, infer, make_trace, run_stream
+from xaimoe_runtime.inference import (
+    check_min_score,
+    check_routing,
+    file_windows,
+    hop_samples,
+    infer,
+    make_trace,
+    run_stream,
+)
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs, Result, decide
 from xaimoe_runtime.schema import Manifest, Routing
@@ -118,13 +126,19 @@ class Runtime:
             min_score: as for :meth:`infer`.
 
         Raises:
-            AudioError: the file cannot be used.
-            ConfigError: no such routing or channel, or a hop that is not positive.
+            ConfigError: at once, for no such routing or channel, or a hop that is not positive.
+            AudioError: on the way, when the file turns out to be unusable.
         """
         chosen = check_routing(routing or self.manifest.routing)
-        hop = hop_samples(hop_s, self.audio)
-        for number, window in file_windows(Path(path), self.audio, parse_channel(channel), hop):
-            ((_, outputs),) = run_stream(self, [window], chosen)
+        check_min_score(min_score)
+        windows = file_windows(Path(path), self.audio, parse_channel(channel), hop_samples(hop_s, self.audio))
+        return self._answers(windows, chosen, min_score)
+
+    def _answers(
+        self, windows: Iterator[tuple[int | None, Window]], routing: Routing, min_score: float
+    ) -> Iterator[WindowResult]:
+        for number, window in windows:
+            ((_, outputs),) = run_stream(self, [window], routing)
             labels = decide(outputs.scores[0], self.task, min_score)
-            result = Result(labels, outputs.scores[0], make_trace(self, outputs, chosen))
+            result = Result(labels, outputs.scores[0], make_trace(self, outputs, routing))
             yield WindowResult(window.start_s, window.end_s, number, result)

@@ -5,6 +5,7 @@ Their JSON Schemas lie beside this file in ``schemas/``.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -147,6 +148,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``manifest.json`` of a bundle."""
 
     schema_version: Count
+    digest: Sha256
+    """Of this manifest, as :meth:`compute_digest` has it; a manifest that was altered does not fit its own."""
     bundle_id: Sha256
     """Of checkpoint, export options and exporter version."""
     task: TaskSpec
@@ -162,6 +165,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     graphs: tuple[GraphSpec, ...]
     golden: GoldenSpec
     provenance: Provenance
+
+    def compute_digest(self) -> str:
+        """SHA-256 of the manifest as compact JSON, its ``digest`` taken as 64 zeros."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, digest="0" * 64))).hexdigest()
 
     def graph(self, role: Role, expert: str | None = None) -> GraphSpec:
         """The graph of a role, or of one expert; ``KeyError`` when the bundle has none."""
@@ -187,7 +194,7 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     late: bool
     """Whether the answer came after the deadline."""
     ms: Seconds
-    """Milliseconds spent on it, decoding excluded."""
+    """Milliseconds from samples at the model's rate to scores; decoding and resampling excluded."""
     pairs: Annotated[int, Meta(ge=0)]
     """(patch, expert) pairs run."""
     channel: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from xaimoe_audio.architecture import parts
 from xaimoe_audio.checkpoint import Checkpoint
 from xaimoe_audio.engine import audio_spec, task_spec
 from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_export import BundleDescription, GraphModule, export_bundle
 from xaimoe_runtime import __version__
 from xaimoe_runtime.console import progress
@@ -26,7 +28,7 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path) -> dict[str, Any]:
         ConfigError: ``out`` exists, or cannot be written.
         BundleError: the exported graphs do not answer as PyTorch does.
     """
-    model = checkpoint.model.cpu().eval()
+    model = copy.deepcopy(checkpoint.model).cpu().eval()
     graphs = (
         GraphModule("frontend", model.frontend),
         GraphModule("saliency", model.glance),
@@ -35,14 +37,14 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path) -> dict[str, Any]:
         GraphModule("head", model.head),
     )
     with progress("exporting", len(graphs)) as advance:
-        report = export_bundle(graphs, describe_bundle(checkpoint), out, advance)
+        report = export_bundle(graphs, describe_bundle(model, checkpoint), out, advance)
     content: dict[str, Any] = msgspec.to_builtins(report)
     return content
 
 
-def describe_bundle(checkpoint: Checkpoint) -> BundleDescription:
-    """The manifest's fields that follow from a checkpoint."""
-    model, info = checkpoint.model, checkpoint.info
+def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescription:
+    """The manifest's fields that follow from a checkpoint and its model, on the CPU."""
+    info = checkpoint.info
     config, frontend = model.config, model.config.frontend
     cost = {part.name: part for part in parts(model)}
     experts = tuple(

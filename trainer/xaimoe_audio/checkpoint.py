@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.config import Budget, ModelConfig, Overrides
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import BundleError
@@ -23,6 +23,9 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What a checkpoint says of its model."""
 
     model: ModelConfig
+    budget: Budget
+    overrides: Overrides
+    """What the user chose instead of the library."""
     thresholds: tuple[float, ...]
     """Score from which a class counts as present, per class."""
     attributes: tuple[AttributeSpec, ...]
@@ -62,7 +65,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise BundleError(f"{path}: no such checkpoint; expected the best.pt of a training run")
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     try:
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -79,6 +85,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         info = msgspec.json.decode(content["config"], type=CheckpointInfo)
         model = MoEAudioModel(info.model)
         model.load_state_dict(content["state_dict"])
-    except (msgspec.DecodeError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except (
+        msgspec.DecodeError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise BundleError(f"{path}: tensors and configuration do not fit: {' '.join(str(error).split())}") from error
     return Checkpoint(model.eval(), info, path, hashlib.sha256(raw).hexdigest())

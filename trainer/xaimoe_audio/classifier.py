@@ -89,7 +89,8 @@ class MoEAudioClassifier:
             BundleError: the file is missing, broken or of another schema.
         """
         checkpoint = load_checkpoint(ckpt)
-        classifier = cls(task=checkpoint.info.model.task, device=device)
+        info = checkpoint.info
+        classifier = cls(info.model.task, info.budget, device, **msgspec.structs.asdict(info.overrides))
         classifier._checkpoint = checkpoint
         return classifier
 
@@ -146,6 +147,8 @@ class MoEAudioClassifier:
         engine = TorchEngine(model, thresholds, self.device, str(out / BEST))
         info = CheckpointInfo(
             model=config,
+            budget=self.budget,
+            overrides=self.overrides,
             thresholds=thresholds,
             attributes=attribute_quantiles(answer(engine, splits["train"], "glance")),
             dataset_sha256=dataset.sha256,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from xaimoe_runtime.providers import Provider
 from xaimoe_audio.config import Budget, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
@@ -90,14 +91,14 @@ def train(
         str | None, typer.Option(metavar="FxT", help="Step from tile to tile [default: the tile].")
     ] = None,
     clip_s: Annotated[float | None, typer.Option(help="Clip length in s [default: the median, 0.5 to 5].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")] = 0,
 ) -> None:
     """Train on a folder of labelled recordings."""
     overrides: dict[str, Any] = {
         "sample_rate": sample_rate,
         "fmin": fmin,
         "fmax": fmax,
-        "experts": tuple(name.strip() for name in experts.split(",")) if experts else None,
+        "experts": tuple(name.strip() for name in experts.split(",")) if experts is not None else None,
         "k_max": k_max,
         "tile": _cells(tile, "--tile"),
         "stride": _cells(stride, "--stride"),
@@ -138,9 +139,9 @@ def infer(
     min_score: device_cli.MinScoreOption = 0.0,
     windows: device_cli.WindowsOption = False,
     out: device_cli.OutOption = None,
-    provider: device_cli.ProviderOption = "auto",
-    threads: device_cli.ThreadsOption = 1,
-    device: DeviceOption = "auto",
+    provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
+    device: Annotated[Device, typer.Option(help="With --ckpt: where PyTorch runs.")] = "auto",
 ) -> None:
     """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
     recordings = [*(audio or []), *(paths or [])]

@@ -16,6 +16,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 STEM_STRIDE = 2
 """The shared stem halves the spectrogram in frequency and in time; tiles must be whole in its cells."""
+MIN_TILE = 16
+"""Smallest height and width of a tile, in spectrogram cells; of less, an expert's last map would be a single cell."""
+MAX_CLIP_S = 60.0
 MIN_HOP_FACTOR = 32
 """The matrix DFT works on rows of gcd(n_fft, hop) samples; under 32 it grows slow."""
 
@@ -163,8 +166,10 @@ def choose(
             f"(half the sample rate of {rate} Hz); lower fmax or raise sample_rate"
         )
     clip_s = min(max(typical_duration_s, 0.5), 5.0) if overrides.clip_s is None else overrides.clip_s
-    if not 0.1 <= clip_s <= 60:
-        raise ConfigError(f"clip_s: found {clip_s:g} s, expected 0.1 to 60 s")
+    if not 0.1 <= clip_s <= MAX_CLIP_S:
+        raise ConfigError(f"clip_s: found {clip_s:g} s, expected 0.1 to {MAX_CLIP_S:g} s")
+    if overrides.seed is not None and not 0 <= overrides.seed < 2**32:
+        raise ConfigError(f"seed: found {overrides.seed}, expected 0 to {2**32 - 1}")
     n_fft = _power_of_two(0.064 * rate)
     hop = _hop(rate * (0.01 if clip_s <= 2 else 0.02), n_fft)
     tile = overrides.tile or (size.n_mels, 32)
@@ -175,6 +180,11 @@ def choose(
     frames = tile[1] + steps * stride[1]
     span = n_fft + (frames - 1) * hop
     clip_samples = -(-span // hop) * hop
+    if clip_samples > MAX_CLIP_S * rate:
+        raise ConfigError(
+            f"tile: found {tile[0]}x{tile[1]}, which makes a clip of {clip_samples / rate:.0f} s; "
+            f"expected a width that fits into {MAX_CLIP_S:g} s"
+        )
     experts = DEFAULT_EXPERTS if overrides.experts is None else overrides.experts
     unknown = sorted(set(experts) - families)
     if not experts or unknown or len(set(experts)) != len(experts):
@@ -206,9 +216,10 @@ def choose(
 
 def _check_tiles(tile: tuple[int, int], stride: tuple[int, int], n_mels: int) -> None:
     for name, pair in (("tile", tile), ("stride", stride)):
-        if any(cells <= 0 or cells % STEM_STRIDE for cells in pair):
+        least = MIN_TILE if name == "tile" else STEM_STRIDE
+        if any(cells < least or cells % STEM_STRIDE for cells in pair):
             raise ConfigError(
-                f"{name}: found {pair[0]}x{pair[1]}, expected two positive even numbers of spectrogram cells"
+                f"{name}: found {pair[0]}x{pair[1]}, expected two even numbers of spectrogram cells from {least} up"
             )
     if tile[0] > n_mels or (n_mels - tile[0]) % stride[0] or any(s > t for s, t in zip(stride, tile, strict=True)):
         raise ConfigError(

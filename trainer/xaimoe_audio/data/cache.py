@@ -70,10 +70,13 @@ class Recording:
 
     def samples(self) -> Floats:
         """All samples, [length]; mapped from the cache where it holds them."""
-        if self.cached is None:
-            return _decode(self.path, self.rate, self.channel)[0]
-        mapped: Floats = np.load(self.cached, mmap_mode="r")
-        return mapped
+        if self.cached is not None:
+            try:
+                mapped: Floats = np.load(self.cached, mmap_mode="r")
+                return mapped
+            except (OSError, ValueError):
+                pass  # another run made room for its own audio; what is gone is decoded again
+        return _decode(self.path, self.rate, self.channel)[0]
 
     def blocks(self) -> Iterator[Block]:
         """The samples as the file reader gives them, for cutting windows."""
@@ -118,31 +121,32 @@ class AudioCache:
         key = hashlib.sha256(f"{VERSION} {sha256} {rate} {channel}".encode()).hexdigest()
         samples_path, entry_path = self.folder / f"{key}.npy", self.folder / f"{key}.json"
         entry = _read_entry(entry_path)
-        if entry is not None and samples_path.is_file():
-            os.utime(samples_path)
+        if entry is not None and _touch(samples_path):
             with self._lock:
                 self._used.add(samples_path)
             return Recording(path, channel, rate, sha256, entry, samples_path)
         samples, entry = _decode(path, rate, channel)
         stored = self._reserve(samples.nbytes + NPY_HEADER, samples_path)
         if stored:
-            with replacing(samples_path) as file:
-                np.save(file, samples)
-            with replacing(entry_path) as file:  # last: an entry without it does not count
-                file.write(msgspec.json.encode(entry))
+            try:
+                with replacing(samples_path) as file:
+                    np.save(file, samples)
+                with replacing(entry_path) as file:  # last: an entry without it does not count
+                    file.write(msgspec.json.encode(entry))
+            except (OSError, ConfigError):  # a full disk is no reason not to train
+                stored = False
         return Recording(path, channel, rate, sha256, entry, samples_path if stored else None)
 
     def _reserve(self, size: int, path: Path) -> bool:
         """Makes room by dropping the entries that were not used for longest; False when this run's own fill the cap."""
         with self._lock:
-            if path.is_file():  # left by a run that was interrupted; it is about to be replaced
-                self._size -= path.stat().st_size
+            self._size -= _size(path)  # left by a run that was interrupted; it is about to be replaced
             if self._size + size > self.cap:
                 idle = [entry for entry in self.folder.glob("*.npy") if entry not in self._used and entry != path]
-                for entry in sorted(idle, key=lambda entry: entry.stat().st_mtime):
+                for entry in sorted(idle, key=_last_use):
                     if self._size + size <= self.cap:
                         break
-                    self._size -= entry.stat().st_size
+                    self._size -= _size(entry)
                     entry.with_suffix(".json").unlink(missing_ok=True)
                     entry.unlink(missing_ok=True)
             if self._size + size > self.cap:
@@ -152,10 +156,30 @@ class AudioCache:
             return True
 
 
+def _touch(path: Path) -> bool:
+    """Marks an entry as used just now; False if it is not there."""
+    try:
+        os.utime(path)
+    except OSError:
+        return False
+    return True
+
+
+def _last_use(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _cap_from_environment() -> float:
     text = os.environ.get("XAIMOE_CACHE_GB", str(DEFAULT_CAP_GB))
     try:
-        return max(float(text), 0.0)
+        cap = float(text)
+        if not 0 <= cap < 1e9:
+            raise ValueError
+        return cap
     except ValueError as error:
         raise ConfigError(f"XAIMOE_CACHE_GB: found {text!r}, expected a number of gigabytes") from error
 

@@ -113,7 +113,10 @@ def load_dataset(
             with open_recording(row.path) as recording:
                 count = recording.channels
             channels: list[int | str] = list(range(count)) if wanted == "each" else [wanted]
-            return [LabelledRecording(cache.load(row.path, rate, number), row) for number in channels]
+            found = [LabelledRecording(cache.load(row.path, rate, number), row) for number in channels]
+            if found[0].recording.length == 0:
+                return AudioError(f"{row.filepath}: found too few samples to resample; record a longer one")
+            return found
         except AudioError as error:
             return error
 

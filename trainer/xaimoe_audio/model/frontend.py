@@ -107,6 +107,7 @@ class FrameStage(nn.Module):
         band = torch.clamp(torch.arange(bins) * BANDS // (bins - 1), max=BANDS - 1)
         window_power = float(np.sum(np.hanning(config.n_fft + 1) ** 2))
         bands = nn.functional.one_hot(band, BANDS).float() * (2 / (window_power * config.n_fft))
+        bands[:2] = 0  # a constant offset of the recorder, which the window spreads over two bins
         mel = mel * (config.sample_rate / (window_power * 2))
         self.hop, self.n_mels = config.hop, config.n_mels
         self.spectrum = PowerSpectrumProjection(config.n_fft, config.hop, torch.cat([mel, bands], dim=1))
