@@ -168,7 +168,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def compute_digest(self) -> str:
         """SHA-256 of the manifest as compact JSON, its ``digest`` taken as 64 zeros."""
-        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, digest="0" * 64))).hexdigest()
+        blank = msgspec.json.encode(msgspec.structs.replace(self, digest="0" * 64))
+        as_read = msgspec.json.decode(blank, type=Manifest)  # where an int stands for a float, it is a float then
+        return hashlib.sha256(msgspec.json.encode(as_read)).hexdigest()
 
     def graph(self, role: Role, expert: str | None = None) -> GraphSpec:
         """The graph of a role, or of one expert; ``KeyError`` when the bundle has none."""

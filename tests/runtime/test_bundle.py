@@ -189,7 +189,7 @@ def test_a_graph_with_other_names_than_the_manifest_says_is_refused(editable: Ed
     message = refusal_on_load(editable.save())
     assert str(editable.path / "head.onnx") in message
     assert f"found {kind}" in message
-    assert "the manifest has something_else" in message
+    assert "something_else" in message
 
 
 def test_weights_outside_the_graph_are_refused(
@@ -211,3 +211,26 @@ def test_operators_of_an_unknown_domain_are_refused(editable: EditableBundle) ->
     model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
     editable.put(editable.graph("head"), model.SerializeToString())
     assert str(editable.path / "head.onnx") in refusal_on_load(editable.save())
+
+
+def test_a_manifest_that_was_altered_does_not_fit_its_digest(bundle_copy: Path) -> None:
+    """One byte is enough: a sample rate of 18000 Hz is as valid as one of 16000, and every answer would be wrong."""
+    manifest = bundle_copy / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"sample_rate": 16000', b'"sample_rate": 18000'))
+    assert f"{manifest}: altered; it does not fit its own digest" in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "tensor"),
+    [
+        ("audio", "clip_samples", 16_000, "waveform"),
+        ("frontend", "bins", 50, "spectrogram"),
+        (None, "features", 7, "features"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_graphs_is_refused(
+    bundle_copy: Path, where: str | None, name: str, value: int, tensor: str
+) -> None:
+    editable = EditableBundle(bundle_copy)
+    (editable.manifest if where is None else editable.manifest[where])[name] = value
+    assert f"has {tensor} of shape" in refusal(editable.save())

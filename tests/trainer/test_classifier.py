@@ -68,7 +68,7 @@ def test_the_run_folder_holds_no_left_overs(run_folder: Path) -> None:
 def test_the_run_config_says_how_to_repeat_the_run(run_folder: Path) -> None:
     config = json.loads((run_folder / "run_config.json").read_text())
     assert config["labels"] == sorted(CLASSES)
-    assert (config["seed"], config["epochs"], config["batch_size"]) == (3, 3, 8)
+    assert (config["seed"], config["epochs"], config["batch_size"]) == (3, 8, 4)
     assert config["overrides"] == {"seed": 3}
     assert (config["task"], config["budget"], config["device"]) == ("single_label", "latency", "cpu")
     assert {"torch", "python", "xai-moe-audio"} <= config["versions"].keys()

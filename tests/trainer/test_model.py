@@ -36,7 +36,7 @@ GOOD = {
 def a_router(seed: int = 0, k_max: int = K_MAX, max_pairs: int = MAX_PAIRS) -> Router:
     """A router whose opinion depends strongly on what it is given."""
     torch.manual_seed(seed)
-    router = Router(EXPERTS, PATCHES, RouterConfig(k_max=k_max, max_pairs=max_pairs)).eval()
+    router = Router(EXPERTS, torch.ones(PATCHES, len(EXPERTS)), RouterConfig(k_max=k_max, max_pairs=max_pairs)).eval()
     with torch.no_grad():
         router.clip_affinity.weight.mul_(3)
         router.patch_affinity.weight.mul_(3)
@@ -356,7 +356,7 @@ def test_the_router_does_not_learn_the_recorder(name: str) -> None:
 @torch.no_grad()
 def test_when_no_expert_suits_a_clip_no_pair_is_run() -> None:
     torch.manual_seed(0)
-    router = Router(("HighbandGeneral", "HarmonicExpert"), PATCHES, RouterConfig(k_max=1, max_pairs=4))
+    router = Router(("HighbandGeneral", "HarmonicExpert"), torch.ones(PATCHES, 2), RouterConfig(k_max=1, max_pairs=4))
     for gates in router(*clips(4), attributes(4, fmax_eff=500.0, quality=0.0)):
         assert torch.equal(gates, torch.zeros_like(gates))
 
@@ -366,7 +366,7 @@ def test_when_no_expert_suits_a_clip_no_pair_is_run() -> None:
 
 def an_expert(name: str) -> Expert:
     torch.manual_seed(1)
-    return Expert(FAMILIES[name], channels=4, height=24, width=8, features=16).eval()
+    return Expert(FAMILIES[name], channels=4, height=24, full_height=True, width=8, features=16).eval()
 
 
 @torch.no_grad()

@@ -40,6 +40,9 @@ from xaimoe_runtime.schema import ROUTINGS, TaskKind
 
 BEST = "best.pt"
 RUN_CONFIG = "run_config.json"
+METRICS = "metrics.json"
+EXPERT_USAGE = "expert_usage.json"
+ARCHITECTURE = "architecture.txt"
 THRESHOLD = 0.5
 """Score from which a class counts as present (multi-label)."""
 
@@ -127,6 +130,10 @@ class MoEAudioClassifier:
         """
         folder, out = Path(dataset_dir), Path(out_dir)
         table = folder / "metadata.csv" if metadata_csv is None else Path(metadata_csv)
+        if epochs < 1 or batch_size < 1:
+            raise ConfigError(f"epochs, batch_size: found {epochs} and {batch_size}, expected 1 or more")
+        if resume and not (out / LAST).is_file():
+            raise ConfigError(f"{out / LAST}: no such file; expected the folder of an earlier run to resume")
         seed = self.overrides.seed or 0
         lightning.seed_everything(seed, workers=True, verbose=False)
         rate = DEFAULT_SAMPLE_RATE if self.overrides.sample_rate is None else self.overrides.sample_rate
@@ -160,7 +167,7 @@ class MoEAudioClassifier:
         if resume:
             _check_same_run(out / RUN_CONFIG, run_config)
         else:
-            for name in (BEST, LAST):
+            for name in (BEST, LAST, METRICS, EXPERT_USAGE, ARCHITECTURE):
                 (out / name).unlink(missing_ok=True)
         _write_json(out / RUN_CONFIG, run_config)
         train(
@@ -196,9 +203,9 @@ class MoEAudioClassifier:
         engine = TorchEngine(model, info.thresholds, self.device, str(out / BEST))
         figures = {split: self._figures(engine, *found) for split, found in data.items() if found[0]}
         usage = {split: found.pop("expert_usage") for split, found in figures.items()}
-        _write_json(out / "metrics.json", figures)
-        _write_json(out / "expert_usage.json", usage)
-        _write(out / "architecture.txt", describe(model))
+        _write_json(out / METRICS, figures)
+        _write_json(out / EXPERT_USAGE, usage)
+        _write(out / ARCHITECTURE, describe(model))
         metric = headline(engine.task)
         metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
         save_checkpoint(out / BEST, model, msgspec.structs.replace(info, metrics=metrics))
@@ -278,7 +285,7 @@ class MoEAudioClassifier:
         Raises:
             ConfigError: the file is not beside the checkpoint.
         """
-        path = self._trained.path.parent / "expert_usage.json"
+        path = self._trained.path.parent / EXPERT_USAGE
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; it is written by fit, beside the checkpoint")
         usage = json.loads(path.read_text(encoding="utf-8"))

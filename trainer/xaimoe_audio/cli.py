@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xaimoe_runtime.providers import Provider
 from xaimoe_audio.config import Budget, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.schema import TaskKind
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -92,7 +93,7 @@ def load_dataset(
     splits: tuple[Split, ...] = SPLITS,
     required: tuple[Split, ...] = ("train", "val"),
 ) -> LabelledDataset:
-    """Checks the whole table and decodes the recordings of ``splits`` at ``rate`` Hz, with a progress bar on stderr.
+    """Checks the table and decodes the recordings of ``splits`` at ``rate`` Hz, with a progress bar on stderr.
 
     With channel ``each`` every channel of a file is a recording of its own, in the file's split. The ``required``
     splits must not be empty.
@@ -100,12 +101,11 @@ def load_dataset(
     Raises:
         DatasetError: all defects of table and recordings in one message, each with its row.
     """
-    rows, defects = read_metadata(metadata_csv, dataset_dir, task, training="train" in required)
+    rows, defects = read_metadata(metadata_csv, dataset_dir, task, splits)
     for split in required:
         if not any(row.split == split for row in rows):
             defects.add(0, f"split {split} has no usable recording, expected at least one")
     wanted = parse_channel(channel)
-    rows = [row for row in rows if row.split in splits]
     cache = cache or AudioCache()
 
     def load(row: Row) -> list[LabelledRecording] | AudioError:
@@ -158,8 +158,12 @@ class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return torch.from_numpy(clip), source, torch.from_numpy(self.targets[which])
 
 
-def windows_of(items: list[LabelledRecording], spec: AudioSpec) -> Iterator[tuple[int, Window]]:
-    """(index of the recording, window) over whole recordings, cut as the runtime cuts files."""
+def windows_of(
+    items: list[LabelledRecording], spec: AudioSpec, most: int | None = None
+) -> Iterator[tuple[int, Window]]:
+    """(index of the recording, window) over whole recordings, or the first ``most`` windows, cut as by the runtime."""
     for i, item in enumerate(items):
-        for window in windows(item.recording.blocks(), spec, item.recording.native_rate):
+        recording = item.recording
+        cut = windows(recording.blocks(), spec, recording.native_rate, name=str(recording.path))
+        for window in islice(cut, most):
             yield i, window

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from xaimoe_audio.config import SPLITS, Split
 from xaimoe_runtime.errors import DatasetError
+from xaimoe_runtime.result import UNKNOWN
 from xaimoe_runtime.schema import TaskKind
 
 COLUMNS = ("filepath", "split", "label")
@@ -54,11 +56,11 @@ class Defects:
 
 
 def read_metadata(
-    metadata_csv: Path, dataset_dir: Path, task: TaskKind, training: bool = True
+    metadata_csv: Path, dataset_dir: Path, task: TaskKind, splits: tuple[Split, ...] = SPLITS
 ) -> tuple[list[Row], Defects]:
-    """The rows that can be used, and what is wrong with the table so far; nothing is decoded yet.
+    """The rows of ``splits`` that can be used, and what is wrong with the table so far; nothing is decoded yet.
 
-    ``training`` says that a class without a training recording is a defect.
+    Files of other splits need not be there. Classes must be trained if ``splits`` has ``train``.
 
     Raises:
         DatasetError: folder or table is missing, not a CSV file, without the columns, or without rows.
@@ -70,24 +72,35 @@ def read_metadata(
     defects = Defects(metadata_csv)
     first_line: dict[Path, int] = {}
     rows: list[Row] = []
+    readable: list[Row] = []
     for line, cells in _read_table(metadata_csv, defects):
-        before = len(defects.found)
         filepath, split, label = (cells[column].strip() for column in COLUMNS)
-        path = dataset_dir / filepath
+        path = Path(os.path.normpath(dataset_dir / filepath))
         labels = _labels(label, task, line, defects)
         if split not in SPLITS:
             defects.add(line, f"split is {split!r}, expected train, val or test")
+        elif "" not in labels:
+            readable.append(Row(line, filepath, path, _split(split), labels, cells.get("group", "").strip()))
         if not filepath:
             defects.add(line, "filepath is empty")
+        elif not path.is_relative_to(os.path.normpath(dataset_dir)):
+            defects.add(line, f"{filepath} lies outside {dataset_dir}")
         elif path in first_line:
             defects.add(line, f"{filepath} stands already in row {first_line[path]}")
-        elif not path.is_file():
+        elif split in splits and not _is_file(path):
             defects.add(line, f"{filepath} does not exist under {dataset_dir}")
+        elif split in splits and readable and readable[-1].line == line:
+            rows.append(readable[-1])
         first_line.setdefault(path, line)
-        if len(defects.found) == before:
-            rows.append(Row(line, filepath, path, _split(split), labels, cells.get("group", "").strip()))
-    _check_across(rows, defects, training)
+    _check_across(readable, defects, training="train" in splits)
     return rows, defects
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder without permission
+        return False
 
 
 def _read_table(path: Path, defects: Defects) -> Iterator[tuple[int, dict[str, str]]]:
@@ -122,6 +135,8 @@ def _labels(text: str, task: TaskKind, line: int, defects: Defects) -> tuple[str
     labels = tuple(sorted({part.strip() for part in text.split("|")}))
     if "" in labels:
         defects.add(line, f"label is {text!r}, expected a class name" if text.strip() else "label is empty")
+    elif UNKNOWN in labels:
+        defects.add(line, f"label {UNKNOWN!r} is what a model answers when no score is high enough; use another name")
     elif len(labels) > 1 and task == "single_label":
         defects.add(line, f"label {text!r} names {len(labels)} classes, expected one; or train with task multi_label")
     return labels

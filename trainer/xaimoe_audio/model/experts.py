@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.layers import Pair, separable
+from xaimoe_runtime.grid import PatchGrid
 
 
 def _as_it_is(patches: Tensor) -> Tensor:
@@ -85,10 +86,14 @@ FAMILIES: dict[str, Family] = {
 class Expert(nn.Module):
     """``patches`` [M, C', PF, PT] and ``position`` [M, 2] -> ``features`` [M, D]; M may be 0 in evaluation."""
 
-    def __init__(self, family: Family, channels: int, height: int, width: int, features: int) -> None:
+    def __init__(
+        self, family: Family, channels: int, height: int, full_height: bool, width: int, features: int
+    ) -> None:
         super().__init__()
         self.look = family.look
-        self.rows = slice(round(family.band[0] * height), max(round(family.band[1] * height), 1))
+        # A tile lower than the spectrogram lies in the family's band as a whole, or is never given to it.
+        band = family.band if full_height else (0.0, 1.0)
+        self.rows = slice(round(band[0] * height), round(band[1] * height))
         stages = zip((channels, width, 2 * width), (width, 2 * width, 4 * width), family.strides, strict=True)
         self.body = nn.Sequential(*(separable(i, o, family.kernel, stride) for i, o, stride in stages))
         self.answer = nn.Sequential(nn.Linear(4 * width + 2, features), nn.ReLU())
@@ -98,3 +103,11 @@ class Expert(nn.Module):
         pooled = maps.mean((2, 3)) + maps.amax((2, 3))
         features: Tensor = self.answer(torch.cat([pooled, position], dim=1))
         return features
+
+
+def band_fit(experts: tuple[str, ...], grid: PatchGrid) -> Tensor:
+    """1 where a patch lies in an expert's band, else 0, [P, E]; a tile as high as the spectrogram fits all."""
+    centre = torch.from_numpy(grid.positions())[:, :1]
+    band = torch.tensor([FAMILIES[name].band for name in experts])
+    inside = (centre >= band[:, 0]) & (centre <= band[:, 1])
+    return inside.float() if grid.tile[0] < grid.rows else torch.ones_like(inside, dtype=torch.float32)

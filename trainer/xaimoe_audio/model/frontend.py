@@ -124,7 +124,7 @@ class FrameStage(nn.Module):
 class WindowStage(nn.Module):
     """The frames of a whole clip -> ``spectrogram`` [B, 1, F, T] and ``attributes`` [B, A].
 
-    The spectrogram is the mel power in dB, less the clip's mean level, then less the mean and over the deviation that
+    The spectrogram is the mel power in dB, over that of the clip's mean, then less the mean and over the deviation that
     this has in the training split, and kept within ± ``SPECTROGRAM_LIMIT``. The gain of a recorder thus drops out. A
     silent cell is exactly at the lower limit.
     """
@@ -139,11 +139,10 @@ class WindowStage(nn.Module):
         self.register_buffer("deviation", torch.ones(config.n_mels))
 
     def relative_level(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Mel power in dB over the clip's mean level, and how far each cell is sound rather than silence, 0…1."""
+        """Mel power in dB over the clip's mean power, and how far each cell is sound rather than silence, 0…1."""
         decibels = 10 * torch.log10(torch.clamp(frames, min=POWER_FLOOR))
-        sounding = ramp(decibels, *SILENCE_RAMP)
-        level = (decibels * sounding).sum((1, 2)) / torch.clamp(sounding.sum((1, 2)), min=1.0)
-        return decibels - level[:, None, None], sounding
+        level = 10 * torch.log10(torch.clamp(frames.mean((1, 2)), min=POWER_FLOOR))
+        return decibels - level[:, None, None], ramp(decibels, *SILENCE_RAMP)
 
     def forward(self, frames: Tensor, frame_sums: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         level, sounding = self.relative_level(frames)

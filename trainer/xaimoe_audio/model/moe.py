@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.config import ModelConfig
-from xaimoe_audio.model.experts import FAMILIES, Expert
+from xaimoe_audio.model.experts import FAMILIES, Expert, band_fit
 from xaimoe_audio.model.frontend import Frontend
 from xaimoe_audio.model.glance import Glance
 from xaimoe_audio.model.head import Head
@@ -56,11 +56,16 @@ class MoEAudioModel(nn.Module):
         labels = len(config.labels)
         self.frontend = Frontend(config.frontend)
         self.glance = Glance(self.grid, config.stem_channels, labels)
-        self.router = Router(config.experts, self.grid.count, config.router)
+        self.router = Router(config.experts, band_fit(config.experts, self.grid), config.router)
         self.experts = nn.ModuleDict(
             {
                 name: Expert(
-                    FAMILIES[name], config.stem_channels, self.grid.tile[0], config.expert_width, config.features
+                    FAMILIES[name],
+                    config.stem_channels,
+                    self.grid.tile[0],
+                    self.grid.tile[0] == self.grid.rows,
+                    config.expert_width,
+                    config.features,
                 )
                 for name in config.experts
             }

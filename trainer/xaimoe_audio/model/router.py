@@ -44,18 +44,21 @@ class Router(nn.Module):
 
     ``gates_dense`` has every compatible pair, weighted by saliency and by the expert's affinity to the patch.
     ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs; low quality raises the bar, high
-    quality with saliency spread over many patches lowers it. Both sum to 1 or just under it, or are 0 throughout
-    when no pair passes.
+    quality with saliency spread over many patches lowers it. The dense gates sum
+    to 1; the sum of the sparse ones, 0…1, says how clearly their pairs pass the bar.
     """
 
+    band_fit: Tensor
     highband: Tensor
     fine: Tensor
     transient: Tensor
     scale: Tensor
 
-    def __init__(self, experts: tuple[str, ...], patches: int, config: RouterConfig) -> None:
+    def __init__(self, experts: tuple[str, ...], band_fit: Tensor, config: RouterConfig) -> None:
+        """``band_fit`` [P, E] is 0 for a pair whose patch lies outside the expert's band."""
         super().__init__()
-        self.patches, self.experts, self.config = patches, len(experts), config
+        self.patches, self.experts, self.config = len(band_fit), len(experts), config
+        self.register_buffer("band_fit", band_fit, persistent=False)
         self.clip_affinity = nn.Linear(GLOBAL_CONTEXT + len(LEARNED_ATTRIBUTES), len(experts))
         self.patch_affinity = nn.Linear(PATCH_CONTEXT, len(experts), bias=False)
         for name, members in (("highband", HIGHBAND_EXPERTS), ("fine", FINE_EXPERTS), ("transient", TRANSIENT_EXPERTS)):
@@ -80,7 +83,7 @@ class Router(nn.Module):
 
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
-        share = share * self.compatibility(attributes)[:, None]  # [B, P, E]
+        share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
         pairs = saliency[:, :, None] * share
         dense = pairs / torch.clamp(pairs.sum((1, 2), keepdim=True), min=LEAST_COMPATIBLE)
 

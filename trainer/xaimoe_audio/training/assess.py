@@ -103,10 +103,10 @@ def attribute_quantiles(answers: Answers) -> tuple[AttributeSpec, ...]:
 
 
 def _batches(
-    model: MoEAudioModel, items: list[LabelledRecording], device: torch.device
+    model: MoEAudioModel, items: list[LabelledRecording], device: torch.device, most: int | None = None
 ) -> Iterator[tuple[Tensor, ...]]:
-    """(indices of the recordings, waveform, source) of all windows, batch by batch, on the device."""
-    source = windows_of(items, audio_spec(model.config))
+    """(recordings' indices, waveform, source) of all windows, or the first ``most`` of each recording, by batches."""
+    source = windows_of(items, audio_spec(model.config), most)
     while group := list(islice(source, BATCH)):
         yield (
             torch.tensor([owner for owner, _ in group]),
@@ -121,17 +121,13 @@ def fit_normalisation(model: MoEAudioModel, items: list[LabelledRecording], devi
 
     Silent cells do not count, and of each recording only the first ``WINDOWS_COUNTED`` windows.
     """
-    seen: dict[int, int] = {}
     total = square = count = torch.zeros((), dtype=torch.float64)
     window = model.frontend.window
-    for owners, waveform, _ in _batches(model, items, device):
+    for _, waveform, _ in _batches(model, items, device, WINDOWS_COUNTED):
         level, sounding = (part.cpu().double() for part in window.relative_level(model.frontend.frame(waveform)[0]))
-        for owner, clip, weight in zip(owners.tolist(), level, sounding, strict=True):
-            seen[owner] = seen.get(owner, 0) + 1
-            if seen[owner] <= WINDOWS_COUNTED:
-                total = total + (clip * weight).sum(1)
-                square = square + (torch.square(clip) * weight).sum(1)
-                count = count + weight.sum(1)
+        total = total + (level * sounding).sum((0, 2))
+        square = square + (torch.square(level) * sounding).sum((0, 2))
+        count = count + sounding.sum((0, 2))
     count = torch.clamp(count, min=1.0)
     mean = total / count
     spread = torch.sqrt(torch.clamp((square / count - torch.square(mean)).mean(), min=0))

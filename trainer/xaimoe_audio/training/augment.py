@@ -17,6 +17,15 @@ def time_shift(spectrogram: Tensor, share: float) -> Tensor:
     return spectrogram.gather(3, index[:, None, None].expand_as(spectrogram))
 
 
+def frequency_shift(spectrogram: Tensor, share: float) -> Tensor:
+    """Each spectrogram of [B, 1, F, T] moved up or down by up to ``share`` of its height; the edge row is repeated."""
+    bins = spectrogram.shape[2]
+    most = round(share * bins)
+    shift = torch.randint(-most, most + 1, (len(spectrogram), 1), device=spectrogram.device)
+    index = torch.clamp(torch.arange(bins, device=spectrogram.device) + shift, 0, bins - 1)
+    return spectrogram.gather(2, index[:, None, :, None].expand_as(spectrogram))
+
+
 def spec_augment(spectrogram: Tensor, masks: int, freq_share: float = 1 / 6, time_share: float = 1 / 8) -> Tensor:
     """Masks random bands and stretches of time with the mean, 0 (D. S. Park et al., "SpecAugment", 2019)."""
     batch, _, bins, frames = spectrogram.shape

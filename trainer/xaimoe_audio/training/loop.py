@@ -25,7 +25,7 @@ from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_runtime.errors import BundleError, ConfigError
+from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
@@ -83,17 +83,10 @@ def train(
     Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv``.
 
     Raises:
-        ConfigError: ``resume`` without a ``last.pt``, or numbers out of range.
         BundleError: ``last.pt`` is broken.
         KeyboardInterrupt: the user stopped the training; ``last.pt`` is of the last whole epoch.
     """
-    if epochs < 1 or batch_size < 1:
-        raise ConfigError(f"epochs, batch_size: found {epochs} and {batch_size}, expected 1 or more")
     last = out_dir / LAST
-    if resume and not last.is_file():
-        raise ConfigError(
-            f"{last}: no such file; expected the folder of an earlier run to resume, or leave --resume out"
-        )
     if resume:
         _check_readable(last)
     clips = TrainingClips(*train_data, model.config.frontend.clip_samples)
@@ -114,7 +107,7 @@ def train(
             max_epochs=epochs,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
-            logger=CSVLogger(out_dir, name="logs", version=""),
+            logger=CSVLogger(out_dir, name="logs", version=_log_version(out_dir / "logs", resume)),
             callbacks=callbacks,
             enable_model_summary=False,
             gradient_clip_val=recipe.clip_gradient,
@@ -128,6 +121,11 @@ def train(
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from error
     model.to(device).eval()
+
+
+def _log_version(logs: Path, resume: bool) -> str:
+    """The folder for the learning curves: ``logs`` itself, or a new one inside it for each time a run is resumed."""
+    return f"resumed_{len(list(logs.glob('resumed_*'))) + 1}" if resume else ""
 
 
 def _check_readable(last: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
-from xaimoe_audio.training.augment import mixup, spec_augment, time_shift
+from xaimoe_audio.training.augment import frequency_shift, mixup, spec_augment, time_shift
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
 
@@ -35,7 +35,9 @@ class TrainingModule(lightning.LightningModule):
         waveform, source, targets = batch
         with torch.no_grad():
             spectrogram, attributes = model.frontend(waveform, source)
-            spectrogram = spec_augment(time_shift(spectrogram, recipe.time_shift), recipe.masks)
+            spectrogram = time_shift(spectrogram, recipe.time_shift)
+            spectrogram = frequency_shift(spectrogram, recipe.frequency_shift)
+            spectrogram = spec_augment(spectrogram, recipe.masks)
             spectrogram, attributes, targets = mixup(recipe, spectrogram, attributes, targets)
         teaching = self.global_step % recipe.teach_every == 0
         spectrogram.requires_grad_(teaching)

@@ -21,6 +21,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mixup_alpha: float = 0.3
     time_shift: float = 0.15
     """Clips are turned around in time by up to this share of their length, either way."""
+    frequency_shift: float = 0.05
+    """Spectrograms are moved up or down by up to this share of their height: another vessel, animal or voice."""
     masks: int = 1
     """Bands, and stretches of time, that are masked in each spectrogram."""
     warmup_pairs: float = 0.7
