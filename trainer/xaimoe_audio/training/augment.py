@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xaimoe_audio.model.frontend import SPECTROGRAM_LIMIT
 from xaimoe_audio.training.recipe import Recipe
+
+
+def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
+    """Each spectrogram of [B, 1, F, T] raised or lowered by up to ``most``, in its own standard deviations."""
+    offset = (torch.rand(len(spectrogram), 1, 1, 1, device=spectrogram.device) * 2 - 1) * most
+    return torch.clamp(spectrogram + offset, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
 
 
 def time_shift(spectrogram: Tensor, share: float) -> Tensor:

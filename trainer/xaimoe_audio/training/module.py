@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
-from xaimoe_audio.training.augment import frequency_shift, mixup, spec_augment, time_shift
+from xaimoe_audio.training.augment import frequency_shift, level_jitter, mixup, spec_augment, time_shift
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
 
@@ -35,6 +35,7 @@ class TrainingModule(lightning.LightningModule):
         waveform, source, targets = batch
         with torch.no_grad():
             spectrogram, attributes = model.frontend(waveform, source)
+            spectrogram = level_jitter(spectrogram, recipe.level_jitter)
             spectrogram = time_shift(spectrogram, recipe.time_shift)
             spectrogram = frequency_shift(spectrogram, recipe.frequency_shift)
             spectrogram = spec_augment(spectrogram, recipe.masks)

@@ -16,9 +16,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clip_gradient: float = 5.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.1
-    mixup_share: float = 0.3
+    mixup_share: float = 0.1
     """Share of batches that are mixed (H. Zhang et al., "mixup", 2018)."""
     mixup_alpha: float = 0.3
+    level_jitter: float = 0.4
+    """Spectrograms are raised or lowered by up to this, in their standard deviations (about 6 dB): the mean power that
+    they are normalised by depends on how much of a clip is sound."""
     time_shift: float = 0.15
     """Clips are turned around in time by up to this share of their length, either way."""
     frequency_shift: float = 0.05
