@@ -30,8 +30,7 @@ CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class GraphModule:
-    """A module in evaluation mode that fills a role; it takes and gives the tensors of the role, in the contract's
-    order."""
+    """A module in evaluation mode that fills a role, with the role's tensors in the contract's order."""
 
     role: Role
     module: nn.Module

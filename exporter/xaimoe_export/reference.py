@@ -67,8 +67,7 @@ def all_tiles(source: Tensor, grid: PatchGrid) -> tuple[Tensor, Tensor]:
 
 
 def golden_clip(samples: int, sample_rate: int, seed: int) -> Floats:
-    """A synthetic clip [samples]: noise, a rising tone and clicks, so that every part of the model has something to
-    do."""
+    """A synthetic clip [samples]: noise, a rising tone and clicks, something to do for every part of the model."""
     rng = np.random.default_rng(seed)
     time = np.arange(samples) / sample_rate
     duration = samples / sample_rate

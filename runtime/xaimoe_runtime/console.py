@@ -1,5 +1,4 @@
-"""What both command lines share: errors become one line and an exit code, progress goes to stderr, records to a file
-or stdout."""
+"""What both command lines share: errors as exit codes, progress on stderr, records to a file or to stdout."""
 
 from __future__ import annotations
 

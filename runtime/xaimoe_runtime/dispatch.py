@@ -86,8 +86,7 @@ class Dispatcher:
         return routed["gates"] if routing == "routed" else routed["gates_dense"]
 
     def mixture(self, patch_source: Floats, gates: Floats) -> Floats:
-        """Sum of gate times features over the pairs with a gate, [N, D]: each expert runs once, on its patches
-        alone."""
+        """Sum of gate times features over the pairs with a gate, [N, D]; each expert runs once, on its patches."""
         mixture = np.zeros((len(gates), self.manifest.features), np.float32)
         for e, expert in enumerate(self.experts):
             clips, patches = np.nonzero(gates[:, :, e])

@@ -28,8 +28,7 @@ class DatasetError(XaimoeError, ValueError):
 
 
 class BundleError(XaimoeError, ValueError):
-    """A bundle or checkpoint is refused: incomplete, altered, of another schema, or not giving the answers it
-    promises."""
+    """A bundle or checkpoint is refused: incomplete, altered, of another schema, or not as promised."""
 
     exit_code = 3
 

@@ -56,8 +56,7 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return np.stack(np.meshgrid(freq, time, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
 
     def tiles(self, source: Floats) -> Floats:
-        """A view of all tiles of ``source`` [B, C, rows, columns]: [B, n_freq, n_time, C, PF, PT]; nothing is
-        copied."""
+        """All tiles of ``source`` [B, C, rows, columns] as a view [B, n_freq, n_time, C, PF, PT]; nothing is copied."""
         windows = np.lib.stride_tricks.sliding_window_view(source, self.tile, axis=(2, 3))
         every = windows[:, :, :: self.stride[0], :: self.stride[1]]
         return every.transpose(0, 2, 3, 1, 4, 5)

@@ -80,8 +80,7 @@ class Runtime:
         return self.task.labels
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
-        """``waveform`` [N, S] at the model's rate and ``source`` [N, 2] (native rate in Hz, clipping rate) ->
-        outputs."""
+        """``waveform`` [N, S] at the model's rate, ``source`` [N, 2] (native rate in Hz, clipping rate) -> outputs."""
         return self.dispatcher.run(waveform, source, routing)
 
     def infer(

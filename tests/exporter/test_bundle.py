@@ -1,5 +1,4 @@
-"""Writing a bundle: any five roles of modules will do, what differs from PyTorch is refused, and nothing half is left
-behind."""
+"""Writing a bundle: any five roles will do, what differs from PyTorch is refused, nothing half is left behind."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The exported graphs: standard operators, the contract's names and shapes, and nothing of the machine they were made
-on."""
+"""The exported graphs: standard operators, the contract's names and shapes, nothing of the machine they come from."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from xaimoe_audio.model.moe import MoEAudioModel
 
 @pytest.fixture(scope="session")
 def config() -> ModelConfig:
-    """The smaller model for clips of 1 s and three classes; tiles of half the height, so that there are several
-    rows."""
+    """The smaller model for clips of 1 s and three classes; tiles of half the height give several rows."""
     overrides = Overrides(tile=(24, 32))
     return choose("latency", "single_label", ("boat", "rain", "whale"), 1.0, frozenset(FAMILIES), overrides)
 

@@ -106,8 +106,7 @@ class MoEAudioModel(nn.Module):
         return torch.einsum("bpe,bped->bd", gates, features), gates.sum((1, 2))[:, None]
 
     def forward(self, waveform: Tensor, source: Tensor, routing: Routing = "routed") -> tuple[Tensor, Routed]:
-        """``waveform`` [B, S] and ``source`` [B, 2] (native rate in Hz, clipping rate) -> scores [B, L], and the
-        routing."""
+        """``waveform`` [B, S], ``source`` [B, 2] (native rate in Hz, clipping rate) -> scores [B, L], routing."""
         routed = self.route(*self.frontend(waveform, source))
         mixture, mass = self.mixture(routed.feature_map, routed.gates_for(routing))
         return self.head(mixture, mass, routed.prior_logits), routed

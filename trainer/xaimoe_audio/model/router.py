@@ -44,8 +44,8 @@ class Router(nn.Module):
 
     ``gates_dense`` has every compatible pair, weighted by saliency and by the expert's affinity to the patch.
     ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs; low quality raises the bar, high
-    quality with saliency spread over many patches lowers it. The dense gates sum
-    to 1; the sum of the sparse ones, 0…1, says how clearly their pairs pass the bar.
+    quality with saliency spread over many patches lowers it. The dense gates sum to 1; the sum of the sparse ones,
+    0…1, says how clearly their pairs pass the bar.
     """
 
     band_fit: Tensor
