@@ -81,7 +81,7 @@ class FileClassifier:
         self.pairs = self.possible_pairs = 0
 
     def records(self, paths: Iterable[Path], advance: Callable[[], None] = lambda: None) -> Iterator[Record]:
-        """Records of all files, an error record for one that failed, then the summary; ``advance`` is called for each."""
+        """Records of all files, an error record for a file that failed, then the summary; ``advance`` follows each."""
         for path in paths:
             self.files += 1
             try:
