@@ -78,7 +78,7 @@ class FileClassifier:
         self.files = self.errors = 0
         self.audio_s = 0.0
         self.ms: list[float] = []
-        self.pairs = self.possible_pairs = 0
+        self.pairs = 0
 
     def records(self, paths: Iterable[Path], advance: Callable[[], None] = lambda: None) -> Iterator[Record]:
         """Records of all files, an error record for a file that failed, then the summary; ``advance`` follows each."""
@@ -101,6 +101,7 @@ class FileClassifier:
     def summary(self) -> SummaryRecord:
         """The figures so far; files that failed count as errors alone."""
         p50, p95 = (float(p) for p in np.percentile(self.ms, [50, 95])) if self.ms else (0.0, 0.0)
+        possible = len(self.ms) * self.engine.pairs_possible
         return SummaryRecord(
             source=self.engine.name,
             files=self.files,
@@ -111,7 +112,7 @@ class FileClassifier:
             routing=self.routing,
             p50_ms=round(p50, 3),
             p95_ms=round(p95, 3),
-            pair_share=round(self.pairs / self.possible_pairs, 6) if self.possible_pairs else 0.0,
+            pair_share=round(self.pairs / possible, 6) if possible else 0.0,
         )
 
     def _count(self, records: list[WindowRecord]) -> None:
@@ -121,7 +122,6 @@ class FileClassifier:
             else:
                 self.ms.append(record.ms)
                 self.pairs += record.pairs
-                self.possible_pairs += self.engine.pairs_possible
 
     def _file(self, path: Path) -> Iterator[WindowRecord]:
         """Channel by channel, the records of the windows, then of the whole."""

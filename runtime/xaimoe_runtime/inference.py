@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.result import Engine, Outputs, Result, Trace, decide, pool
+from xaimoe_runtime.result import Engine, Outputs, Result, Trace, check_scores, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
 
 Floats = NDArray[np.float32]
@@ -66,7 +66,7 @@ def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outp
     waveform = np.stack([window.samples for window in windows])
     source = np.array([window.source for window in windows], np.float32)
     outputs = engine.run(waveform, source, routing)
-    pool(outputs.scores)
+    check_scores(outputs.scores)
     return outputs
 
 

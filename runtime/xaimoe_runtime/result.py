@@ -109,14 +109,19 @@ class Result:
     """Whether the answer came after the deadline."""
 
 
+def check_scores(scores: Floats) -> None:
+    """Raises AudioError if a score is not finite; such an answer must not pass for one."""
+    if not np.isfinite(scores).all():
+        raise AudioError("the model answered with scores that are not finite; the answer was withheld")
+
+
 def pool(scores: Floats) -> Floats:
     """Scores [L] of a recording from those of its windows [N, L]: their mean.
 
     Raises:
-        AudioError: a score is not finite; such an answer must not pass for one.
+        AudioError: a score is not finite.
     """
-    if not np.isfinite(scores).all():
-        raise AudioError("the model answered with scores that are not finite; the answer was withheld")
+    check_scores(scores)
     pooled: Floats = scores.mean(axis=0, dtype=np.float64).astype(np.float32)
     return np.clip(pooled, 0.0, 1.0)
 

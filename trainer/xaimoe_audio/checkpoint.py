@@ -71,7 +71,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     try:
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # broken bytes make the unpickler fail in any way there is
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BundleError(f"{path}: not a checkpoint of tensors and plain values ({reason[0]})") from error
     if not isinstance(content, dict) or not {"schema", "state_dict", "config"} <= content.keys():

@@ -129,7 +129,7 @@ class MoEAudioClassifier:
             ConfigError: an option or override is out of range.
         """
         folder, out = Path(dataset_dir), Path(out_dir)
-        table = folder / "metadata.csv" if metadata_csv is None else Path(metadata_csv)
+        table = _table(folder, metadata_csv)
         if epochs < 1 or batch_size < 1:
             raise ConfigError(f"epochs, batch_size: found {epochs} and {batch_size}, expected 1 or more")
         if resume and not (out / LAST).is_file():
@@ -230,7 +230,7 @@ class MoEAudioClassifier:
             raise ConfigError(f"split: found {split!r}, expected {', '.join(SPLITS)}")
         engine = self.engine
         folder = Path(dataset_dir)
-        table = folder / "metadata.csv" if metadata_csv is None else Path(metadata_csv)
+        table = _table(folder, metadata_csv)
         dataset: LabelledDataset = load_dataset(
             folder, table, engine.task.kind, engine.audio.sample_rate, channel, splits=(split,), required=(split,)
         )
@@ -335,6 +335,10 @@ class MoEAudioClassifier:
             "versions": info.versions,
             "dataset_sha256": info.dataset_sha256,
         }
+
+
+def _table(folder: Path, metadata_csv: str | Path | None) -> Path:
+    return folder / "metadata.csv" if metadata_csv is None else Path(metadata_csv)
 
 
 def _check_same_run(path: Path, run_config: dict[str, Any]) -> None:

@@ -77,10 +77,12 @@ def read_metadata(
         filepath, split, label = (cells[column].strip() for column in COLUMNS)
         path = Path(os.path.normpath(dataset_dir / filepath))
         labels = _labels(label, task, line, defects)
+        row: Row | None = None
         if split not in SPLITS:
             defects.add(line, f"split is {split!r}, expected train, val or test")
         elif "" not in labels:
-            readable.append(Row(line, filepath, path, _split(split), labels, cells.get("group", "").strip()))
+            row = Row(line, filepath, path, _split(split), labels, cells.get("group", "").strip())
+            readable.append(row)
         if not filepath:
             defects.add(line, "filepath is empty")
         elif not path.is_relative_to(os.path.normpath(dataset_dir)):
@@ -89,8 +91,8 @@ def read_metadata(
             defects.add(line, f"{filepath} stands already in row {first_line[path]}")
         elif split in splits and not _is_file(path):
             defects.add(line, f"{filepath} does not exist under {dataset_dir}")
-        elif split in splits and readable and readable[-1].line == line:
-            rows.append(readable[-1])
+        elif split in splits and row is not None:
+            rows.append(row)
         first_line.setdefault(path, line)
     _check_across(readable, defects, training="train" in splits)
     return rows, defects

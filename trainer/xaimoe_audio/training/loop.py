@@ -131,7 +131,7 @@ def _log_version(logs: Path, resume: bool) -> str:
 def _check_readable(last: Path) -> None:
     try:
         torch.load(last, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # broken bytes make the unpickler fail in any way there is
         raise BundleError(f"{last}: cannot be resumed, the file is broken; train again without --resume") from error
 
 
