@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.model.attributes import ATTRIBUTES
-from xaimoe_audio.model.frontend import Frontend
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
+from xaimoe_audio.spectrogram.frontend import Frontend
 
 RATE, CLIP = 16_000, 16_640
 FRONTEND = Frontend(

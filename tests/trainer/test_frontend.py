@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xaimoe_audio.config import FrontendConfig, ModelConfig, Overrides, choose
 from xaimoe_audio.model.experts import FAMILIES
-from xaimoe_audio.model.frontend import FrameStage, Frontend, PowerSpectrumProjection
+from xaimoe_audio.spectrogram.frontend import FrameStage, Frontend, PowerSpectrumProjection
 
 
 def frontend(rate: int, n_fft: int, hop: int, n_mels: int = 48) -> FrontendConfig:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xaimoe_audio.checkpoint import load_checkpoint
 from xaimoe_audio.config import ModelConfig, RouterConfig
-from xaimoe_audio.model.attributes import ATTRIBUTES, INDEX
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX
 from xaimoe_audio.model.experts import FAMILIES, Expert
 from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
 from xaimoe_audio.model.moe import MoEAudioModel

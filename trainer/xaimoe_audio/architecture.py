@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from xaimoe_audio.model.attributes import ATTRIBUTES
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 

@@ -24,27 +24,31 @@ MIN_HOP_FACTOR = 32
 
 
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The log-mel spectrogram."""
+    """The spectrogram and how it is computed."""
 
     sample_rate: int
     """Rate the model works at, in Hz."""
     clip_samples: int
     """Samples S of a clip, a whole number of hops."""
+    spectrogram: str
+    """Backend, by its name in ``spectrogram.BACKENDS``."""
     n_fft: int
-    """Frame length in samples."""
+    """Length of the DFT."""
+    win_length: int
+    """Samples a frame sees, at most ``n_fft``."""
     hop: int
     """Samples from frame to frame."""
-    n_mels: int
-    """Mel bands F."""
+    bins: int
+    """Bands F."""
     fmin: float
-    """Lower edge of the mel bands, in Hz."""
+    """Lower edge of the bands, in Hz."""
     fmax: float
-    """Upper edge of the mel bands, in Hz."""
+    """Upper edge of the bands, in Hz."""
 
     @property
     def frames(self) -> int:
         """Frames T of a clip; framing is not centred."""
-        return (self.clip_samples - self.n_fft) // self.hop + 1
+        return (self.clip_samples - self.win_length) // self.hop + 1
 
     @property
     def clip_s(self) -> float:
@@ -86,7 +90,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Tiles on the stem's feature map."""
         step = STEM_STRIDE
         return PatchGrid(
-            rows=self.frontend.n_mels // step,
+            rows=self.frontend.bins // step,
             columns=self.frontend.frames // step,
             tile=(self.tile[0] // step, self.tile[1] // step),
             stride=(self.stride[0] // step, self.stride[1] // step),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.config import RouterConfig
-from xaimoe_audio.model.attributes import INDEX, ramp
+from xaimoe_audio.spectrogram.attributes import INDEX, ramp
 from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
 
 LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from xaimoe_audio.data import LabelledRecording
 from xaimoe_audio.data.dataset import windows_of
 from xaimoe_audio.engine import audio_spec
-from xaimoe_audio.model.attributes import ATTRIBUTES
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH, run_windows

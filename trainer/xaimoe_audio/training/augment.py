@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xaimoe_audio.model.frontend import SPECTROGRAM_LIMIT
+from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
 from xaimoe_audio.training.recipe import Recipe
 
 

@@ -1,0 +1,105 @@
+"""The frontend: samples in, normalised spectrogram and signal attributes out, in two stages that a stream can share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xaimoe_audio.config import FrontendConfig
+from xaimoe_audio.spectrogram.attributes import BANDS, SignalAttributes, ramp
+from xaimoe_audio.spectrogram.backend import Backend, ClipBackend, FrameBackend, backend_class, decibels
+from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
+
+SILENCE_RAMP = (-130.0, -125.0)
+"""Power in dB over which a cell rises from the lower limit: silence looks the same in every band and model."""
+SPECTROGRAM_LIMIT = 4.0
+"""The normalised spectrogram is kept within this many standard deviations."""
+
+
+class FrameStage(nn.Module):
+    """Waveform [B, N] -> power ``frames`` [B, F, n] and ``frame_sums`` [B, BANDS + 2, n].
+
+    A frame's sums are the power in each of ``BANDS`` equal bands from 0 Hz to Nyquist, then the sums of x**2 and
+    x**4 over the frame's first hop of samples. Both are all that a stream must keep of a frame. N is a clip's length
+    S, or any other that holds whole frames if the backend is streamable.
+    """
+
+    def __init__(self, config: FrontendConfig, backend: Backend) -> None:
+        super().__init__()
+        window_power = float(np.sum(hann(config.win_length) ** 2))
+        filters = attribute_bands(config.n_fft) * (2 / (window_power * config.n_fft))
+        if isinstance(backend, FrameBackend):
+            filters = torch.cat([backend.filters() / window_power, filters], dim=1)
+        self.clip_backend = backend if isinstance(backend, ClipBackend) else None
+        self.hop = config.hop
+        self.spectrum = PowerSpectrumProjection(config.n_fft, config.win_length, config.hop, filters)
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        batch, samples = waveform.shape
+        projected = self.spectrum(waveform).transpose(1, 2)
+        frames = projected.shape[2]
+        square = torch.square(waveform.reshape(batch, samples // self.hop, self.hop)[:, :frames])
+        moments = torch.stack([square.sum(-1), torch.square(square).sum(-1)], dim=1)
+        power = projected[:, :-BANDS] if self.clip_backend is None else self.clip_backend.power(waveform)
+        return power, torch.cat([projected[:, -BANDS:], moments], dim=1)
+
+
+def attribute_bands(n_fft: int) -> Tensor:
+    """Which DFT bin belongs to which of ``BANDS`` equal bands, [n_fft // 2 + 1, BANDS].
+
+    Two bins belong to none: they hold a constant offset of the recorder, which the window spreads.
+    """
+    bins = n_fft // 2 + 1
+    band = torch.clamp(torch.arange(bins) * BANDS // (bins - 1), max=BANDS - 1)
+    bands = nn.functional.one_hot(band, BANDS).double()
+    bands[:2] = 0
+    return bands
+
+
+class WindowStage(nn.Module):
+    """The frames of a whole clip -> ``spectrogram`` [B, 1, F, T] and ``attributes`` [B, A].
+
+    The spectrogram is the backend's level, less its mean in each band and over the one deviation that it has in the
+    training split, and kept within ± ``SPECTROGRAM_LIMIT``. A silent cell is exactly at the lower limit.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: FrontendConfig, backend: Backend) -> None:
+        super().__init__()
+        self.backend = backend
+        self.attributes = SignalAttributes(config.sample_rate, config.hop)
+        self.register_buffer("mean", torch.zeros(config.bins))
+        self.register_buffer("deviation", torch.ones(config.bins))
+
+    def level(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The backend's level of each cell, and how far the cell is sound rather than silence, 0…1."""
+        return self.backend.level(frames), ramp(decibels(frames), *SILENCE_RAMP)
+
+    def forward(self, frames: Tensor, frame_sums: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        level, sounding = self.level(frames)
+        normalised = (level - self.mean[:, None]) / self.deviation[:, None]
+        over_limit = torch.clamp(normalised, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT) + SPECTROGRAM_LIMIT
+        spectrogram = over_limit * sounding - SPECTROGRAM_LIMIT
+        return spectrogram.unsqueeze(1), self.attributes(frame_sums, source)
+
+
+class Frontend(nn.Module):
+    """``waveform`` [B, S] and ``source`` [B, 2] -> ``spectrogram`` [B, 1, F, T] and ``attributes`` [B, A].
+
+    Raises:
+        ConfigError: there is no such backend, or it cannot do what the configuration asks.
+    """
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        backend = backend_class(config.spectrogram)(config)
+        self.frame = FrameStage(config, backend)
+        self.window = WindowStage(config, backend)
+
+    def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        frames, frame_sums = self.frame(waveform)
+        spectrogram, attributes = self.window(frames, frame_sums, source)
+        return spectrogram, attributes

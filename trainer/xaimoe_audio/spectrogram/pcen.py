@@ -1,0 +1,45 @@
+"""Per-channel energy normalisation: an automatic gain control in each band."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xaimoe_audio.config import FrontendConfig
+from xaimoe_audio.spectrogram.backend import POWER_FLOOR, register
+from xaimoe_audio.spectrogram.logmel import LogMel
+
+GAIN = 0.98
+BIAS = 2.0
+POWER = 0.5
+TIME_CONSTANT_S = 0.4
+"""Gain, bias, power and smoothing as in Y. Wang et al., "Trainable frontend for robust and far-field keyword spotting",
+2017, and librosa."""
+
+
+@register("logmel+pcen")
+class LogMelPCEN(LogMel):
+    """Mel bands after per-channel energy normalisation, ((E / (eps + M)^gain + bias)^power - bias^power).
+
+    M is the band's energy E, smoothed by a first-order filter that starts in its steady state. The filter has a fixed
+    length, so it is one matrix product and needs no loop. eps is ``POWER_FLOOR``.
+    """
+
+    purpose = "weak sounds under steady noise: far sources, ships, rain, engines"
+
+    smoothing: Tensor
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__(config)
+        time_constant = TIME_CONSTANT_S * config.sample_rate / config.hop  # in frames
+        weight = ((1 + 4 * time_constant**2) ** 0.5 - 1) / (2 * time_constant**2)
+        frame = torch.arange(config.frames, dtype=torch.float64)
+        age = frame[None, :] - frame[:, None]  # [from, to]
+        smoothing = torch.where(age >= 0, weight * (1 - weight) ** torch.clamp(age, min=0), 0.0)
+        smoothing[0] = (1 - weight) ** frame  # as if the first frame had lasted for ever
+        self.register_buffer("smoothing", smoothing.float(), persistent=False)
+
+    def level(self, power: Tensor) -> Tensor:
+        energy = power / POWER_FLOOR
+        gain = torch.exp(-GAIN * torch.log(1 + energy @ self.smoothing))
+        return torch.sqrt(energy * gain + BIAS) - BIAS**POWER
