@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
-from xaimoe_audio.training.recipe import Recipe
 
 
 def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
     """Each spectrogram of [B, 1, F, T] raised or lowered by up to ``most``, in its own standard deviations."""
     offset = (torch.rand(len(spectrogram), 1, 1, 1, device=spectrogram.device) * 2 - 1) * most
     return torch.clamp(spectrogram + offset, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
+
+
+def stretch(spectrogram: Tensor, most: float) -> Tensor:
+    """Each spectrogram of [B, 1, F, T] stretched in time by up to ``most`` (as a logarithm), in frequency by half that.
+
+    What a stretched one lacks at its edges is filled with the edge; what is too much falls off at either side.
+    """
+    batch, device = len(spectrogram), spectrogram.device
+    time, frequency = torch.exp(
+        (torch.rand(2, batch, device=device) * 2 - 1) * torch.tensor([[most], [most / 2]]).to(device)
+    )
+    place = torch.zeros(batch, 2, 3, device=device)
+    place[:, 0, 0], place[:, 1, 1] = time, frequency
+    place[:, 0, 2] = (torch.rand(batch, device=device) * 2 - 1) * torch.clamp(1 - time, min=-0.1)
+    grid = nn.functional.affine_grid(place, list(spectrogram.shape), align_corners=False)
+    return nn.functional.grid_sample(spectrogram, grid, padding_mode="border", align_corners=False)
 
 
 def time_shift(spectrogram: Tensor, share: float) -> Tensor:
@@ -45,13 +60,3 @@ def spec_augment(spectrogram: Tensor, masks: int, freq_share: float = 1 / 6, tim
             shape = (batch, 1, size, 1) if axis == 2 else (batch, 1, 1, size)
             spectrogram = spectrogram.masked_fill(masked.reshape(shape), 0.0)
     return spectrogram
-
-
-def mixup(recipe: Recipe, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Mixes every clip of the batch with another one, all tensors alike."""
-    if float(torch.rand(())) >= recipe.mixup_share:
-        return tensors
-    share = float(torch.distributions.Beta(recipe.mixup_alpha, recipe.mixup_alpha).sample())
-    share = max(share, 1 - share)
-    other = torch.randperm(len(tensors[0]), device=tensors[0].device)
-    return tuple(share * tensor + (1 - share) * tensor[other] for tensor in tensors)

@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from numpy.typing import NDArray
 from torch import Tensor
@@ -42,6 +42,30 @@ class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for owner, window in windows_of(self.items, self.spec):
             yield torch.from_numpy(window.samples), torch.tensor(window.source), self.targets[owner]
+
+
+class Averaging(WeightAveraging):
+    """Validates, and leaves in the model at the end, an exponential moving average of the weights.
+
+    The averages stay in the model until validation is wholly over, so that callbacks before this one see them.
+
+    Args:
+        steps: about how many steps the average is over; the first ones, fewer, so that the start is soon forgotten.
+    """
+
+    def __init__(self, steps: float) -> None:
+        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+            share = max(1 / max(steps, 1.0), 9 / (10 + int(count)))
+            return averaged + share * (current - averaged)
+
+        super().__init__(avg_fn=average)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves the averages where they are."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Puts the weights under training back."""
+        super().on_validation_epoch_end(trainer, pl_module)
 
 
 class KeepBest(Callback):
@@ -92,12 +116,14 @@ def train(
     clips = TrainingClips(*train_data, model.config.frontend.clip_samples)
     loader = DataLoader(clips, batch_size, shuffle=True, drop_last=len(clips) >= batch_size)
     windows = DataLoader(ValidationWindows(*val_data, model), BATCH)
-    module = TrainingModule(model, recipe, total_steps=epochs * len(loader))
+    steps = epochs * len(loader)
+    module = TrainingModule(model, recipe, total_steps=steps)
     patience = max(MIN_PATIENCE, round(recipe.patience_share * epochs))
     last_saver = ModelCheckpoint(dirpath=out_dir, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     last_saver.FILE_EXTENSION = Path(LAST).suffix
     callbacks = [
-        KeepBest(save_best),
+        KeepBest(save_best),  # before the averages leave the model
+        Averaging(recipe.average_share * steps),
         EarlyStopping("val_loss", patience=patience, mode="min"),
         last_saver,
         RichProgressBar(console_kwargs={"stderr": True}),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
-from xaimoe_audio.training.augment import frequency_shift, level_jitter, mixup, spec_augment, time_shift
+from xaimoe_audio.training.augment import frequency_shift, level_jitter, spec_augment, stretch, time_shift
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
 
@@ -36,10 +36,10 @@ class TrainingModule(lightning.LightningModule):
         with torch.no_grad():
             spectrogram, attributes = model.frontend(waveform, source)
             spectrogram = level_jitter(spectrogram, recipe.level_jitter)
+            spectrogram = stretch(spectrogram, recipe.stretch)
             spectrogram = time_shift(spectrogram, recipe.time_shift)
             spectrogram = frequency_shift(spectrogram, recipe.frequency_shift)
             spectrogram = spec_augment(spectrogram, recipe.masks)
-            spectrogram, attributes, targets = mixup(recipe, spectrogram, attributes, targets)
         teaching = self.global_step % recipe.teach_every == 0
         spectrogram.requires_grad_(teaching)
         routed = model.route(spectrogram, attributes)

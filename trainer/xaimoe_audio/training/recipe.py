@@ -16,12 +16,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clip_gradient: float = 5.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.1
-    mixup_share: float = 0.1
-    """Share of batches that are mixed (H. Zhang et al., "mixup", 2018)."""
-    mixup_alpha: float = 0.3
     level_jitter: float = 0.4
     """Spectrograms are raised or lowered by up to this, in their standard deviations (about 6 dB): the mean power that
     they are normalised by depends on how much of a clip is sound."""
+    stretch: float = 0.15
+    """Spectrograms are stretched or squeezed in time by up to this, as a logarithm, and in frequency by half as much:
+    another speaker, size or speed."""
     time_shift: float = 0.15
     """Clips are turned around in time by up to this share of their length, either way."""
     frequency_shift: float = 0.05
@@ -43,5 +43,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weight of the saliency's distance from its teacher."""
     balance_weight: float = 0.05
     """Weight of the load balance over the experts."""
+    average_share: float = 0.1
+    """The weights that are validated and kept are an exponential moving average over about this share of the steps
+    (B. T. Polyak and A. B. Juditsky, "Acceleration of stochastic approximation by averaging", 1992)."""
     patience_share: float = 0.4
     """Training stops when val has not improved for this share of the epochs (at least 10)."""
