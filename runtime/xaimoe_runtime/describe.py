@@ -20,7 +20,7 @@ def describe(manifest: Manifest) -> str:
             f"audio       {audio.sample_rate} Hz, clips of {audio.clip_samples / audio.sample_rate:.2f} s, "
             f"a window every {audio.window_hop / audio.sample_rate:.2f} s",
             f"spectrogram {frontend.backend}, {frontend.bins} bands {frontend.fmin:g}…{frontend.fmax:g} Hz x "
-            f"{frontend.frames} frames, n_fft {frontend.n_fft}, hop {audio.frame_hop}, {streamable}",
+            f"{frontend.frames} frames, window {frontend.win_length}, hop {audio.frame_hop}, {streamable}",
             f"patches     {grid.count} ({n_freq} in frequency x {n_time} in time) from the {source}",
             f"routing     {manifest.routing}",
             "experts",

@@ -60,6 +60,9 @@ class FrontendSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     streamable: bool
     """Whether frames can be computed once and shared by overlapping windows."""
     n_fft: Count
+    """Length of the DFT."""
+    win_length: Count
+    """Samples a frame sees."""
     bins: Count
     """Height F of the spectrogram."""
     frames: Count

@@ -115,6 +115,7 @@ def description(routing: Routing = "routed") -> BundleDescription:
             backend="by hand",
             streamable=False,
             n_fft=HOP,
+            win_length=HOP,
             bins=BINS,
             frames=FRAMES,
             fmin=0.0,

@@ -16,7 +16,17 @@ from xaimoe_audio.spectrogram.frontend import Frontend
 
 RATE, CLIP = 16_000, 16_640
 FRONTEND = Frontend(
-    FrontendConfig(sample_rate=RATE, clip_samples=CLIP, n_fft=1024, hop=160, n_mels=48, fmin=50.0, fmax=8_000.0)
+    FrontendConfig(
+        sample_rate=RATE,
+        clip_samples=CLIP,
+        spectrogram="logmel",
+        n_fft=1024,
+        win_length=1024,
+        hop=160,
+        bins=48,
+        fmin=50.0,
+        fmax=8_000.0,
+    )
 )
 TIME = np.arange(CLIP) / RATE
 RANGES = {

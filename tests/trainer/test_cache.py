@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from data import noise, write_wav
 
-from xaimoe_audio.data import AudioCache, cache
+from xaimoe_audio.data import cache
+from xaimoe_audio.data.cache import AudioCache
 from xaimoe_runtime.audio import windows
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import file_windows

@@ -88,7 +88,7 @@ def test_a_clip_fills_the_patch_grid_exactly(
 
 def test_the_budgets_are_two_sizes() -> None:
     accurate, fast = size(budget="accuracy"), size(budget="latency")
-    assert accurate.frontend.n_mels > fast.frontend.n_mels
+    assert accurate.frontend.bins > fast.frontend.bins
     assert accurate.router.k_max > fast.router.k_max
     assert accurate.expert_width > fast.expert_width
     assert accurate.features > fast.features

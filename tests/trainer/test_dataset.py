@@ -11,8 +11,7 @@ import soundfile
 import torch
 from data import noise, write_wav
 
-from xaimoe_audio.data import LabelledDataset, load_dataset
-from xaimoe_audio.data.dataset import TrainingClips
+from xaimoe_audio.data.dataset import LabelledDataset, TrainingClips, load_dataset
 from xaimoe_runtime.errors import DatasetError
 
 RATE = 16_000

@@ -41,7 +41,7 @@ def test_mel_power_is_that_of_torchaudio(rate: int, n_fft: int, hop: int) -> Non
         hop_length=hop,
         f_min=config.fmin,
         f_max=config.fmax,
-        n_mels=config.n_mels,
+        n_mels=config.bins,
         window_fn=lambda length: torch.hann_window(length, periodic=True),
         power=2,
         center=False,
@@ -51,7 +51,7 @@ def test_mel_power_is_that_of_torchaudio(rate: int, n_fft: int, hop: int) -> Non
     waveform = torch.from_numpy(noise(config.clip_samples))[None]
     wanted = textbook(waveform.double()) * rate / (2 * torch.square(window).sum())
     found, _ = FrameStage(config)(waveform)
-    assert found.shape == wanted.shape == (1, config.n_mels, config.frames)
+    assert found.shape == wanted.shape == (1, config.bins, config.frames)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-12)
 
 
@@ -101,7 +101,7 @@ def test_the_spectrogram_is_limited_and_finite_whatever_comes(config: ModelConfi
     clip = config.frontend.clip_samples
     waveform = torch.stack([torch.zeros(clip), torch.ones(clip), 1e-20 * torch.ones(clip), 1e4 * torch.rand(clip)])
     spectrogram, attributes = stage(waveform, torch.tensor([[16_000.0, 0.0]] * 4))
-    assert spectrogram.shape == (4, 1, config.frontend.n_mels, config.frontend.frames)
+    assert spectrogram.shape == (4, 1, config.frontend.bins, config.frontend.frames)
     assert torch.isfinite(spectrogram).all()
     assert spectrogram.abs().max() <= 4
     assert torch.isfinite(attributes).all()

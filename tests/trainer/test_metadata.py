@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data import noise, write_wav
 
-from xaimoe_audio.data import LabelledDataset, load_dataset
+from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
 from xaimoe_runtime.errors import DatasetError
 from xaimoe_runtime.schema import TaskKind
 

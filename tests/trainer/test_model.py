@@ -13,11 +13,11 @@ from torch import Tensor
 
 from xaimoe_audio.checkpoint import load_checkpoint
 from xaimoe_audio.config import ModelConfig, RouterConfig
-from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX
 from xaimoe_audio.model.experts import FAMILIES, Expert
 from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.model.router import LEARNED_ATTRIBUTES, Router
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX
 from xaimoe_runtime.schema import ROUTINGS, Routing
 
 EXPERTS = tuple(FAMILIES)
@@ -163,7 +163,7 @@ def test_saliency_sums_to_one_and_differs_from_clip_to_clip(model: MoEAudioModel
 
 @torch.no_grad()
 def test_saliency_of_a_spectrogram_on_its_floor_is_uniform(model: MoEAudioModel, config: ModelConfig) -> None:
-    floor = torch.full((1, 1, config.frontend.n_mels, config.frontend.frames), -4.0)
+    floor = torch.full((1, 1, config.frontend.bins, config.frontend.frames), -4.0)
     saliency, *_ = model.glance(floor)
     assert torch.equal(saliency, torch.full_like(saliency, 1 / model.grid.count))
 

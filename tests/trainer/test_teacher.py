@@ -13,7 +13,7 @@ from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
 
 def spectrograms(config: ModelConfig, batch: int) -> Tensor:
     torch.manual_seed(0)
-    return torch.randn(batch, 1, config.frontend.n_mels, config.frontend.frames)
+    return torch.randn(batch, 1, config.frontend.bins, config.frontend.frames)
 
 
 def test_relevance_is_the_gradient_times_the_input_summed_over_each_tile(
@@ -31,7 +31,7 @@ def test_relevance_is_the_gradient_times_the_input_summed_over_each_tile(
     wanted = torch.stack(
         [
             relevance[:, top : top + height, left : left + width].sum((1, 2))
-            for top in range(0, config.frontend.n_mels - height + 1, down)
+            for top in range(0, config.frontend.bins - height + 1, down)
             for left in range(0, config.frontend.frames - width + 1, right)
         ],
         dim=1,

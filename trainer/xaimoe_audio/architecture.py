@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,9 @@ def describe(model: MoEAudioModel) -> str:
     frontend, router = config.frontend, config.router
     lines = [
         f"{config.task}, {len(config.labels)} classes: {', '.join(config.labels)}",
-        f"clips of {frontend.clip_s:.2f} s at {frontend.sample_rate} Hz; log-mel {frontend.n_mels} bands x "
-        f"{frontend.frames} frames, {frontend.fmin:g}…{frontend.fmax:g} Hz, n_fft {frontend.n_fft}, hop {frontend.hop}",
+        f"clips of {frontend.clip_s:.2f} s at {frontend.sample_rate} Hz; {frontend.spectrogram}, "
+        f"{frontend.bins} bands x {frontend.frames} frames, {frontend.fmin:g}…{frontend.fmax:g} Hz, "
+        f"window {frontend.win_length}, hop {frontend.hop}",
         f"{grid.count} patches of {config.tile[0]}x{config.tile[1]} cells every {config.stride[0]}x{config.stride[1]}, "
         f"{len(config.experts)} experts; a clip uses at most {router.k_max} experts and {router.max_pairs} of "
         f"{grid.count * len(config.experts)} pairs",

@@ -15,6 +15,7 @@ from xaimoe_audio.checkpoint import Checkpoint
 from xaimoe_audio.engine import audio_spec, task_spec
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.spectrogram import backend_class
 from xaimoe_export import BundleDescription, GraphModule, export_bundle
 from xaimoe_runtime import __version__
 from xaimoe_runtime.console import progress
@@ -62,14 +63,15 @@ def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescr
         task=task_spec(model, info.thresholds),
         audio=audio_spec(config),
         frontend=FrontendSpec(
-            backend="log-mel",
-            streamable=True,
+            backend=frontend.spectrogram,
+            streamable=backend_class(frontend.spectrogram).streamable,
             n_fft=frontend.n_fft,
-            bins=frontend.n_mels,
+            win_length=frontend.win_length,
+            bins=frontend.bins,
             frames=frontend.frames,
             fmin=frontend.fmin,
             fmax=frontend.fmax,
-            context_samples=frontend.n_fft - frontend.hop,
+            context_samples=frontend.win_length - frontend.hop,
         ),
         patches=PatchSpec(source="feature_map", grid=model.grid),
         attributes=info.attributes,

@@ -15,11 +15,15 @@ from numpy.typing import ArrayLike
 
 from xaimoe_audio.architecture import describe
 from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from xaimoe_audio.config import DEFAULT_SAMPLE_RATE, SPLITS, Budget, ModelConfig, Overrides, Split, choose
-from xaimoe_audio.data import LabelledDataset, LabelledRecording, load_dataset
+from xaimoe_audio.config import SPLITS, Budget, ModelConfig, Overrides, Split
+from xaimoe_audio.data.dataset import LabelledDataset, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.policy import Facts, Policy, decide
+from xaimoe_audio.policy.build import build
+from xaimoe_audio.profiling import profile_dataset
+from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.training.assess import (
     answer,
     attribute_quantiles,
@@ -42,6 +46,9 @@ BEST = "best.pt"
 RUN_CONFIG = "run_config.json"
 METRICS = "metrics.json"
 EXPERT_USAGE = "expert_usage.json"
+PROFILE = "profile.json"
+POLICY = "policy.json"
+SPECTRO_CONFIG = "spectro_config.json"
 ARCHITECTURE = "architecture.txt"
 THRESHOLD = 0.5
 """Score from which a class counts as present (multi-label)."""
@@ -52,10 +59,12 @@ class MoEAudioClassifier:
 
     Args:
         task: ``single_label`` (one class a recording) or ``multi_label`` (any number).
-        budget: ``accuracy`` or ``latency``, the larger or the smaller of two model sizes (``config.SIZES``).
+        budget: ``accuracy`` or ``latency``: what the policy weighs more, and the larger or the smaller of two model
+            sizes (``config.SIZES``).
+        auto_config: let the policy choose by the dataset's profile; else ``policy.decide.DEFAULTS`` are taken.
         device: ``auto``, ``cuda`` or ``cpu``.
-        overrides: ``sample_rate fmin fmax experts k_max tile stride clip_s seed``, to choose instead of the library;
-            see :class:`xaimoe_audio.config.Overrides`.
+        overrides: ``sample_rate fmin fmax spectrogram experts k_max tile stride clip_s seed``, to choose instead of
+            the library; see :class:`xaimoe_audio.config.Overrides`.
 
     Raises:
         ConfigError: an argument is not among the choices.
@@ -66,6 +75,7 @@ class MoEAudioClassifier:
         self,
         task: TaskKind = "single_label",
         budget: Budget = "accuracy",
+        auto_config: bool = True,
         device: str = "auto",
         **overrides: Any,
     ) -> None:
@@ -75,13 +85,14 @@ class MoEAudioClassifier:
             raise ConfigError(f"budget: found {budget!r}, expected {' or '.join(get_args(Budget))}")
         self.task: TaskKind = task
         self.budget: Budget = budget
+        self.auto_config = auto_config
         self.device = resolve_device(device)
         try:
             self.overrides = msgspec.convert(overrides, Overrides)
         except msgspec.ValidationError as error:
             raise ConfigError(f"overrides: {error}; expected {', '.join(Overrides.__struct_fields__)}") from error
         # Tried on a stand-in for the data, so that a bad choice shows before an archive is decoded.
-        choose(self.budget, self.task, ("",), 1.0, frozenset(FAMILIES), self.overrides)
+        self._build(decide(Facts(budget=budget), self.overrides, auto_config), ("",))
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
@@ -93,7 +104,7 @@ class MoEAudioClassifier:
         """
         checkpoint = load_checkpoint(ckpt)
         info = checkpoint.info
-        classifier = cls(info.model.task, info.budget, device, **msgspec.structs.asdict(info.overrides))
+        classifier = cls(info.model.task, info.budget, device=device, **msgspec.structs.asdict(info.overrides))
         classifier._checkpoint = checkpoint
         return classifier
 
@@ -119,8 +130,8 @@ class MoEAudioClassifier:
             metadata_csv: table with ``filepath,split,label[,group]``; ``metadata.csv`` in the folder if None.
             epochs: passes over the training split; fewer if the validation loss stops falling.
             batch_size: clips a step.
-            out_dir: where ``best.pt``, ``last.pt``, ``run_config.json``, ``metrics.json``, ``expert_usage.json`` and
-                ``architecture.txt`` go.
+            out_dir: where ``best.pt``, ``last.pt``, ``run_config.json``, ``profile.json``, ``policy.json``,
+                ``spectro_config.json``, ``metrics.json``, ``expert_usage.json`` and ``architecture.txt`` go.
             channel: ``mix``, ``each`` (every channel is a recording of its own) or the number of a channel.
             resume: go on from ``out_dir/last.pt``.
 
@@ -136,13 +147,15 @@ class MoEAudioClassifier:
             raise ConfigError(f"{out / LAST}: no such file; expected the folder of an earlier run to resume")
         seed = self.overrides.seed or 0
         lightning.seed_everything(seed, workers=True, verbose=False)
-        rate = DEFAULT_SAMPLE_RATE if self.overrides.sample_rate is None else self.overrides.sample_rate
-        dataset = load_dataset(folder, table, self.task, rate, channel)
-        if self.task == "single_label" and len(dataset.labels) < 2:
-            raise DatasetError(f"{table}: found one class, {dataset.labels[0]!r}; expected at least two to tell apart")
-        config = choose(
-            self.budget, self.task, dataset.labels, dataset.typical_duration_s, frozenset(FAMILIES), self.overrides
-        )
+        profiled = profile_dataset(folder, table, self.task, channel)
+        profiled.defects.raise_if_any()
+        profile = profiled.profile
+        labels = tuple(sorted(profile.classes))
+        if self.task == "single_label" and len(labels) < 2:
+            raise DatasetError(f"{table}: found one class, {labels[0]!r}; expected at least two to tell apart")
+        policy = decide(Facts.of(profile, self.budget), self.overrides, self.auto_config)
+        config = self._build(policy, labels)
+        dataset = load_dataset(folder, table, self.task, config.frontend.sample_rate, channel)
         recipe = Recipe()
         # Channels last: the layout in which small convolutions are fastest, on CPU and GPU.
         model = MoEAudioModel(config).to(self.device)
@@ -164,12 +177,15 @@ class MoEAudioClassifier:
             metrics={},
         )
         run_config = self._run_config(config, recipe, info, epochs, batch_size, channel)
+        run_config |= {"policy": policy, "profile": profile}
         if resume:
             _check_same_run(out / RUN_CONFIG, run_config)
         else:
             for name in (BEST, LAST, METRICS, EXPERT_USAGE, ARCHITECTURE):
                 (out / name).unlink(missing_ok=True)
-        _write_json(out / RUN_CONFIG, run_config)
+        for name, content in ((RUN_CONFIG, run_config), (PROFILE, profile), (POLICY, policy)):
+            _write_json(out / name, content)
+        _write_json(out / SPECTRO_CONFIG, config.frontend)
         train(
             model,
             recipe,
@@ -191,6 +207,9 @@ class MoEAudioClassifier:
         self._assess(out, model, info, {split: (splits[split], targets[split]) for split in ("val", "test")})
         self._checkpoint = load_checkpoint(out / BEST)
         return self
+
+    def _build(self, policy: Policy, labels: tuple[str, ...]) -> ModelConfig:
+        return build(policy.made, self.task, labels, FAMILIES, BACKENDS)
 
     def _assess(
         self,
@@ -324,6 +343,7 @@ class MoEAudioClassifier:
             "labels": config.labels,
             "task": self.task,
             "budget": self.budget,
+            "auto_config": self.auto_config,
             "overrides": self.overrides,
             "model": config,
             "recipe": recipe,

@@ -29,7 +29,18 @@ app = typer.Typer(
 app.add_typer(device_cli.app, name="device", help="The device's own commands, as `xaimoe-runtime` has them.")
 
 Device = Literal["auto", "cuda", "cpu"]
-TRAINING_PACKAGES = ("torch", "torchaudio", "lightning", "torchmetrics", "onnx", "onnxscript", "platformdirs")
+TRAINING_PACKAGES = (
+    "torch",
+    "torchaudio",
+    "lightning",
+    "torchmetrics",
+    "pandas",
+    "sklearn",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "platformdirs",
+)
 
 DatasetOption = Annotated[Path, typer.Option(help="Folder that the file paths in the table are relative to.")]
 MetadataOption = Annotated[
@@ -39,12 +50,17 @@ CkptOption = Annotated[Path, typer.Option(help="The best.pt of a training run.")
 DeviceOption = Annotated[Device, typer.Option(help="Where PyTorch runs; auto takes CUDA if it is there.")]
 
 
-def _classifier() -> type[MoEAudioClassifier]:
-    """The classifier's class, or the command that installs what it needs."""
+def _need_training_packages() -> None:
+    """Names the command that installs what is missing."""
     if any(find_spec(package) is None for package in TRAINING_PACKAGES):
         raise ConfigError(
             'this command needs the training packages; install them with: pip install "xai-moe-audio[train,cpu]"'
         )
+
+
+def _classifier() -> type[MoEAudioClassifier]:
+    """The classifier's class, or the command that installs what it needs."""
+    _need_training_packages()
     from xaimoe_audio.classifier import MoEAudioClassifier
 
     return MoEAudioClassifier
@@ -66,6 +82,24 @@ def main(version: VersionOption = False) -> None:
 
 
 @app.command()
+def profile(
+    dataset: DatasetOption,
+    out: Annotated[Path, typer.Option(help="Folder for profile.json, profile.csv and profile.png.")],
+    metadata: MetadataOption = None,
+    task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
+    channel: device_cli.ChannelOption = "mix",
+) -> None:
+    """Measure a dataset: rates, bands, noise, classes, and what a model could cheat with; a summary on stdout."""
+    _need_training_packages()
+    from xaimoe_audio.profiling import profile_dataset
+    from xaimoe_audio.profiling.report import describe, write_profile
+
+    profiled = profile_dataset(dataset, metadata or dataset / "metadata.csv", task, channel)
+    write_profile(profiled, out)
+    typer.echo(describe(profiled.profile))
+
+
+@app.command()
 def train(
     dataset: DatasetOption,
     out: Annotated[Path, typer.Option(help="Run folder; a run that is there is replaced.")],
@@ -76,13 +110,25 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 16,
     task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
+    auto_config: Annotated[
+        bool, typer.Option(help="Let the policy choose by the dataset's profile, or take fixed defaults.")
+    ] = True,
     device: DeviceOption = "auto",
     channel: device_cli.ChannelOption = "mix",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
-    sample_rate: Annotated[int | None, typer.Option(help="Rate the model works at, in Hz [default: 16000].")] = None,
-    fmin: Annotated[float | None, typer.Option(help="Lower edge of the spectrogram, in Hz [default: 50].")] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(help="Rate the model works at, in Hz [default: by policy].")
+    ] = None,
+    fmin: Annotated[
+        float | None, typer.Option(help="Lower edge of the spectrogram, in Hz [default: by policy].")
+    ] = None,
     fmax: Annotated[float | None, typer.Option(help="Upper edge, in Hz [default: half the sample rate].")] = None,
-    experts: Annotated[str | None, typer.Option(help="Expert families, comma-separated [default: all].")] = None,
+    spectrogram: Annotated[
+        str | None, typer.Option(help="stft, logmel, logmel+pcen, cqt or fcwt [default: by policy].")
+    ] = None,
+    experts: Annotated[
+        str | None, typer.Option(help="Expert families, comma-separated [default: all the dataset can use].")
+    ] = None,
     k_max: Annotated[int | None, typer.Option(help="Most experts that one clip uses [default: by budget].")] = None,
     tile: Annotated[
         str | None, typer.Option(metavar="FxT", help="Tile in spectrogram cells [default: all bands x32].")
@@ -90,7 +136,9 @@ def train(
     stride: Annotated[
         str | None, typer.Option(metavar="FxT", help="Step from tile to tile [default: the tile].")
     ] = None,
-    clip_s: Annotated[float | None, typer.Option(help="Clip length in s [default: the median, 0.5 to 5].")] = None,
+    clip_s: Annotated[
+        float | None, typer.Option(help="Clip length in s [default: by policy: the median, 0.5 to 5].")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")] = 0,
 ) -> None:
     """Train on a folder of labelled recordings."""
@@ -98,6 +146,7 @@ def train(
         "sample_rate": sample_rate,
         "fmin": fmin,
         "fmax": fmax,
+        "spectrogram": spectrogram,
         "experts": tuple(name.strip() for name in experts.split(",")) if experts is not None else None,
         "k_max": k_max,
         "tile": _cells(tile, "--tile"),
@@ -105,7 +154,7 @@ def train(
         "clip_s": clip_s,
         "seed": seed,
     }
-    classifier = _classifier()(task, budget, device, **overrides)
+    classifier = _classifier()(task, budget, auto_config, device, **overrides)
     classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume)
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
 

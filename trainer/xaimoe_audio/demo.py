@@ -50,7 +50,7 @@ def run_demo(
     if not test and not defects.found:  # defects are reported by fit, together with those of the recordings
         raise ConfigError(f"{table}: found no recording in split test, which the demo classifies")
     task: TaskKind = "multi_label" if any(len(row.labels) > 1 for row in rows) else "single_label"
-    classifier = MoEAudioClassifier(task, budget, device, seed=seed)
+    classifier = MoEAudioClassifier(task, budget, device=device, seed=seed)
     classifier.fit(dataset, table, epochs or _epochs(rows, steps), BATCH_SIZE, out)
     bundle = out / "bundle"
     if (bundle / MANIFEST).is_file():

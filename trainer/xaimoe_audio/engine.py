@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from xaimoe_audio.checkpoint import Checkpoint
 from xaimoe_audio.config import ModelConfig
-from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.result import Outputs
 from xaimoe_runtime.schema import AudioSpec, Routing, TaskSpec

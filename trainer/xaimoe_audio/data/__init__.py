@@ -1,6 +1,1 @@
-"""Labelled recordings: the table that names them, the decoded audio, and the clips cut from it."""
-
-from xaimoe_audio.data.cache import AudioCache, Recording
-from xaimoe_audio.data.dataset import LabelledDataset, LabelledRecording, load_dataset
-
-__all__ = ["AudioCache", "LabelledDataset", "LabelledRecording", "Recording", "load_dataset"]
+"""From the table of a dataset to clips that a model can be trained on."""

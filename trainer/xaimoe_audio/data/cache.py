@@ -86,6 +86,11 @@ class Recording:
             start += count
 
 
+def cache_folder() -> Path:
+    """Where everything is kept that can be made again: ``$XAIMOE_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("XAIMOE_CACHE") or platformdirs.user_cache_dir("xaimoe-audio"))
+
+
 class AudioCache:
     """A folder of decoded audio with a cap on its size.
 
@@ -95,8 +100,7 @@ class AudioCache:
     """
 
     def __init__(self, folder: Path | None = None, cap_gb: float | None = None) -> None:
-        default = os.environ.get("XAIMOE_CACHE") or platformdirs.user_cache_dir("xaimoe-audio")
-        self.folder = (folder or Path(default)) / "audio"
+        self.folder = (folder or cache_folder()) / "audio"
         self.cap = int((_cap_from_environment() if cap_gb is None else cap_gb) * 1e9)
         self._lock = Lock()
         self._used: set[Path] = set()

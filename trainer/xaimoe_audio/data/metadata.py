@@ -45,11 +45,15 @@ class Defects:
         """Notes a defect of a row; line 0 is the whole table."""
         self.found.append((line, text))
 
+    def listed(self) -> list[str]:
+        """All defects by row, one text each."""
+        return [f"row {line}: {text}" if line else text for line, text in sorted(self.found)]
+
     def raise_if_any(self) -> None:
         """Raises one DatasetError that lists all defects, by row."""
         if not self.found:
             return
-        listed = [f"row {line}: {text}" if line else text for line, text in sorted(self.found)]
+        listed = self.listed()
         more = len(listed) - MAX_LISTED
         tail = f"; and {more} more" if more > 0 else ""
         raise DatasetError(f"{self.source}: {len(listed)} defect(s): {'; '.join(listed[:MAX_LISTED])}{tail}")

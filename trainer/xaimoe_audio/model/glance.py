@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_audio.spectrogram.attributes import ramp
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
-from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_runtime.grid import PatchGrid
 
 GLOBAL_CONTEXT = 16

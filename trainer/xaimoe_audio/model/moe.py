@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from xaimoe_audio.config import ModelConfig
 from xaimoe_audio.model.experts import FAMILIES, Expert, band_fit
-from xaimoe_audio.spectrogram.frontend import Frontend
 from xaimoe_audio.model.glance import Glance
 from xaimoe_audio.model.head import Head
 from xaimoe_audio.model.router import Router
+from xaimoe_audio.spectrogram.frontend import Frontend
 from xaimoe_runtime.schema import Routing
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.config import RouterConfig
-from xaimoe_audio.spectrogram.attributes import INDEX, ramp
 from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
+from xaimoe_audio.spectrogram.attributes import INDEX, ramp
 
 LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the

@@ -103,6 +103,8 @@ def geometric_centres(config: FrontendConfig) -> Tensor:
         ConfigError: fmin is 0.
     """
     if config.fmin <= 0:
-        raise ConfigError(f"fmin: found {config.fmin:g} Hz, expected more than 0 Hz for spectrogram {config.spectrogram}")
+        raise ConfigError(
+            f"fmin: found {config.fmin:g} Hz, expected more than 0 Hz for spectrogram {config.spectrogram}"
+        )
     steps = (torch.arange(config.bins, dtype=torch.float64) + 0.5) / config.bins
     return config.fmin * (config.fmax / config.fmin) ** steps

@@ -23,8 +23,8 @@ class FCWT(ClipBackend):
     """F Morlet wavelets with centres in constant ratio: short at high frequencies, long at low ones.
 
     The transform of L. P. A. Arts and E. L. van den Broek, "The fast continuous wavelet transformation (fCWT) for
-    real-time, high-quality, noise-resistant time-frequency analysis", 2022, reckoned by filters at several rates instead
-    of FFTs of the whole clip.
+    real-time, high-quality, noise-resistant time-frequency analysis", 2022, computed by filters at several rates
+    instead of FFTs of the whole clip.
     """
 
     purpose = "short events with a clear onset: clicks, snaps, knocks, pings, chirps"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from xaimoe_audio.config import FrontendConfig
 from xaimoe_audio.spectrogram.dft import frame_rows
 
+
 @dataclass(frozen=True)
 class Filter:
     """One band-pass filter."""

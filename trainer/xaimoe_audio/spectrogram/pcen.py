@@ -42,4 +42,5 @@ class LogMelPCEN(LogMel):
     def level(self, power: Tensor) -> Tensor:
         energy = power / POWER_FLOOR
         gain = torch.exp(-GAIN * torch.log(1 + energy @ self.smoothing))
-        return torch.sqrt(energy * gain + BIAS) - BIAS**POWER
+        level: Tensor = torch.pow(energy * gain + BIAS, POWER) - BIAS**POWER
+        return level

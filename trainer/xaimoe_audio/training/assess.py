@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xaimoe_audio.data import LabelledRecording
-from xaimoe_audio.data.dataset import windows_of
+from xaimoe_audio.data.dataset import LabelledRecording, windows_of
 from xaimoe_audio.engine import audio_spec
-from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH, run_windows
 from xaimoe_runtime.result import Engine, Outputs, pool
@@ -25,6 +24,8 @@ from xaimoe_runtime.schema import AttributeSpec, Routing
 Floats = NDArray[np.float32]
 WINDOWS_COUNTED = 4
 """Windows of a recording that count for the normalisation, so that a few very long ones do not outweigh the rest."""
+LEAST_DEVIATION = 0.1
+"""Of a spectrogram's level; a dataset in which nothing happens must not be blown up either."""
 TEMPERATURES = torch.logspace(-2, 2, 81, base=2.0)
 """Candidates, 1/4 … 4."""
 
@@ -124,7 +125,7 @@ def fit_normalisation(model: MoEAudioModel, items: list[LabelledRecording], devi
     total = square = count = torch.zeros((), dtype=torch.float64)
     window = model.frontend.window
     for _, waveform, _ in _batches(model, items, device, WINDOWS_COUNTED):
-        level, sounding = (part.cpu().double() for part in window.relative_level(model.frontend.frame(waveform)[0]))
+        level, sounding = (part.cpu().double() for part in window.level(model.frontend.frame(waveform)[0]))
         total = total + (level * sounding).sum((0, 2))
         square = square + (torch.square(level) * sounding).sum((0, 2))
         count = count + sounding.sum((0, 2))
@@ -133,7 +134,7 @@ def fit_normalisation(model: MoEAudioModel, items: list[LabelledRecording], devi
     spread = torch.sqrt(torch.clamp((square / count - torch.square(mean)).mean(), min=0))
     window.mean.copy_(mean)
     # One deviation for all bands: a band in which nothing happens must not be blown up.
-    window.deviation.fill_(max(float(spread), 1.0))
+    window.deviation.fill_(max(float(spread), LEAST_DEVIATION))
 
 
 @torch.no_grad()

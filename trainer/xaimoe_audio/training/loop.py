@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from xaimoe_audio.data import LabelledRecording
-from xaimoe_audio.data.dataset import TrainingClips, windows_of
+from xaimoe_audio.data.dataset import LabelledRecording, TrainingClips, windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.module import TrainingModule

@@ -1,0 +1,109 @@
+"""From choices to a model's configuration: where they are checked, and made to fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from xaimoe_audio.config import MIN_TILE, SIZES, STEM_STRIDE, FrontendConfig, ModelConfig, RouterConfig
+from xaimoe_audio.spectrogram.framing import frame_lengths
+from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.schema import TaskKind
+
+FRAME_S = 0.064
+"""What a frame sees, in seconds."""
+MIN_RATE, MAX_RATE = 2_000, 400_000
+"""Sampling rates a model may have, in Hz."""
+MIN_CLIP_S, MAX_CLIP_S = 0.1, 60.0
+
+
+def build(
+    made: dict[str, Any], task: TaskKind, labels: tuple[str, ...], families: Collection[str], backends: Collection[str]
+) -> ModelConfig:
+    """The configuration of the model that was chosen; the clip is lengthened until tiles fill its spectrogram.
+
+    Args:
+        made: the values of a policy's choices.
+        task: one class a recording, or any number.
+        labels: class names.
+        families: names of the expert families that there are.
+        backends: names of the spectrogram backends that there are.
+
+    Raises:
+        ConfigError: a choice is out of range or does not fit another.
+    """
+    rate, fmin, fmax, clip_s = made["sample_rate"], made["fmin"], made["fmax"], made["clip_s"]
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ConfigError(f"sample_rate: found {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+    if not 0 <= fmin < fmax <= rate / 2:
+        raise ConfigError(
+            f"fmin, fmax: found {fmin:g} and {fmax:g} Hz, expected 0 <= fmin < fmax <= {rate / 2:g} Hz "
+            f"(half the sample rate of {rate} Hz); lower fmax or raise sample_rate"
+        )
+    if not MIN_CLIP_S <= clip_s <= MAX_CLIP_S:
+        raise ConfigError(f"clip_s: found {clip_s:g} s, expected {MIN_CLIP_S:g} to {MAX_CLIP_S:g} s")
+    if made["spectrogram"] not in backends:
+        raise ConfigError(f"spectrogram: found {made['spectrogram']!r}, expected {', '.join(backends)}")
+    experts, k_max = made["experts"], made["k_max"]
+    unknown = sorted(set(experts) - set(families))
+    if not experts or unknown or len(set(experts)) != len(experts):
+        raise ConfigError(
+            f"experts: found {', '.join(experts) or 'none'}; "
+            f"expected different names out of {', '.join(sorted(families))}"
+        )
+    if not 1 <= k_max <= len(experts):
+        raise ConfigError(f"k_max: found {k_max}, expected 1 to {len(experts)}, the number of experts")
+    tile, stride, bins = tuple(made["tile"]), tuple(made["stride"]), made["bins"]
+    _check_tiles(tile, stride, bins)
+    n_fft, win_length, hop = frame_lengths(rate, FRAME_S, made["hop_s"])
+    steps = _steps(max(clip_s * rate - win_length, 0) / hop + 1, tile[1], stride[1])
+    frames = tile[1] + steps * stride[1]
+    clip_samples = -(-(win_length + (frames - 1) * hop) // hop) * hop
+    if clip_samples > MAX_CLIP_S * rate:
+        raise ConfigError(
+            f"tile: found {tile[0]}x{tile[1]}, which makes a clip of {clip_samples / rate:.0f} s; "
+            f"expected a width that fits into {MAX_CLIP_S:g} s"
+        )
+    size = SIZES[made["width"]]
+    tiles = ((bins - tile[0]) // stride[0] + 1) * (steps + 1)
+    return ModelConfig(
+        task=task,
+        labels=labels,
+        frontend=FrontendConfig(
+            sample_rate=rate,
+            clip_samples=clip_samples,
+            spectrogram=made["spectrogram"],
+            n_fft=n_fft,
+            win_length=win_length,
+            hop=hop,
+            bins=bins,
+            fmin=float(fmin),
+            fmax=float(fmax),
+        ),
+        tile=tile,
+        stride=stride,
+        experts=tuple(experts),
+        router=RouterConfig(k_max=k_max, max_pairs=max(1, round(size.pair_share * tiles * len(experts)))),
+        stem_channels=size.stem_channels,
+        expert_width=size.expert_width,
+        features=size.features,
+    )
+
+
+def _steps(wanted_frames: float, tile: int, stride: int) -> int:
+    """Tiles after the first that it takes to cover the frames."""
+    return max(0, -int(-(wanted_frames - tile) // stride))
+
+
+def _check_tiles(tile: tuple[int, ...], stride: tuple[int, ...], bins: int) -> None:
+    for name, pair in (("tile", tile), ("stride", stride)):
+        least = MIN_TILE if name == "tile" else STEM_STRIDE
+        if any(cells < least or cells % STEM_STRIDE for cells in pair):
+            raise ConfigError(
+                f"{name}: found {pair[0]}x{pair[1]}, expected two even numbers of spectrogram cells from {least} up"
+            )
+    if tile[0] > bins or (bins - tile[0]) % stride[0] or any(s > t for s, t in zip(stride, tile, strict=True)):
+        raise ConfigError(
+            f"tile, stride: found {tile[0]}x{tile[1]} every {stride[0]}x{stride[1]}, expected a stride no larger than "
+            f"the tile, and tiles that fill the {bins} bands exactly"
+        )

@@ -1,0 +1,109 @@
+"""From facts to a model: every choice with the rule that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from xaimoe_audio.config import (
+    DEFAULT_CLIP_S,
+    DEFAULT_EXPERTS,
+    DEFAULT_FMIN,
+    DEFAULT_HOP_S,
+    DEFAULT_SAMPLE_RATE,
+    DEFAULT_SPECTROGRAM,
+    SIZES,
+    Overrides,
+)
+from xaimoe_audio.policy.facts import Facts
+from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made
+
+OVERRIDE, DEFAULT = "override", "default"
+"""What stands for a rule where the user chose, and where no policy was wanted."""
+DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
+    "sample_rate": lambda f, m: DEFAULT_SAMPLE_RATE,
+    "clip_s": lambda f, m: DEFAULT_CLIP_S,
+    "hop_s": lambda f, m: DEFAULT_HOP_S,
+    "spectrogram": lambda f, m: DEFAULT_SPECTROGRAM,
+    "fmin": lambda f, m: DEFAULT_FMIN,
+    "fmax": lambda f, m: m["sample_rate"] / 2,
+    "bins": lambda f, m: SIZES[f.budget].bins,
+    "k_max": lambda f, m: min(SIZES[f.budget].k_max, len(m["experts"])),
+    "tile": lambda f, m: (m["bins"], TILE_FRAMES),
+    "stride": lambda f, m: m["tile"],
+    "width": lambda f, m: f.budget,
+} | {family: lambda f, m: True for family in DEFAULT_EXPERTS}
+"""What is chosen with ``auto_config=False``."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One choice, and why it was made."""
+
+    choice: str
+    value: Any
+    rule: str
+    """Name of the rule that fired, ``override`` or ``default``."""
+    because: str
+    inputs: dict[str, Any]
+    """What the rule looked at."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``policy.json``."""
+
+    auto_config: bool
+    facts: Facts
+    choices: tuple[Choice, ...]
+
+    @property
+    def made(self) -> Made:
+        """The values, by the name of the choice; ``experts`` holds the families that were kept."""
+        return {choice.choice: choice.value for choice in self.choices}
+
+
+def decide(facts: Facts, overrides: Overrides, auto_config: bool = True) -> Policy:
+    """Makes every choice: the user's where there is one, else by the rules, or by ``DEFAULTS`` without them."""
+    wanted = {name: value for name, value in msgspec.structs.asdict(overrides).items() if value is not None}
+    choices: list[Choice] = []
+    made: Made = {}
+
+    def choose(name: str, value: Any, rule: str, because: str, inputs: dict[str, Any]) -> None:
+        made[name] = value
+        choices.append(Choice(choice=name, value=value, rule=rule, because=because, inputs=inputs))
+
+    for name in dict.fromkeys(rule.choice for rule in RULES):
+        if name == "k_max":
+            kept = tuple(family for family in DEFAULT_EXPERTS if made.get(family))
+            if "experts" in wanted:
+                choose("experts", wanted["experts"], OVERRIDE, "chosen by the user", {})
+            else:
+                choose("experts", kept, "families", "the families that were kept", {})
+        if name in wanted:
+            choose(name, wanted[name], OVERRIDE, "chosen by the user", {})
+        elif name in DEFAULT_EXPERTS and "experts" in wanted:
+            continue
+        elif not auto_config:
+            choose(name, DEFAULTS[name](facts, made), DEFAULT, "auto_config is off", {})
+        else:
+            rule = next(rule for rule in RULES if rule.choice == name and rule.applies(facts, made))
+            known = msgspec.structs.asdict(facts) | made
+            inputs = {given: known[given] for given in rule.inputs}
+            choose(name, rule.value(facts, made), rule.name, rule.because.format(**known), inputs)
+    return Policy(auto_config=auto_config, facts=facts, choices=tuple(choices))
+
+
+def describe(policy: Policy) -> str:
+    """The choices as a table for a terminal."""
+    rows = [(c.choice, _text(c.value), c.rule, c.because) for c in policy.choices]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) if value and isinstance(value[0], str) else "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,252 @@
+"""A dataset measured: how its recordings were made, what is in them, and what a model could cheat with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from xaimoe_audio.config import SPLITS, Split
+from xaimoe_audio.data.metadata import Defects, Row, read_metadata
+from xaimoe_audio.profiling.record import FileProfile, file_profile
+from xaimoe_audio.profiling.shortcuts import Shortcut, find_shortcuts
+from xaimoe_runtime.audio import parse_channel
+from xaimoe_runtime.console import progress
+from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.schema import TaskKind
+
+SCHEMA = 1
+QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
+MEASURED = (
+    "duration_s",
+    "snr",
+    "flatness",
+    "transient_rate",
+    "clipping_rate",
+    "fmin_eff",
+    "fmax_eff",
+    "level",
+    "noise_floor",
+    "quality",
+)
+"""What the distributions are of; units as in ``spectrogram.attributes``, durations in s."""
+NEEDED: tuple[Split, ...] = ("train", "val")
+"""Splits without which there is nothing to train."""
+LISTED = 5
+"""Recordings that a warning names; the rest are counted."""
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a quantity is distributed over recordings."""
+
+    min: float
+    q05: float
+    q25: float
+    q50: float
+    q75: float
+    q95: float
+    max: float
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A dataset, a split of it, or a class."""
+
+    files: int
+    hours: float
+    sample_rates: dict[str, int]
+    """Recordings by native rate in Hz."""
+    spread: dict[str, Spread]
+    """Distribution of each of ``MEASURED`` over the recordings."""
+
+
+class Warning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something a person should look at before believing a model."""
+
+    kind: str
+    """``defect``, ``silent``, ``clipped``, ``duplicate_across_splits``, ``duplicate_across_labels``, ``imbalance``
+    or ``shortcut``."""
+    message: str
+
+
+class DatasetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``profile.json``."""
+
+    schema: int = SCHEMA
+    dataset: str
+    """The table's file name and its folder's."""
+    dataset_sha256: str
+    """Of the contents, splits and labels of all usable recordings, in any order."""
+    fs_mode: int
+    """The native rate of most recordings, in Hz; of equals the higher one."""
+    fs_unique: dict[str, int]
+    """Recordings by native rate in Hz."""
+    channels: dict[str, int]
+    """Recordings by number of channels."""
+    encodings: dict[str, int]
+    """Recordings by format and sample encoding."""
+    classes: dict[str, int]
+    """Recordings by class."""
+    imbalance: float
+    """Recordings of the largest class over those of the smallest, in the training split."""
+    overall: Part
+    by_split: dict[str, Part]
+    by_class: dict[str, Part]
+    third_octaves: dict[str, list[float | None]]
+    """Median power of each class in the third-octave bands of ``profiling.bands``, in dB re full scale; None where
+    fewer than half of the recordings have the band."""
+    shortcuts: tuple[Shortcut, ...]
+    warnings: tuple[Warning, ...]
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A profile and what it was made from."""
+
+    profile: DatasetProfile
+    files: pd.DataFrame
+    """One row a usable recording: ``line filepath split label group`` and what was measured."""
+    defects: Defects
+    """What is wrong with table and recordings."""
+
+
+def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, channel: str = "mix") -> Profiled:
+    """Measures all recordings of a dataset, several at a time, with a progress bar on stderr.
+
+    Of a recording with several channels it is the one of the number ``channel``, or the mixture of all.
+
+    Recordings that were measured before are taken from the cache. What is wrong with table and recordings becomes a
+    warning each; the rest is profiled.
+
+    Raises:
+        DatasetError: the table cannot be read, or none of its recordings.
+    """
+    rows, defects = read_metadata(metadata_csv, dataset_dir, task)
+    usable: list[Row] = []
+    found: list[FileProfile] = []
+    wanted = parse_channel(channel)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("profiling", len(rows)) as advance:
+        for row, answer in zip(
+            rows, pool.map(lambda row: _try(row, "mix" if wanted == "each" else wanted), rows), strict=True
+        ):
+            if isinstance(answer, AudioError):
+                defects.add(row.line, str(answer))
+            else:
+                usable.append(row)
+                found.append(answer)
+            advance()
+    for split in NEEDED:
+        if not any(row.split == split for row in usable):
+            defects.add(0, f"split {split} has no usable recording, expected at least one")
+    if not usable:
+        defects.raise_if_any()
+    files = _table(usable, found)
+    digest = _digest(usable, found)
+    shortcuts = find_shortcuts(files, digest)
+    profile = DatasetProfile(
+        dataset=f"{dataset_dir.name}/{metadata_csv.name}",
+        dataset_sha256=digest,
+        fs_mode=int(files["sample_rate"].mode().max()),
+        fs_unique=_counts(files["sample_rate"]),
+        channels=_counts(files["channels"]),
+        encodings=_counts(files["encoding"]),
+        classes=_counts(files["label"].explode()),
+        imbalance=_imbalance(files),
+        overall=_part(files),
+        by_split={split: _part(part) for split in SPLITS if len(part := files[files["split"] == split])},
+        by_class={str(label): _part(part) for label, part in files.explode("label").groupby("label")},
+        third_octaves={str(label): _median_bands(part) for label, part in files.explode("label").groupby("label")},
+        shortcuts=shortcuts,
+        warnings=(
+            *_warnings(files, defects),
+            *(Warning(kind="shortcut", message=s.message) for s in shortcuts if s.message),
+        ),
+    )
+    return Profiled(profile, files, defects)
+
+
+def _try(row: Row, channel: int | str) -> FileProfile | AudioError:
+    try:
+        return file_profile(row.path, channel)
+    except AudioError as error:
+        return error
+
+
+def _table(rows: list[Row], found: list[FileProfile]) -> pd.DataFrame:
+    def cells_of(row: Row, profile: FileProfile) -> dict[str, Any]:
+        measured = msgspec.structs.asdict(profile)
+        attributes = measured.pop("attributes")
+        told = {name: getattr(row, name) for name in ("line", "filepath", "split", "group")}
+        cells: dict[str, Any] = told | {"label": list(row.labels)} | measured | attributes
+        return cells
+
+    return pd.DataFrame([cells_of(row, profile) for row, profile in zip(rows, found, strict=True)])
+
+
+def _digest(rows: list[Row], found: list[FileProfile]) -> str:
+    lines = (
+        f"{row.filepath}\t{profile.audio_sha256}\t{row.split}\t{'|'.join(row.labels)}\t{row.group}\n"
+        for row, profile in zip(rows, found, strict=True)
+    )
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _counts(column: pd.Series[Any]) -> dict[str, int]:
+    return {str(value): int(count) for value, count in column.value_counts().sort_index().items()}
+
+
+def _imbalance(files: pd.DataFrame) -> float:
+    trained = files[files["split"] == "train"]
+    counts = (trained if len(trained) else files)["label"].explode().value_counts()
+    return float(counts.max() / counts.min())
+
+
+def _part(files: pd.DataFrame) -> Part:
+    quantiles = files[list(MEASURED)].quantile([0.0, *QUANTILES.values(), 1.0])
+    names = ("min", *QUANTILES, "max")
+    return Part(
+        files=len(files),
+        hours=float(files["duration_s"].sum() / 3600),
+        sample_rates=_counts(files["sample_rate"]),
+        spread={name: Spread(**dict(zip(names, map(float, quantiles[name]), strict=True))) for name in MEASURED},
+    )
+
+
+def _median_bands(files: pd.DataFrame) -> list[float | None]:
+    bands = pd.DataFrame(files["third_octaves"].tolist(), dtype=float)
+    median = bands.median().where(bands.notna().mean() >= 0.5)
+    return [None if pd.isna(value) else float(value) for value in median]
+
+
+def _warnings(files: pd.DataFrame, defects: Defects) -> list[Warning]:
+    found = [Warning(kind="defect", message=text) for text in defects.listed()]
+    silent = files[files["silent"]]
+    if len(silent):
+        found.append(Warning(kind="silent", message=f"{_named(silent)}: silent, no window above -90 dB re full scale"))
+    clipped = files[files["clipping_rate"] > 0.01]
+    if len(clipped):
+        found.append(Warning(kind="clipped", message=f"{_named(clipped)}: more than 1 % of the samples are clipped"))
+    sounding = files[~files["silent"]]
+    for kind, column in (("duplicate_across_splits", "split"), ("duplicate_across_labels", "label")):
+        for _, same in sounding.groupby("audio_sha256"):
+            values = Counter(value if isinstance(value, str) else "|".join(value) for value in same[column])
+            if len(values) > 1:
+                what = ", ".join(sorted(values))
+                found.append(Warning(kind=kind, message=f"{_named(same)}: the same audio with {column} {what}"))
+    imbalance = _imbalance(files)
+    if imbalance > 10:
+        message = f"the largest class of the training split has {imbalance:.0f} times the recordings of the smallest"
+        found.append(Warning(kind="imbalance", message=message))
+    return found
+
+
+def _named(files: pd.DataFrame) -> str:
+    names = [f"row {row.line} {row.filepath}" for row in files.head(LISTED).itertuples()]
+    more = len(files) - LISTED
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,65 @@
+"""What is known of one recording, and its place in the cache: named by the content of the file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from xaimoe_audio.data.cache import cache_folder
+from xaimoe_runtime.console import replacing
+from xaimoe_runtime.errors import ConfigError
+
+VERSION = 1
+"""Part of every key; raise it when a measurement changes."""
+
+
+class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One recording at its own rate: one channel of it, or the mixture of all."""
+
+    audio_sha256: str
+    """Of the decoded samples: the same for the same sound in another file."""
+    sample_rate: int
+    """Hz"""
+    channels: int
+    encoding: str
+    """libsndfile's names of format and sample encoding."""
+    duration_s: float
+    silent: bool
+    """No window is louder than -90 dB re full scale."""
+    peak: float
+    """Largest magnitude of a sample."""
+    attributes: dict[str, float]
+    """Signal attributes, mean over windows; the clipping rate is that of all samples."""
+    noise_floor: float
+    """Level of what the SNR takes for noise, in dB re full scale."""
+    third_octaves: list[float | None]
+    """Power in each of ``bands.BAND_CENTRES`` in dB re full scale; None where the recording has none."""
+
+
+def file_profile(path: Path, channel: int | str = "mix") -> FileProfile:
+    """The profile of a recording's channel, or of the mixture of all; from the cache if it was measured before.
+
+    Raises:
+        AudioError: the file cannot be used.
+    """
+    folder = cache_folder() / "profiles"
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        digest = ""  # measure says what is wrong with it
+    entry = folder / f"{digest}.{channel}.{VERSION}.json"
+    try:
+        return msgspec.json.decode(entry.read_bytes(), type=FileProfile)
+    except (OSError, msgspec.DecodeError):
+        from xaimoe_audio.profiling.measure import measure  # here, so that a cached profile needs no torch
+
+        found = measure(path, channel)
+    try:
+        with replacing(entry) as file:
+            file.write(msgspec.json.encode(found))
+    except (OSError, ConfigError):
+        pass  # a full disk is no reason not to profile
+    return found

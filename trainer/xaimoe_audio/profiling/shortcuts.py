@@ -1,0 +1,121 @@
+"""How well the way a recording was made tells its label: what a model could learn instead of the sound."""
+
+from __future__ import annotations
+
+import msgspec
+import pandas as pd
+
+from xaimoe_audio.data.cache import cache_folder
+from xaimoe_runtime.console import replacing
+from xaimoe_runtime.errors import ConfigError
+
+VERSION = 1
+"""Part of every key in the cache; raise it when the method changes."""
+CONDITIONS = {
+    "sample_rate": "sampling rate",
+    "duration_s": "duration",
+    "level": "level",
+    "clipping_rate": "clipping rate",
+    "noise_floor": "noise floor",
+}
+"""What belongs to the recording rather than to its source, with names for people."""
+TOGETHER = "together"
+FOLDS = 5
+NOTICEABLE, STRONG = 0.15, 0.3
+"""Skill from which a condition is worth a warning, and from which the warning is loud."""
+
+
+class Shortcut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How well one recording condition, or all together, predicts the label."""
+
+    condition: str
+    """One of ``CONDITIONS``, or ``together``."""
+    balanced_accuracy: float
+    """Mean over the classes of the share found, cross-validated; recordings of one group are never parted."""
+    chance: float
+    """Balanced accuracy of a guess."""
+    skill: float
+    """0 for a guess, 1 for every recording right."""
+    message: str
+    """What to tell the user; empty below ``NOTICEABLE``."""
+
+
+def find_shortcuts(files: pd.DataFrame, dataset_sha256: str) -> tuple[Shortcut, ...]:
+    """Predicts the label from each of ``CONDITIONS`` and from all of them, by decision trees.
+
+    With several labels a recording, each class is told from the rest, and the mean over the classes counts. Nothing is
+    said of datasets too small to cross-validate: every class needs two groups.
+    """
+    entry = cache_folder() / "profiles" / f"shortcuts.{dataset_sha256}.{VERSION}.json"
+    try:
+        return msgspec.json.decode(entry.read_bytes(), type=tuple[Shortcut, ...])
+    except (OSError, msgspec.DecodeError):
+        found = _find(files)
+    try:
+        with replacing(entry) as file:
+            file.write(msgspec.json.encode(found))
+    except (OSError, ConfigError):
+        pass  # a full disk is no reason not to profile
+    return found
+
+
+def _find(files: pd.DataFrame) -> tuple[Shortcut, ...]:
+    group = files["group"].where(files["group"] != "", files["filepath"])
+    targets = _targets(files["label"])
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in (*CONDITIONS, TOGETHER)}
+    for target in targets:
+        usable = target.groupby(target).transform(lambda one: group[one.index].nunique()) >= 2
+        if target[usable].nunique() < 2:
+            continue
+        for name, found in scores.items():
+            columns = list(CONDITIONS) if name == TOGETHER else [name]
+            found.append(_cross_validate(files.loc[usable, columns], target[usable], group[usable]))
+    shortcuts = []
+    for name, found in scores.items():
+        if not found:
+            continue
+        accuracy = sum(score for score, _ in found) / len(found)
+        chance = sum(guess for _, guess in found) / len(found)
+        skill = (accuracy - chance) / (1 - chance)
+        shortcuts.append(
+            Shortcut(
+                condition=name,
+                balanced_accuracy=accuracy,
+                chance=chance,
+                skill=skill,
+                message=_message(name, accuracy, chance, skill),
+            )
+        )
+    return tuple(shortcuts)
+
+
+def _targets(labels: pd.Series[list[str]]) -> list[pd.Series[str]]:
+    """What is to be told apart: the labels themselves, or each class from the rest."""
+    if all(len(label) == 1 for label in labels):
+        return [labels.str[0]]
+    classes = sorted({name for label in labels for name in label})
+    return [labels.map(lambda label, name=name: name if name in label else "") for name in classes]
+
+
+def _cross_validate(conditions: pd.DataFrame, target: pd.Series[str], group: pd.Series[str]) -> tuple[float, float]:
+    """Balanced accuracy on recordings that the tree has not seen, and that of a guess."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    folds = min(FOLDS, int(group.groupby(target).nunique().min()))
+    tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=3, class_weight="balanced", random_state=0)
+    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    predicted = cross_val_predict(tree, conditions, target, groups=group, cv=cut)
+    return float(balanced_accuracy_score(target, predicted)), 1 / target.nunique()
+
+
+def _message(name: str, accuracy: float, chance: float, skill: float) -> str:
+    if skill < NOTICEABLE:
+        return ""
+    what = "all recording conditions together are" if name == TOGETHER else f"the {CONDITIONS[name]} alone is"
+    strength = "a strong" if skill >= STRONG else "a noticeable"
+    return (
+        f"{what} {strength} predictor of the label: balanced accuracy {accuracy:.2f}, chance {chance:.2f}; "
+        "a model may learn how a recording was made instead of what is heard"
+    )
