@@ -39,7 +39,7 @@ def run_shell(line: str, folder: Path) -> str:
 
 
 def test_quickstart_has_all_its_parts() -> None:
-    assert set(BLOCKS) == {"scenes", "python", "device", "shell"}
+    assert set(BLOCKS) == {"scenes", "python", "device", "shell", "backend"}
 
 
 def test_quickstart_in_python_then_on_the_device(newcomer: Path) -> None:
@@ -56,3 +56,15 @@ def test_quickstart_in_the_shell(newcomer: Path) -> None:
     assert records[-1]["kind"] == "summary"
     assert records[-1]["errors"] == 0
     assert sum(record["kind"] == "result" for record in records) == len(list((newcomer / "data/audio").iterdir()))
+
+
+def test_a_backend_of_ones_own_trains(newcomer: Path) -> None:
+    train = """
+from xaimoe_audio import MoEAudioClassifier
+clf = MoEAudioClassifier(budget="latency", device="cpu", spectrogram="thirds", fmin=50.0, fmax=4_000.0)
+clf.fit("data", epochs=1, out_dir="runs/own")
+clf.export("runs/own/bundle")
+"""
+    run_python(BLOCKS["backend"] + train, newcomer)
+    manifest = json.loads((newcomer / "runs/own/bundle/manifest.json").read_text())
+    assert manifest["frontend"]["backend"] == "thirds"

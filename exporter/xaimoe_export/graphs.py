@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import torch
@@ -24,6 +25,8 @@ CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "router": (("saliency", "context", "attributes"), ("gates", "gates_dense")),
     "expert": (("patches", "position"), ("features",)),
     "head": (("mixture", "mass", "prior_logits"), ("scores",)),
+    "frames": (("waveform",), ("frames", "frame_sums")),
+    "window": (("frames", "frame_sums", "source"), ("spectrogram", "attributes")),
 }
 """Names of the inputs and outputs of each role. The saliency's ``feature_map`` may be left out."""
 
@@ -36,6 +39,9 @@ class GraphModule:
     module: nn.Module
     expert: str | None = None
     """Name of the expert, for role ``expert``."""
+    framing: tuple[int, int] | None = None
+    """Samples a frame sees, and samples from frame to frame: for role ``frames``, whose waveform [B, N] may hold any
+    whole number of frames."""
 
     @property
     def name(self) -> str:
@@ -73,9 +79,7 @@ def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> bytes:
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=tuple(
-                {0: torch.export.Dim(graph.axis, min=0 if graph.role == "expert" else 1)} for _ in inputs
-            ),
+            dynamic_shapes=tuple(_dynamic(graph) for _ in inputs),
             external_data=False,
             optimize=True,
             verbose=False,
@@ -83,6 +87,15 @@ def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> bytes:
     assert program is not None  # only the TorchScript exporter gives None
     serialised: bytes = strip(program.model_proto, graph.name).SerializeToString(deterministic=True)
     return serialised
+
+
+def _dynamic(graph: GraphModule) -> dict[int, Any]:
+    """The axes of an input that may have any size."""
+    axes: dict[int, Any] = {0: torch.export.Dim(graph.axis, min=0 if graph.role == "expert" else 1)}
+    if graph.framing is not None:
+        seen, hop = graph.framing
+        axes[1] = hop * torch.export.Dim("n", min=1) + (seen - hop)
+    return axes
 
 
 def strip(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

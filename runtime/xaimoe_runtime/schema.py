@@ -21,7 +21,8 @@ TaskKind = Literal["single_label", "multi_label"]
 Routing = Literal["routed", "dense", "glance"]
 """``routed``: gates as they are; ``dense``: all compatible pairs; ``glance``: no pair, the prior alone."""
 ROUTINGS: tuple[Routing, ...] = ("routed", "dense", "glance")
-Role = Literal["frontend", "saliency", "router", "expert", "head"]
+Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window"]
+"""``frames`` and ``window`` are the two stages of ``frontend``, for streams."""
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data.configs import model_config
 
-from xaimoe_audio.config import ModelConfig, Overrides, choose
-from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.config import ModelConfig
 from xaimoe_audio.model.moe import MoEAudioModel
 
 
 @pytest.fixture(scope="session")
 def config() -> ModelConfig:
     """The smaller model for clips of 1 s and three classes; tiles of half the height give several rows."""
-    overrides = Overrides(tile=(24, 32))
-    return choose("latency", "single_label", ("boat", "rain", "whale"), 1.0, frozenset(FAMILIES), overrides)
+    return model_config("latency", ("boat", "rain", "whale"), {"duration": 1.0}, tile=(24, 32))
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,11 @@ def tiny_run(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["best.pt", "last.pt", "run_config.json", "metrics.json", "expert_usage.json", "architecture.txt"]
+    "name",
+    [
+        *("best.pt", "last.pt", "run_config.json", "profile.json", "policy.json", "spectro_config.json"),
+        *("metrics.json", "expert_usage.json", "architecture.txt"),
+    ],
 )
 def test_the_run_folder_holds(run_folder: Path, name: str) -> None:
     assert (run_folder / name).stat().st_size > 0
@@ -74,7 +78,18 @@ def test_the_run_config_says_how_to_repeat_the_run(run_folder: Path) -> None:
     assert {"torch", "python", "xai-moe-audio"} <= config["versions"].keys()
     assert len(config["dataset_sha256"]) == 64
     assert config["recipe"]["learning_rate"] > 0
-    assert config["model"]["frontend"]["sample_rate"] == 16_000
+    assert config["policy"] == json.loads((run_folder / "policy.json").read_text())
+    assert config["profile"] == json.loads((run_folder / "profile.json").read_text())
+    assert config["model"]["frontend"] == json.loads((run_folder / "spectro_config.json").read_text())
+
+
+def test_the_policy_follows_the_profile(run_folder: Path) -> None:
+    """The scenes come at 8 to 48 kHz; the model's rate is one that half of them reach."""
+    policy = json.loads((run_folder / "policy.json").read_text())
+    chosen = {choice["choice"]: choice for choice in policy["choices"]}
+    assert chosen["sample_rate"]["rule"] == "mixture of rates"
+    assert chosen["sample_rate"]["value"] <= policy["facts"]["rate"] * 1.1
+    assert load_checkpoint(run_folder / "best.pt").info.model.frontend.sample_rate == chosen["sample_rate"]["value"]
 
 
 def test_metrics_cover_val_and_test_and_every_routing(run_folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from data import noise, write_wav
 from typer.testing import CliRunner
 
 from xaimoe_audio import __version__, cli
@@ -46,6 +47,36 @@ def test_train_writes_the_run_folder(scenes: Path, tmp_path: Path) -> None:
     assert config["model"]["experts"] == ["TransientExpert", "HarmonicExpert"]
     assert config["model"]["frontend"]["fmax"] == 3_500
     assert (config["epochs"], config["batch_size"], config["seed"]) == (1, 16, 4)
+
+
+def test_profile_prints_a_summary_and_writes_its_files(scenes: Path, tmp_path: Path) -> None:
+    result = run("profile", "--dataset", scenes, "--metadata", scenes / "metadata.csv", "--out", tmp_path / "profile")
+    assert result.exit_code == 0, result.stderr
+    assert f"{6 * len(CLASSES)} recordings" in result.stdout
+    for name in ("profile.json", "profile.csv", "profile.png"):
+        assert (tmp_path / "profile" / name).stat().st_size > 0
+
+
+def test_profile_of_a_dataset_with_a_broken_file_tells_it_and_exits_with_1(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", noise(8_000))
+    (tmp_path / "b.wav").write_text("not audio")
+    (tmp_path / "metadata.csv").write_text("filepath,split,label\na.wav,train,x\nb.wav,val,x\n")
+    result = run("profile", "--dataset", tmp_path, "--out", tmp_path / "profile")
+    assert result.exit_code == 1
+    assert "row 3: " in result.stdout
+    assert (tmp_path / "profile" / "profile.json").is_file()
+
+
+def test_train_without_the_policy_takes_the_fixed_defaults(scenes: Path, tmp_path: Path) -> None:
+    result = run(
+        *("train", "--dataset", scenes, "--epochs", 1, "--out", tmp_path, "--budget", "latency", "--device", "cpu"),
+        *("--no-auto-config", "--spectrogram", "stft", "--clip-s", 0.5),
+    )
+    assert result.exit_code == 0, result.stderr
+    policy = json.loads((tmp_path / "policy.json").read_text())
+    rules = {choice["choice"]: choice["rule"] for choice in policy["choices"]}
+    assert (rules["sample_rate"], rules["spectrogram"], rules["clip_s"]) == ("default", "override", "override")
+    assert json.loads((tmp_path / "spectro_config.json").read_text())["spectrogram"] == "stft"
 
 
 def test_eval_gives_one_json_object(scenes: Path, checkpoint: Path, run_folder: Path) -> None:

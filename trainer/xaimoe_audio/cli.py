@@ -12,7 +12,7 @@ import typer
 from xaimoe_audio.config import Budget, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.schema import TaskKind
 
@@ -97,6 +97,8 @@ def profile(
     profiled = profile_dataset(dataset, metadata or dataset / "metadata.csv", task, channel)
     write_profile(profiled, out)
     typer.echo(describe(profiled.profile))
+    if profiled.unreadable:
+        raise typer.Exit(AudioError.exit_code)
 
 
 @app.command()

@@ -114,6 +114,8 @@ class Profiled:
     """One row a usable recording: ``line filepath split label group`` and what was measured."""
     defects: Defects
     """What is wrong with table and recordings."""
+    unreadable: int
+    """Recordings that could not be decoded."""
 
 
 def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, channel: str = "mix") -> Profiled:
@@ -168,7 +170,7 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
             *(Warning(kind="shortcut", message=s.message) for s in shortcuts if s.message),
         ),
     )
-    return Profiled(profile, files, defects)
+    return Profiled(profile, files, defects, unreadable=len(rows) - len(usable))
 
 
 def _try(row: Row, channel: int | str) -> FileProfile | AudioError:

@@ -22,8 +22,9 @@ class CQT(ClipBackend):
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
+        centres = self.centres().tolist()
         quality = 1 / ((config.fmax / config.fmin) ** (1 / config.bins) - 1)
-        self.bank = MultirateFilterbank(config, [_filter(hz, quality) for hz in self.centres().tolist()])
+        self.bank = MultirateFilterbank(config, [_filter(hz, quality) for hz in centres])
 
     def centres(self) -> Tensor:
         return geometric_centres(self.config)
@@ -41,4 +42,4 @@ def _filter(hz: float, quality: float) -> Filter:
         carried: NDArray[np.complex128] = window * np.exp(2j * np.pi * hz * time)
         return carried
 
-    return Filter(hz, top_hz=hz + 2 / length, reach_s=length / 2, spacing_s=length / 4, response=response)
+    return Filter(hz, top_hz=hz + 2 / length, reach_s=length / 2, spacing_s=length / 8, response=response)

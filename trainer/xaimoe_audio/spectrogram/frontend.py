@@ -36,10 +36,9 @@ class FrameStage(nn.Module):
         self.spectrum = PowerSpectrumProjection(config.n_fft, config.win_length, config.hop, filters)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        batch, samples = waveform.shape
         projected = self.spectrum(waveform).transpose(1, 2)
-        frames = projected.shape[2]
-        square = torch.square(waveform.reshape(batch, samples // self.hop, self.hop)[:, :frames])
+        batch, _, frames = projected.shape
+        square = torch.square(waveform[:, : frames * self.hop].reshape(batch, frames, self.hop))
         moments = torch.stack([square.sum(-1), torch.square(square).sum(-1)], dim=1)
         power = projected[:, :-BANDS] if self.clip_backend is None else self.clip_backend.power(waveform)
         return power, torch.cat([projected[:, -BANDS:], moments], dim=1)

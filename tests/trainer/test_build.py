@@ -1,4 +1,4 @@
-"""How a model is sized: by budget and by the clips' typical duration, and by what the user overrides."""
+"""From choices to a configuration: what makes no sense is refused, and what is built fits together."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from data.configs import model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xaimoe_audio.config import Budget, ModelConfig, Overrides, choose
-from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.config import Budget, ModelConfig
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.grid import PatchGrid
 
 
 def size(duration_s: float = 1.0, budget: Budget = "accuracy", **overrides: Any) -> ModelConfig:
-    return choose(budget, "single_label", ("a", "b"), duration_s, frozenset(FAMILIES), Overrides(**overrides))
+    return model_config(budget, facts={"duration": duration_s}, **overrides)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def size(duration_s: float = 1.0, budget: Budget = "accuracy", **overrides: Any)
         ({"clip_s": float("nan")}, "clip_s: found nan"),
         ({"k_max": 0}, "k_max: found 0, expected 1 to 4"),
         ({"k_max": 3, "experts": ("TransientExpert", "HarmonicExpert")}, "k_max: found 3, expected 1 to 2"),
+        ({"spectrogram": "mfcc"}, "spectrogram: found 'mfcc', expected cqt, fcwt, logmel, logmel+pcen, stft"),
         ({"experts": ("Sonar",)}, "experts: found Sonar; expected different names out of HarmonicExpert"),
         ({"experts": ("TransientExpert", "TransientExpert")}, "experts: found TransientExpert, TransientExpert"),
         ({"experts": ()}, "experts: "),
@@ -77,12 +78,14 @@ def test_a_clip_fills_the_patch_grid_exactly(
     frames = config.tile[1] + (grid.shape[1] - 1) * config.stride[1]
     assert frontend.frames == frames == 2 * grid.columns
     assert frontend.clip_samples % frontend.hop == 0
-    span = frontend.n_fft + (frames - 1) * frontend.hop
+    span = frontend.win_length + (frames - 1) * frontend.hop
     assert span <= frontend.clip_samples < span + frontend.hop
     wanted = min(max(duration_s, 0.5), 5.0) if clip_s is None else clip_s
     assert frontend.clip_s >= wanted - frontend.hop / frontend.sample_rate
     assert frontend.hop % 32 == 0
+    assert frontend.win_length % 32 == 0
     assert frontend.n_fft & (frontend.n_fft - 1) == 0
+    assert frontend.n_fft / 2 < frontend.win_length <= frontend.n_fft
     assert 1 <= config.router.max_pairs <= grid.count * len(config.experts)
 
 

@@ -1,0 +1,56 @@
+"""The power spectrum by matrix products: the same numbers as the textbook's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from data import noise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, frame_rows, hann
+from xaimoe_audio.spectrogram.framing import frame_lengths
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    exponent=st.integers(6, 14),
+    share=st.floats(0.51, 1.0),
+    step=st.integers(1, 40),
+    frames=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+)
+def test_power_of_every_bin_is_that_of_the_fft(exponent: int, share: float, step: int, frames: int, seed: int) -> None:
+    n_fft = 2**exponent
+    win_length = max(32, round(share * n_fft / 32) * 32)
+    hop = min(32 * step, win_length)
+    count = -(-(win_length + (frames - 1) * hop) // hop) * hop
+    samples = noise(count, seed)
+    projection = PowerSpectrumProjection(n_fft, win_length, hop, torch.eye(n_fft // 2 + 1))
+    found = projection(torch.from_numpy(samples)[None])[0].double().numpy()
+    starts = range(0, count - win_length + 1, hop)
+    window = hann(win_length)
+    framed = np.stack([samples[i : i + win_length].astype(np.float64) * window for i in starts])
+    wanted = np.abs(np.fft.rfft(framed, n_fft)) ** 2
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() / wanted.max() < 1e-5
+    assert np.abs(found - wanted).sum() / wanted.sum() < 1e-5
+
+
+def test_frames_are_runs_of_rows() -> None:
+    signal = torch.arange(24.0)[None]
+    found = frame_rows(signal, row=4, count=3, step=2, frames=2)
+    assert found.tolist() == [[list(map(float, range(12))), list(map(float, range(8, 20)))]]
+
+
+@pytest.mark.parametrize("rate", [100, 4_000, 5_120, 11_025, 16_000, 22_050, 44_100, 96_000, 192_000, 1_000_000])
+@pytest.mark.parametrize("hop_s", [0.01, 0.02])
+def test_frame_lengths_are_near_those_asked_for_and_fast(rate: int, hop_s: float) -> None:
+    n_fft, win_length, hop = frame_lengths(rate, 0.064, hop_s)
+    assert n_fft & (n_fft - 1) == 0
+    assert n_fft / 2 < win_length <= n_fft
+    assert win_length % 32 == hop % 32 == 0
+    assert hop <= win_length / 2
+    assert abs(win_length - max(0.064 * rate, 256)) <= 16
+    assert abs(hop - min(max(hop_s * rate, 32), win_length / 2)) <= 16

@@ -1,0 +1,168 @@
+"""The policy: from what is known of a dataset to a model, with a reason for each choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from xaimoe_audio.config import DEFAULT_EXPERTS, SIZES, Budget, Overrides
+from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.policy import Choice, Facts, Policy, decide, describe
+from xaimoe_audio.policy.build import build
+from xaimoe_audio.policy.decide import DEFAULTS
+from xaimoe_audio.policy.rules import RULES
+from xaimoe_audio.spectrogram import BACKENDS
+
+
+def chosen(name: str, budget: Budget = "accuracy", overrides: dict[str, Any] | None = None, **facts: Any) -> Choice:
+    policy = decide(Facts(budget=budget, **facts), Overrides(**(overrides or {})))
+    return next(choice for choice in policy.choices if choice.choice == name)
+
+
+@dataclass(frozen=True)
+class Case:
+    choice: str
+    facts: dict[str, Any]
+    value: Any
+    rule: str
+
+
+CASES = [
+    Case("sample_rate", {"rate": 16_000, "top": 8_000.0}, 16_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 44_100, "top": 22_050.0}, 32_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 44_100, "top": 3_500.0}, 8_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 8_000, "top": 4_000.0}, 8_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 16_000, "rates": 3, "top": 24_000.0}, 16_000, "mixture of rates"),
+    Case("sample_rate", {"rate": 80_000, "rates": 18, "top": 80_000.0}, 32_000, "mixture of rates"),
+    Case(
+        "sample_rate",
+        {"rate": 256_000, "top": 120_000.0, "centre": 45_000.0},
+        256_000,
+        "sound above the usual band",
+    ),
+    Case("clip_s", {"duration": 0.05}, 0.5, "typical duration"),
+    Case("clip_s", {"duration": 3.0}, 3.0, "typical duration"),
+    Case("clip_s", {"duration": 600.0}, 5.0, "long recordings"),
+    Case("hop_s", {"duration": 1.0}, 0.01, "short clips"),
+    Case("hop_s", {"duration": 4.0}, 0.02, "usual"),
+    Case("spectrogram", {"snr": 4.0}, "logmel+pcen", "weak under noise"),
+    Case("spectrogram", {"snr": 30.0}, "logmel", "usual"),
+    Case("spectrogram", {"transients": 1.5, "flatness": 0.4}, "fcwt", "broadband clicks"),
+    Case("spectrogram", {"transients": 1.5, "flatness": 0.01}, "logmel", "usual"),
+    Case("fmin", {"bottom": 12.0}, 20.0, "sound under the usual edge"),
+    Case("fmin", {"bottom": 35.0}, 35.0, "sound under the usual edge"),
+    Case("fmin", {"bottom": 300.0}, 50.0, "usual"),
+    Case("HighbandGeneral", {"rate": 4_000, "top": 2_000.0, "highest": 2_000.0}, False, "no high band"),
+    Case("HighbandGeneral", {}, True, "usable"),
+    Case("HarmonicExpert", {"best_quality": 0.02}, False, "never clean"),
+    Case("width", {"recordings": 12, "classes": 2}, "latency", "few recordings"),
+    Case("width", {"recordings": 500, "classes": 2}, "accuracy", "budget"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.choice}: {case.rule} {case.value}")
+def test_the_rule_that_fires(case: Case) -> None:
+    choice = chosen(case.choice, **case.facts)
+    assert (choice.value, choice.rule) == (case.value, case.rule)
+
+
+def test_every_rule_is_shown_to_fire() -> None:
+    shown = {(case.choice, case.rule) for case in CASES}
+    general = {"fmax", "bins", "k_max", "tile", "stride", *DEFAULT_EXPERTS}
+    missing = {(rule.choice, rule.name) for rule in RULES} - shown
+    assert not {found for found in missing if found[0] not in general}
+
+
+def test_the_reason_names_what_the_rule_looked_at() -> None:
+    choice = chosen("spectrogram", snr=4.0)
+    assert choice.because.startswith("SNR 4.0 dB < 10 dB")
+    assert choice.inputs == {"snr": 4.0}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.choice}: {rule.name}")
+def test_every_reason_can_be_written_out(rule: Any) -> None:
+    known = msgspec.structs.asdict(Facts(budget="accuracy")) | {
+        name: default(
+            Facts(budget="accuracy"), {"sample_rate": 16_000, "bins": 64, "tile": (64, 32), "experts": ("a",)}
+        )
+        for name, default in DEFAULTS.items()
+    }
+    assert "{" not in rule.because.format(**known | {"experts": DEFAULT_EXPERTS})
+    assert set(rule.inputs) <= {*known, "experts"}
+
+
+def test_a_wavelet_is_never_chosen_under_a_latency_budget() -> None:
+    assert chosen("spectrogram", "latency", transients=1.5, flatness=0.4).value == "logmel"
+
+
+@pytest.mark.parametrize("budget", ["accuracy", "latency"])
+def test_the_budget_sets_the_sizes(budget: Budget) -> None:
+    for name in ("bins", "k_max"):
+        assert chosen(name, budget, recordings=9_999).value == getattr(SIZES[budget], name)
+    assert (
+        chosen("sample_rate", budget, rate=48_000, top=24_000.0).value
+        == {"accuracy": 32_000, "latency": 16_000}[budget]
+    )
+
+
+def test_families_that_nothing_can_use_are_left_out_and_the_rest_is_built() -> None:
+    facts = Facts(budget="accuracy", rate=4_000, top=2_000.0, highest=2_000.0, best_quality=0.01)
+    policy = decide(facts, Overrides())
+    assert policy.made["experts"] == ("NoiseRobust_Broadband", "TransientExpert")
+    assert policy.made["k_max"] == 2
+    config = build(policy.made, "single_label", ("a", "b"), FAMILIES, BACKENDS)
+    assert config.experts == ("NoiseRobust_Broadband", "TransientExpert")
+
+
+# Overrides and defaults ----------------------------------------------------------------------------------------------
+
+WANTED: dict[str, Any] = {
+    "sample_rate": 24_000,
+    "fmin": 200.0,
+    "fmax": 9_000.0,
+    "spectrogram": "cqt",
+    "experts": ("TransientExpert", "HarmonicExpert"),
+    "k_max": 1,
+    "tile": (32, 32),
+    "stride": (32, 16),
+    "clip_s": 2.5,
+}
+
+
+@pytest.mark.parametrize("auto_config", [True, False])
+@pytest.mark.parametrize("name", WANTED)
+def test_an_override_is_taken_and_recorded(name: str, auto_config: bool) -> None:
+    policy = decide(Facts(budget="accuracy"), Overrides(**{name: WANTED[name]}), auto_config)
+    choice = next(choice for choice in policy.choices if choice.choice == name)
+    assert (choice.value, choice.rule) == (WANTED[name], "override")
+
+
+def test_later_choices_follow_an_override() -> None:
+    policy = decide(Facts(budget="accuracy"), Overrides(sample_rate=8_000, clip_s=1.0))
+    assert (policy.made["fmax"], policy.made["hop_s"]) == (4_000.0, 0.01)
+
+
+def test_without_the_policy_the_facts_do_not_matter() -> None:
+    odd = Facts(budget="accuracy", rate=192_000, top=96_000.0, centre=60_000.0, snr=1.0, duration=0.1, bottom=5.0)
+    policy, plain = (decide(facts, Overrides(), auto_config=False) for facts in (odd, Facts(budget="accuracy")))
+    assert policy.made == plain.made
+    assert {choice.rule for choice in policy.choices} == {"default", "families"}
+    assert (policy.made["sample_rate"], policy.made["clip_s"], policy.made["spectrogram"]) == (16_000, 5.0, "logmel")
+
+
+def test_a_policy_survives_the_way_through_json() -> None:
+    policy = decide(Facts(budget="latency", snr=3.0), Overrides(k_max=1))
+    read = msgspec.json.decode(msgspec.json.encode(policy), type=Policy)
+    assert read.facts == policy.facts
+    assert [choice.rule for choice in read.choices] == [choice.rule for choice in policy.choices]
+
+
+def test_the_table_for_people_has_every_choice_with_its_reason() -> None:
+    policy = decide(Facts(budget="latency", snr=3.0), Overrides(k_max=1))
+    lines = describe(policy).splitlines()
+    assert len(lines) == len(policy.choices)
+    assert any(line.startswith("spectrogram") and "logmel+pcen" in line and "SNR 3.0 dB" in line for line in lines)
+    assert any(line.startswith("k_max") and "chosen by the user" in line for line in lines)

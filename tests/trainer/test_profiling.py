@@ -1,0 +1,332 @@
+"""The profiler: what it says of datasets whose answer is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from data import noise, real_data, write_wav
+
+from xaimoe_audio.profiling import DatasetProfile, profile_dataset
+from xaimoe_audio.profiling.bands import BAND_CENTRES
+from xaimoe_audio.profiling.measure import measure
+from xaimoe_audio.profiling.record import file_profile
+from xaimoe_audio.profiling.report import describe, write_profile
+from xaimoe_runtime.errors import AudioError, DatasetError
+
+RATE = 16_000
+
+
+def tone(seconds: float = 1.0, rate: int = RATE, hz: float = 1_000.0, level: float = 0.1) -> np.ndarray[Any, Any]:
+    return (level * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def dataset(folder: Path, rows: list[tuple[str, str, str, str]], **audio: tuple[np.ndarray[Any, Any], int]) -> Path:
+    """A dataset of rows (file, split, label, group); the audio is written by file name."""
+    for name, (samples, rate) in audio.items():
+        write_wav(folder / f"{name}.wav", samples, rate)
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("filepath", "split", "label", "group"), *((f"{r[0]}.wav", *r[1:]) for r in rows)])
+    return folder
+
+
+def profiled(folder: Path, task: Any = "single_label") -> DatasetProfile:
+    return profile_dataset(folder, folder / "metadata.csv", task).profile
+
+
+def kinds(profile: DatasetProfile) -> set[str]:
+    return {warning.kind for warning in profile.warnings}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    rows = [(f"{label}{i}", "train" if i < 4 else "val", label, f"{label}{i}") for label in "ab" for i in range(6)]
+    audio = {
+        row[0]: (noise(RATE, seed) if row[2] == "a" else tone() + noise(RATE, seed, 1e-3), RATE)
+        for seed, row in enumerate(rows)
+    }
+    return dataset(tmp_path, rows, **audio)
+
+
+# One recording -------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_told_by_its_rate_length_and_content(tmp_path: Path) -> None:
+    samples = np.stack([tone(2.5, 44_100), np.zeros(110_250, np.float32)], axis=1)
+    found = measure(write_wav(tmp_path / "a.wav", samples, 44_100, subtype="PCM_16"))
+    assert (found.sample_rate, found.channels, found.encoding) == (44_100, 2, "WAV PCM_16")
+    assert found.duration_s == pytest.approx(2.5)
+    assert found.peak == pytest.approx(0.05, abs=1e-3)
+    assert found.attributes["level"] == pytest.approx(20 * np.log10(0.05 / np.sqrt(2)), abs=0.1)
+    assert not found.silent
+
+
+def test_one_channel_can_be_measured_alone(tmp_path: Path) -> None:
+    samples = np.stack([tone(), np.zeros(RATE, np.float32)], axis=1)
+    path = write_wav(tmp_path / "a.wav", samples)
+    assert measure(path, 0).peak == pytest.approx(0.1, abs=1e-3)
+    assert measure(path, 1).silent
+
+
+def test_third_octaves_hold_the_power_at_its_frequency(tmp_path: Path) -> None:
+    levels = np.array(measure(write_wav(tmp_path / "a.wav", tone(3.0))).third_octaves, dtype=float)
+    assert BAND_CENTRES[int(np.nanargmax(levels))] == pytest.approx(1_000.0)
+    assert np.nanmax(levels) == pytest.approx(10 * np.log10(0.005), abs=0.2)
+    assert np.isnan(levels[BAND_CENTRES > RATE / 2]).all()
+    assert np.isfinite(levels[(BAND_CENTRES > 60) & (BAND_CENTRES < RATE / 2)]).all()
+
+
+@pytest.mark.parametrize("rate", [100, 2_000, 8_000, 44_100, 192_000, 1_000_000])
+@pytest.mark.parametrize("seconds", [0.02, 0.5])
+def test_any_rate_and_length_gives_finite_numbers(tmp_path: Path, rate: int, seconds: float) -> None:
+    found = measure(write_wav(tmp_path / "a.wav", noise(max(int(seconds * rate), 1)), rate))
+    assert all(np.isfinite(value) for value in (*found.attributes.values(), found.noise_floor, found.peak))
+    assert all(level is None or np.isfinite(level) for level in found.third_octaves)
+
+
+def test_the_same_sound_in_another_file_has_the_same_digest(tmp_path: Path) -> None:
+    samples = (noise(RATE) * 32_768).astype(np.int16)
+    for name in ("a.wav", "b.flac"):
+        soundfile.write(tmp_path / name, samples, RATE, subtype="PCM_16")
+    assert measure(tmp_path / "a.wav").audio_sha256 == measure(tmp_path / "b.flac").audio_sha256
+
+
+def test_clipping_is_counted_over_all_samples(tmp_path: Path) -> None:
+    samples = np.zeros(100_000, np.float32)
+    samples[:1_000] = 1.0
+    assert measure(write_wav(tmp_path / "a.wav", samples)).attributes["clipping_rate"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "PCM_U8", "PCM_24", "DOUBLE"])
+def test_any_encoding_is_measured(tmp_path: Path, subtype: str) -> None:
+    found = measure(write_wav(tmp_path / "a.wav", tone(), subtype=subtype))
+    assert found.attributes["level"] == pytest.approx(-23, abs=0.5)
+    assert found.attributes["clipping_rate"] == 0
+
+
+def test_a_recording_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(RATE, seed=99))
+    found = file_profile(path)
+    monkeypatch.setattr("xaimoe_audio.profiling.measure.measure", lambda *_: pytest.fail("measured again"))
+    copy = tmp_path / "renamed.wav"
+    copy.write_bytes(path.read_bytes())
+    assert file_profile(copy) == found
+
+
+def test_a_broken_entry_of_the_cache_is_measured_again(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(RATE, seed=98))
+    found = file_profile(path)
+    for entry in (Path(os.environ["XAIMOE_CACHE"]) / "profiles").glob("*.json"):
+        entry.write_text("{")
+    assert file_profile(path) == found
+
+
+def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path: Path) -> None:
+    rate, path = 48_000, tmp_path / "long.wav"
+    measure(write_wav(tmp_path / "short.wav", noise(10 * rate), rate))
+    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+        for _ in range(20):
+            file.write(noise(30 * rate))  # 10 minutes: 115 MB as float32
+    scale = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    assert measure(path).duration_s == 600
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale - before < 40e6
+
+
+# A dataset -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_profile_counts_and_spreads_by_split_and_class(small: Path) -> None:
+    profile = profiled(small)
+    assert profile.classes == {"a": 6, "b": 6}
+    assert (profile.fs_mode, profile.fs_unique) == (RATE, {"16000": 12})
+    assert {name: part.files for name, part in profile.by_split.items()} == {"train": 8, "val": 4}
+    assert profile.by_class["b"].spread["snr"].q50 > 20 > profile.by_class["a"].spread["snr"].q50
+    assert profile.overall.spread["duration_s"].min == profile.overall.spread["duration_s"].max == 1.0
+    assert profile.imbalance == 1.0
+    assert len(profile.third_octaves["a"]) == len(BAND_CENTRES)
+
+
+def test_a_second_run_gives_the_same_profile(small: Path) -> None:
+    assert profiled(small) == profiled(small)
+
+
+def test_of_two_equally_frequent_rates_the_higher_one_is_the_mode(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "val", "x", "")]
+    profile = profiled(dataset(tmp_path, rows, a=(noise(8_000), 8_000), b=(noise(44_100), 44_100)))
+    assert (profile.fs_mode, profile.fs_unique) == (44_100, {"8000": 1, "44100": 1})
+
+
+def test_a_rate_that_tells_the_label_is_a_strong_shortcut(tmp_path: Path) -> None:
+    rows = [(f"{label}{i}", "train", label, f"{label}{i}") for label in "ab" for i in range(10)]
+    audio = {
+        name: (noise(4_000, seed), 8_000 if label == "a" else 16_000) for seed, (name, _, label, _) in enumerate(rows)
+    }
+    profile = profiled(dataset(tmp_path, rows, **audio))
+    by_name = {shortcut.condition: shortcut for shortcut in profile.shortcuts}
+    assert by_name["sample_rate"].balanced_accuracy == 1.0
+    assert by_name["sample_rate"].chance == 0.5
+    assert "sampling rate alone is a strong predictor" in by_name["sample_rate"].message
+    assert by_name["level"].message == ""
+    assert "shortcut" in kinds(profile)
+
+
+def test_recordings_of_one_group_are_never_parted_when_shortcuts_are_sought(tmp_path: Path) -> None:
+    """Each group has its own level; within a group it tells the label, across groups it does not."""
+    rng = np.random.default_rng(0)
+    rows, audio = [], {}
+    for group in range(12):
+        label, level = "ab"[group % 2], float(10 ** rng.uniform(-3, -0.5))
+        for i in range(4):
+            name = f"g{group}_{i}"
+            rows.append((name, "train", label, f"group{group}"))
+            audio[name] = (noise(2_000, 10 * group + i, level), RATE)
+    profile = profiled(dataset(tmp_path, rows, **audio))
+    level_alone = next(shortcut for shortcut in profile.shortcuts if shortcut.condition == "level")
+    assert level_alone.balanced_accuracy < 0.75
+
+
+def test_shortcuts_of_several_labels_are_sought_class_by_class(tmp_path: Path) -> None:
+    rows = [(f"f{i}", "train", ("a|b" if i % 2 else "a") if i < 12 else "b", "") for i in range(20)]
+    audio = {name: (noise(4_000 if "a" in label else 8_000, i), RATE) for i, (name, _, label, _) in enumerate(rows)}
+    profile = profiled(dataset(tmp_path, rows, **audio), "multi_label")
+    duration = next(shortcut for shortcut in profile.shortcuts if shortcut.condition == "duration_s")
+    assert duration.chance == 0.5
+    assert duration.balanced_accuracy > 0.7
+
+
+def test_the_same_audio_in_two_splits_or_under_two_labels_is_found(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "val", "x", ""), ("c", "train", "y", ""), ("d", "val", "y", "")]
+    same, other = noise(4_000, 1), noise(4_000, 2)
+    folder = dataset(tmp_path, rows, a=(same, RATE), b=(same, RATE), c=(other, RATE), d=(same, RATE))
+    found = {warning.kind: warning.message for warning in profiled(folder).warnings}
+    assert (
+        "row 2 a.wav, row 3 b.wav, row 5 d.wav: the same audio with split train, val"
+        in found["duplicate_across_splits"]
+    )
+    assert "with label x, y" in found["duplicate_across_labels"]
+
+
+def test_silent_and_clipped_recordings_are_named_but_silence_is_no_duplicate(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "val", "y", ""), ("c", "train", "y", ""), ("d", "val", "x", "")]
+    silent, loud = np.zeros(4_000, np.float32), np.sign(noise(4_000)).astype(np.float32)
+    folder = dataset(tmp_path, rows, a=(silent, RATE), b=(silent, RATE), c=(loud, RATE), d=(noise(4_000), RATE))
+    found = {warning.kind: warning.message for warning in profiled(folder).warnings}
+    assert found["silent"].startswith("row 2 a.wav, row 3 b.wav: silent")
+    assert found["clipped"].startswith("row 4 c.wav: more than 1 %")
+    assert "duplicate_across_splits" not in found
+
+
+def test_groups_that_leak_and_files_that_cannot_be_read_are_told_and_the_rest_is_profiled(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", "g"), ("b", "val", "x", "g"), ("c", "train", "x", ""), ("d", "train", "x", "")]
+    folder = dataset(tmp_path, rows, a=(noise(4_000), RATE), b=(noise(4_000, 1), RATE))
+    (folder / "c.wav").write_text("not audio")
+    found = profile_dataset(folder, folder / "metadata.csv", "single_label")
+    messages = "; ".join(warning.message for warning in found.profile.warnings)
+    assert found.profile.overall.files == 2
+    for said in (
+        "group 'g' stands in the splits train, val",
+        "row 4: ",
+        "not readable as audio",
+        "row 5: d.wav does not",
+    ):
+        assert said in messages
+    with pytest.raises(DatasetError, match="3 defect"):
+        found.defects.raise_if_any()
+
+
+def test_one_class_that_is_much_larger_is_told(tmp_path: Path) -> None:
+    rows = [(f"f{i}", "train", "x" if i else "y", "") for i in range(12)] + [("v", "val", "x", "")]
+    audio = {row[0]: (noise(2_000, i), RATE) for i, row in enumerate(rows)}
+    assert "imbalance" in kinds(profiled(dataset(tmp_path, rows, **audio)))
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_of_silence_has_a_profile_without_nan(tmp_path: Path) -> None:
+    rows = [(f"f{i}", "train" if i < 3 else "val", "xy"[i % 2], "") for i in range(6)]
+    silent = np.zeros(RATE, np.float32)
+    found = profile_dataset(
+        dataset(tmp_path, rows, **{row[0]: (silent, RATE) for row in rows}), tmp_path / "metadata.csv", "single_label"
+    )
+    write_profile(found, tmp_path / "out")
+    assert "NaN" not in (tmp_path / "out" / "profile.json").read_text()
+    assert "silent" in kinds(found.profile)
+
+
+def test_one_recording_is_profiled(tmp_path: Path) -> None:
+    found = profile_dataset(
+        dataset(tmp_path, [("a", "train", "x", "")], a=(noise(4_000), RATE)), tmp_path / "metadata.csv", "single_label"
+    )
+    assert found.profile.shortcuts == ()
+    assert "split val has no usable recording" in "".join(warning.message for warning in found.profile.warnings)
+    write_profile(found, tmp_path / "out")
+    assert (tmp_path / "out" / "profile.png").stat().st_size > 10_000
+
+
+def test_eight_channels_are_mixed(tmp_path: Path) -> None:
+    samples = np.stack([noise(4_000, i) for i in range(8)], axis=1)
+    profile = profiled(dataset(tmp_path, [("a", "train", "x", "")], a=(samples, RATE)))
+    assert profile.channels == {"8": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.full(4_000, np.nan, np.float32), "NaN or infinite"),
+        (np.full(4_000, np.inf, np.float32), "NaN or infinite"),
+        (np.zeros(0, np.float32), "the recording is empty"),
+    ],
+)
+def test_a_recording_without_finite_samples_is_refused(
+    tmp_path: Path, content: np.ndarray[Any, Any], message: str
+) -> None:
+    with pytest.raises(AudioError, match=message):
+        file_profile(write_wav(tmp_path / "a.wav", content))
+
+
+def test_a_rate_that_no_recorder_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="sampling rate of 1 Hz"):
+        file_profile(write_wav(tmp_path / "a.wav", noise(100), 1))
+
+
+def test_a_dataset_without_a_readable_recording_is_refused(tmp_path: Path) -> None:
+    folder = dataset(tmp_path, [("a", "train", "x", "")])
+    with pytest.raises(DatasetError, match=r"a\.wav does not exist"):
+        profiled(folder)
+
+
+# For people ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_has_json_table_figure_and_a_summary(small: Path, tmp_path: Path) -> None:
+    found = profile_dataset(small, small / "metadata.csv", "single_label")
+    write_profile(found, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "profile.json").read_text())
+    assert content["classes"] == {"a": 6, "b": 6}
+    with (tmp_path / "out" / "profile.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 12
+    assert {"filepath", "label", "snr", "level", "duration_s"} <= table[0].keys()
+    assert (tmp_path / "out" / "profile.png").read_bytes().startswith(b"\x89PNG")
+    text = describe(found.profile)
+    assert "12 recordings" in text
+    assert "16000 Hz (12)" in text
+
+
+# Real recordings -----------------------------------------------------------------------------------------------------
+
+
+def test_the_sampling_rate_of_the_marine_mammals_tells_the_species() -> None:
+    folder = real_data("marine_watkins")
+    found = {shortcut.condition: shortcut for shortcut in profiled(folder).shortcuts}
+    assert "strong predictor" in found["sample_rate"].message
