@@ -20,10 +20,10 @@ from xaimoe_runtime.files import FileClassifier
 from xaimoe_runtime.schema import ResultRecord, Routing, SummaryRecord, TaskKind
 from xaimoe_runtime.verify import verify
 
-SCENES_PER_CLASS = 100
-SCENE_STEPS = 900
+SCENES_PER_CLASS = 200
+SCENE_STEPS = 1000
 """Training steps on sonar scenes, if they lasted five seconds."""
-DATASET_STEPS = 2000
+DATASET_STEPS = 2500
 """Training steps on recordings of five seconds; shorter ones make a step cheaper, and get more of them."""
 STEP_COST_S = 4.0
 """The fixed cost of a training step, in seconds of clip."""

@@ -15,14 +15,12 @@ def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
 
 
 def stretch(spectrogram: Tensor, most: float) -> Tensor:
-    """Each spectrogram of [B, 1, F, T] stretched in time by up to ``most`` (as a logarithm), in frequency by half that.
+    """Each spectrogram of [B, 1, F, T] stretched in time and in frequency, each by up to ``most`` as a logarithm.
 
     What a stretched one lacks at its edges is filled with the edge; what is too much falls off at either side.
     """
     batch, device = len(spectrogram), spectrogram.device
-    time, frequency = torch.exp(
-        (torch.rand(2, batch, device=device) * 2 - 1) * torch.tensor([[most], [most / 2]]).to(device)
-    )
+    time, frequency = torch.exp((torch.rand(2, batch, device=device) * 2 - 1) * most)
     place = torch.zeros(batch, 2, 3, device=device)
     place[:, 0, 0], place[:, 1, 1] = time, frequency
     place[:, 0, 2] = (torch.rand(batch, device=device) * 2 - 1) * torch.clamp(1 - time, min=-0.1)

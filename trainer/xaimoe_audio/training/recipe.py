@@ -20,8 +20,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Spectrograms are raised or lowered by up to this, in their standard deviations (about 6 dB): the mean power that
     they are normalised by depends on how much of a clip is sound."""
     stretch: float = 0.15
-    """Spectrograms are stretched or squeezed in time by up to this, as a logarithm, and in frequency by half as much:
-    another speaker, size or speed."""
+    """Spectrograms are stretched or squeezed in time and in frequency, each by up to this as a logarithm: another
+    speaker, size or speed."""
     time_shift: float = 0.15
     """Clips are turned around in time by up to this share of their length, either way."""
     frequency_shift: float = 0.05
