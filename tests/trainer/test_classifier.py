@@ -279,7 +279,7 @@ def test_an_unknown_choice_is_refused_with_the_choices(arguments: dict[str, Any]
 
 def test_an_unknown_override_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match="expected sample_rate, fmin, fmax, experts, k_max, tile, stride, clip_s, seed"
+        ConfigError, match="expected sample_rate, fmin, fmax, spectrogram, experts, k_max, tile, stride, clip_s, seed"
     ):
         MoEAudioClassifier(tiles=(8, 8))
 

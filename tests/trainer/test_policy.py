@@ -32,11 +32,12 @@ class Case:
 
 CASES = [
     Case("sample_rate", {"rate": 16_000, "top": 8_000.0}, 16_000, "band of the recordings"),
-    Case("sample_rate", {"rate": 44_100, "top": 22_050.0}, 32_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 44_100, "top": 22_050.0}, 16_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 44_100, "top": 22_050.0, "centre": 4_000.0}, 32_000, "band of the recordings"),
     Case("sample_rate", {"rate": 44_100, "top": 3_500.0}, 8_000, "band of the recordings"),
     Case("sample_rate", {"rate": 8_000, "top": 4_000.0}, 8_000, "band of the recordings"),
     Case("sample_rate", {"rate": 16_000, "rates": 3, "top": 24_000.0}, 16_000, "mixture of rates"),
-    Case("sample_rate", {"rate": 80_000, "rates": 18, "top": 80_000.0}, 32_000, "mixture of rates"),
+    Case("sample_rate", {"rate": 80_000, "rates": 18, "top": 80_000.0, "centre": 4_000.0}, 32_000, "mixture of rates"),
     Case(
         "sample_rate",
         {"rate": 256_000, "top": 120_000.0, "centre": 45_000.0},
@@ -84,12 +85,17 @@ def test_the_reason_names_what_the_rule_looked_at() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.choice}: {rule.name}")
 def test_every_reason_can_be_written_out(rule: Any) -> None:
-    known = msgspec.structs.asdict(Facts(budget="accuracy")) | {
-        name: default(
-            Facts(budget="accuracy"), {"sample_rate": 16_000, "bins": 64, "tile": (64, 32), "experts": ("a",)}
-        )
-        for name, default in DEFAULTS.items()
-    }
+    facts = Facts(budget="accuracy")
+    known = (
+        msgspec.structs.asdict(facts)
+        | {"usual_rate": facts.usual_rate}
+        | {
+            name: default(
+                Facts(budget="accuracy"), {"sample_rate": 16_000, "bins": 64, "tile": (64, 32), "experts": ("a",)}
+            )
+            for name, default in DEFAULTS.items()
+        }
+    )
     assert "{" not in rule.because.format(**known | {"experts": DEFAULT_EXPERTS})
     assert set(rule.inputs) <= {*known, "experts"}
 
@@ -102,10 +108,8 @@ def test_a_wavelet_is_never_chosen_under_a_latency_budget() -> None:
 def test_the_budget_sets_the_sizes(budget: Budget) -> None:
     for name in ("bins", "k_max"):
         assert chosen(name, budget, recordings=9_999).value == getattr(SIZES[budget], name)
-    assert (
-        chosen("sample_rate", budget, rate=48_000, top=24_000.0).value
-        == {"accuracy": 32_000, "latency": 16_000}[budget]
-    )
+    high = {"rate": 48_000, "top": 24_000.0, "centre": 4_000.0}
+    assert chosen("sample_rate", budget, **high).value == {"accuracy": 32_000, "latency": 16_000}[budget]
 
 
 def test_families_that_nothing_can_use_are_left_out_and_the_rest_is_built() -> None:

@@ -88,7 +88,7 @@ def decide(facts: Facts, overrides: Overrides, auto_config: bool = True) -> Poli
             choose(name, DEFAULTS[name](facts, made), DEFAULT, "auto_config is off", {})
         else:
             rule = next(rule for rule in RULES if rule.choice == name and rule.applies(facts, made))
-            known = msgspec.structs.asdict(facts) | made
+            known = msgspec.structs.asdict(facts) | {"usual_rate": facts.usual_rate} | made
             inputs = {given: known[given] for given in rule.inputs}
             choose(name, rule.value(facts, made), rule.name, rule.because.format(**known), inputs)
     return Policy(auto_config=auto_config, facts=facts, choices=tuple(choices))

@@ -12,6 +12,11 @@ from xaimoe_audio.profiling.bands import BAND_CENTRES, BAND_EDGES
 if TYPE_CHECKING:
     from xaimoe_audio.profiling import DatasetProfile
 
+USUAL_RATE, HIGH_RATE = 16_000, 32_000
+"""Sampling rates in Hz that are paid for: for any model, and for one for high sounds under the accuracy budget."""
+HIGH_CENTRE = 2_000.0
+"""Frequency in Hz from which a dataset's sounds count as high. ESC-10, centred at 1.3 kHz, gained nothing from 32 kHz;
+the marine mammals, centred at 4 kHz, did."""
 CONTENT_DB = 40.0
 """Bands this far under the strongest one of a class carry none of it."""
 
@@ -45,6 +50,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Highest quality of any recording."""
     highest: float = 8_000.0
     """Highest effective frequency in Hz of any recording."""
+
+    @property
+    def usual_rate(self) -> int:
+        """Highest sampling rate in Hz that is paid for, unless most of the sound lies above its band."""
+        return HIGH_RATE if self.budget == "accuracy" and self.centre >= HIGH_CENTRE else USUAL_RATE
 
     @classmethod
     def of(cls, profile: DatasetProfile, budget: Budget) -> Self:

@@ -20,8 +20,6 @@ RATES = (2_000, 4_000, 8_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 12
 """Sampling rates the library chooses from, in Hz."""
 HEADROOM = 2.05
 """Sampling rate over the highest frequency it holds."""
-USUAL_RATE = {"accuracy": 32_000, "latency": 16_000}
-"""Highest rate in Hz that a budget pays for unless the sound lies above it."""
 MIN_CLIP_S, MAX_CLIP_S, SHORT_CLIP_S = 0.5, 5.0, 2.0
 LOW_SNR_DB = 10.0
 CLICKS = 1.0
@@ -69,7 +67,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "sample_rate",
         "sound above the usual band",
-        lambda f, m: f.centre > USUAL_RATE[f.budget] / 2 / HEADROOM * 2,
+        lambda f, m: f.centre > f.usual_rate / 2,
         lambda f, m: min(_rate_for(f.top), _rate_within(f.rate * 1.1)),
         "half of a typical class's power lies above {centre:.0f} Hz, so the rate follows the band, which ends at "
         "{top:.0f} Hz, as far as half of the recordings ({rate} Hz) reach",
@@ -79,23 +77,25 @@ RULES: tuple[Rule, ...] = (
         "sample_rate",
         "mixture of rates",
         lambda f, m: f.rates > 1,
-        lambda f, m: min(_rate_for(f.top), _rate_within(f.rate * 1.1), USUAL_RATE[f.budget]),
+        lambda f, m: min(_rate_for(f.top), _rate_within(f.rate * 1.1), f.usual_rate),
         "{rates} native rates: half of the recordings reach {rate} Hz, so that few are stretched into an empty band; "
-        "slower ones are resampled and their missing band is masked, faster ones lose what lies above",
-        ("rates", "rate", "top", "budget"),
+        "slower ones are resampled and their missing band is masked, faster ones lose what lies above; for "
+        "sounds around {centre:.0f} Hz the {budget} budget goes to {usual_rate} Hz",
+        ("rates", "rate", "top", "centre", "budget"),
     ),
     Rule(
         "sample_rate",
         "band of the recordings",
         _always,
-        lambda f, m: min(_rate_for(f.top), max(_rate_within(f.rate * 1.1), RATES[0]), USUAL_RATE[f.budget]),
-        "the recordings end at {top:.0f} Hz, are sampled at {rate} Hz, and the {budget} budget pays for no more",
-        ("top", "rate", "budget"),
+        lambda f, m: min(_rate_for(f.top), max(_rate_within(f.rate * 1.1), RATES[0]), f.usual_rate),
+        "the recordings end at {top:.0f} Hz and are sampled at {rate} Hz; for sounds around {centre:.0f} Hz the "
+        "{budget} budget goes to {usual_rate} Hz",
+        ("top", "rate", "centre", "budget"),
     ),
     Rule(
         "clip_s",
         "long recordings",
-        lambda f, m: f.duration > MAX_CLIP_S,
+        lambda f, m: f.duration > 1.1 * MAX_CLIP_S,
         lambda f, m: MAX_CLIP_S,
         "recordings typically last {duration:.1f} s; longer than 5 s is heard in windows",
         ("duration",),
@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
         "clip_s",
         "typical duration",
         _always,
-        lambda f, m: max(f.duration, MIN_CLIP_S),
+        lambda f, m: min(max(f.duration, MIN_CLIP_S), MAX_CLIP_S),
         "recordings typically last {duration:.2f} s; a clip has at least 0.5 s",
         ("duration",),
     ),

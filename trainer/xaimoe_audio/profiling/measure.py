@@ -34,14 +34,17 @@ class Probe(nn.Module):
         self.n_fft, self.win_length, self.hop = frame_lengths(rate, FRAME_S, HOP_S)
         window_power = float(np.sum(hann(self.win_length) ** 2))
         lines = np.arange(self.n_fft // 2 + 1) * rate / self.n_fft
+        lines[:2] = np.nan  # a constant offset of the recorder, which the window spreads
         third_octaves = torch.from_numpy(
             ((lines[:, None] >= BAND_EDGES[:-1]) & (lines[:, None] < BAND_EDGES[1:])).astype(np.float64)
         )
         filters = torch.cat([third_octaves, attribute_bands(self.n_fft)], dim=1) * (2 / (window_power * self.n_fft))
         self.spectrum = PowerSpectrumProjection(self.n_fft, self.win_length, self.hop, filters)
         self.attributes = SignalAttributes(rate, self.hop)
-        # A band in which no line of the spectrum lies tells nothing.
-        self.measured = (third_octaves.sum(0) > 0).numpy() & (rate / 2 > BAND_CENTRES)
+        # Low bands are narrower than the spectrum's lines are apart: those tell nothing.
+        within = np.less(BAND_CENTRES, rate / 2)
+        told = (third_octaves.sum(0).numpy() > 0) | ~within
+        self.measured = np.logical_and.accumulate(told[::-1])[::-1] & within
 
     def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         projected = self.spectrum(waveform).transpose(1, 2)  # [1, bands, T]
