@@ -99,6 +99,23 @@ def test_the_same_sound_in_another_file_has_the_same_digest(tmp_path: Path) -> N
     assert measure(tmp_path / "a.wav").audio_sha256 == measure(tmp_path / "b.flac").audio_sha256
 
 
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_a_constant_offset_of_the_recorder_changes_nothing_but_the_level(tmp_path: Path, rate: int) -> None:
+    plain = measure(write_wav(tmp_path / "a.wav", noise(3 * rate, level=0.003), rate))
+    offset = measure(write_wav(tmp_path / "b.wav", noise(3 * rate, level=0.003) + np.float32(0.03), rate))
+    for name in ("snr", "flatness", "fmin_eff", "fmax_eff"):
+        assert offset.attributes[name] == pytest.approx(plain.attributes[name], rel=0.02, abs=0.1)
+    assert offset.third_octaves[-12] == pytest.approx(plain.third_octaves[-12], abs=0.1)
+
+
+def test_silence_in_a_recording_does_not_count(tmp_path: Path) -> None:
+    sound = noise(5 * RATE) + tone(5.0)
+    alone = measure(write_wav(tmp_path / "a.wav", sound))
+    within = measure(write_wav(tmp_path / "b.wav", np.concatenate([sound, np.zeros(20 * RATE, np.float32)])))
+    for name in ("snr", "flatness", "level", "quality"):
+        assert within.attributes[name] == pytest.approx(alone.attributes[name], rel=0.05)
+
+
 def test_clipping_is_counted_over_all_samples(tmp_path: Path) -> None:
     samples = np.zeros(100_000, np.float32)
     samples[:1_000] = 1.0
@@ -177,6 +194,29 @@ def test_a_rate_that_tells_the_label_is_a_strong_shortcut(tmp_path: Path) -> Non
     assert "sampling rate alone is a strong predictor" in by_name["sample_rate"].message
     assert by_name["level"].message == ""
     assert "shortcut" in kinds(profile)
+
+
+def test_chance_in_a_small_dataset_is_no_shortcut(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    told = 0
+    for trial in range(8):
+        folder = tmp_path / str(trial)
+        folder.mkdir()
+        rows = [(f"f{i}", "train", "ab"[i % 2], "") for i in range(14)]
+        audio = {
+            row[0]: (noise(int(rng.integers(500, 4_000)), i, float(rng.uniform(0.01, 0.3))), RATE)
+            for i, row in enumerate(rows)
+        }
+        told += "shortcut" in kinds(profiled(dataset(folder, rows, **audio)))
+    assert told <= 1
+
+
+def test_shortcuts_follow_the_conditions_though_the_samples_are_the_same(tmp_path: Path) -> None:
+    rows = [(f"{label}{i}", "train", label, "") for label in "ab" for i in range(10)]
+    samples = {name: noise(4_000, seed) for seed, (name, *_) in enumerate(rows)}
+    folder = dataset(tmp_path, rows, **{n: (s, 8_000 if n[0] == "a" else 16_000) for n, s in samples.items()})
+    assert "shortcut" in kinds(profiled(folder))
+    assert "shortcut" not in kinds(profiled(dataset(tmp_path, rows, **{n: (s, 16_000) for n, s in samples.items()})))
 
 
 def test_recordings_of_one_group_are_never_parted_when_shortcuts_are_sought(tmp_path: Path) -> None:
@@ -271,6 +311,20 @@ def test_one_recording_is_profiled(tmp_path: Path) -> None:
     assert "split val has no usable recording" in "".join(warning.message for warning in found.profile.warnings)
     write_profile(found, tmp_path / "out")
     assert (tmp_path / "out" / "profile.png").stat().st_size > 10_000
+
+
+def test_recordings_of_one_sample_are_drawn(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "val", "y", "")]
+    one = np.full(1, 0.5, np.float32)
+    folder = dataset(tmp_path, rows, a=(one, RATE), b=(one, RATE))
+    write_profile(profile_dataset(folder, folder / "metadata.csv", "single_label"), tmp_path / "out")
+    assert (tmp_path / "out" / "profile.png").is_file()
+
+
+def test_silent_recordings_do_not_move_what_the_policy_looks_at(tmp_path: Path) -> None:
+    rows = [(f"f{i}", "train", "xy"[i % 2], "") for i in range(6)]
+    audio = {f"f{i}": (np.zeros(RATE, np.float32) if i < 4 else tone() + noise(RATE, i, 1e-4), RATE) for i in range(6)}
+    assert profiled(dataset(tmp_path, rows, **audio)).by_split["train"].spread["level"].q05 > -40
 
 
 def test_eight_channels_are_mixed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from xaimoe_audio.profiling.record import FileProfile
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, BANDS, SILENCE_DB, TINY, SignalAttributes
 from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
 from xaimoe_audio.spectrogram.framing import frame_lengths
-from xaimoe_audio.spectrogram.frontend import attribute_bands
+from xaimoe_audio.spectrogram.frontend import attribute_bands, offset_bins
 from xaimoe_runtime.audio import Block, open_recording, read_blocks, windows
 from xaimoe_runtime.schema import AudioSpec
 
@@ -34,11 +34,13 @@ class Probe(nn.Module):
         self.n_fft, self.win_length, self.hop = frame_lengths(rate, FRAME_S, HOP_S)
         window_power = float(np.sum(hann(self.win_length) ** 2))
         lines = np.arange(self.n_fft // 2 + 1) * rate / self.n_fft
-        lines[:2] = np.nan  # a constant offset of the recorder, which the window spreads
+        lines[: offset_bins(self.n_fft, self.win_length)] = np.nan
         third_octaves = torch.from_numpy(
             ((lines[:, None] >= BAND_EDGES[:-1]) & (lines[:, None] < BAND_EDGES[1:])).astype(np.float64)
         )
-        filters = torch.cat([third_octaves, attribute_bands(self.n_fft)], dim=1) * (2 / (window_power * self.n_fft))
+        filters = torch.cat([third_octaves, attribute_bands(self.n_fft, self.win_length)], dim=1) * (
+            2 / (window_power * self.n_fft)
+        )
         self.spectrum = PowerSpectrumProjection(self.n_fft, self.win_length, self.hop, filters)
         self.attributes = SignalAttributes(rate, self.hop)
         # Low bands are narrower than the spectrum's lines are apart: those tell nothing.
@@ -95,9 +97,11 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
         power.append(bands.numpy())
         peak = max(peak, float(np.abs(window.samples).max()))
     names = [name for name, _ in ATTRIBUTES]
-    mean = dict(zip(names, np.mean(attributes, axis=0).tolist(), strict=True))
     level = np.array([row[names.index("level")] for row in attributes])
     snr = np.array([row[names.index("snr")] for row in attributes])
+    sounding = level > SILENCE_DB
+    counted = sounding if sounding.any() else ~sounding
+    mean = dict(zip(names, np.mean(np.array(attributes)[counted], axis=0).tolist(), strict=True))
     decibels = 10 * np.log10(np.maximum(np.mean(power, axis=0), TINY))
     return FileProfile(
         audio_sha256=digest.sha256.hexdigest(),
@@ -105,9 +109,9 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
         channels=channels,
         encoding=encoding,
         duration_s=digest.frames / rate,
-        silent=bool(level.max() <= SILENCE_DB),
+        silent=not sounding.any(),
         peak=peak,
         attributes=mean | {"clipping_rate": digest.clipped / digest.frames},
-        noise_floor=float(np.mean(level - 10 * np.log10(1 + 10 ** (snr / 10)))),
+        noise_floor=float(np.mean((level - 10 * np.log10(1 + 10 ** (snr / 10)))[counted])),
         third_octaves=[float(v) if ok else None for v, ok in zip(decibels, probe.measured, strict=True)],
     )

@@ -63,7 +63,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sample_rates: dict[str, int]
     """Recordings by native rate in Hz."""
     spread: dict[str, Spread]
-    """Distribution of each of ``MEASURED`` over the recordings."""
+    """Distribution of each of ``MEASURED`` over the recordings that are not silent; of the duration, over all."""
 
 
 class Warning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,8 +99,8 @@ class DatasetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     by_split: dict[str, Part]
     by_class: dict[str, Part]
     third_octaves: dict[str, list[float | None]]
-    """Median power of each class in the third-octave bands of ``profiling.bands``, in dB re full scale; None where
-    fewer than half of the recordings have the band."""
+    """Median power of each class's training recordings in the third-octave bands of ``profiling.bands``, in dB re full
+    scale; None where fewer than half of the recordings have the band."""
     shortcuts: tuple[Shortcut, ...]
     warnings: tuple[Warning, ...]
 
@@ -150,7 +150,8 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
         defects.raise_if_any()
     files = _table(usable, found)
     digest = _digest(usable, found)
-    shortcuts = find_shortcuts(files, digest)
+    trained = files[files["split"] == "train"] if (files["split"] == "train").any() else files
+    shortcuts = find_shortcuts(files)
     profile = DatasetProfile(
         dataset=f"{dataset_dir.name}/{metadata_csv.name}",
         dataset_sha256=digest,
@@ -163,7 +164,7 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
         overall=_part(files),
         by_split={split: _part(part) for split in SPLITS if len(part := files[files["split"] == split])},
         by_class={str(label): _part(part) for label, part in files.explode("label").groupby("label")},
-        third_octaves={str(label): _median_bands(part) for label, part in files.explode("label").groupby("label")},
+        third_octaves={str(label): _median_bands(part) for label, part in trained.explode("label").groupby("label")},
         shortcuts=shortcuts,
         warnings=(
             *_warnings(files, defects),
@@ -210,7 +211,9 @@ def _imbalance(files: pd.DataFrame) -> float:
 
 
 def _part(files: pd.DataFrame) -> Part:
-    quantiles = files[list(MEASURED)].quantile([0.0, *QUANTILES.values(), 1.0])
+    heard = files.mask(files["silent"])  # silence has no noise, band or level to speak of
+    measured = files if files["silent"].all() else heard.assign(duration_s=files["duration_s"])
+    quantiles = measured[list(MEASURED)].astype(float).quantile([0.0, *QUANTILES.values(), 1.0])
     names = ("min", *QUANTILES, "max")
     return Part(
         files=len(files),

@@ -9,7 +9,7 @@ import msgspec
 
 from xaimoe_audio.data.cache import cache_folder
 from xaimoe_runtime.console import replacing
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import AudioError, ConfigError
 
 VERSION = 1
 """Part of every key; raise it when a measurement changes."""
@@ -31,7 +31,7 @@ class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     peak: float
     """Largest magnitude of a sample."""
     attributes: dict[str, float]
-    """Signal attributes, mean over windows; the clipping rate is that of all samples."""
+    """Signal attributes, mean over the windows that are not silent; the clipping rate is that of all samples."""
     noise_floor: float
     """Level of what the SNR takes for noise, in dB re full scale."""
     third_octaves: list[float | None]
@@ -48,8 +48,10 @@ def file_profile(path: Path, channel: int | str = "mix") -> FileProfile:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        digest = ""  # measure says what is wrong with it
+    except OSError as error:
+        raise AudioError(
+            f"{path}: cannot be read ({error.strerror}); check that it is there and may be read"
+        ) from error
     entry = folder / f"{digest}.{channel}.{VERSION}.json"
     try:
         return msgspec.json.decode(entry.read_bytes(), type=FileProfile)

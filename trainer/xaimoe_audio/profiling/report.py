@@ -93,17 +93,19 @@ def draw(profiled: Profiled) -> Any:
     }
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     (spectra, durations), (noise, rates) = figure.subplots(2, 2)
+    unknown = [None] * len(BAND_CENTRES)  # of a class that is not trained
     for name in names:
-        level = np.array(profile.third_octaves[name], dtype=float)
+        level = np.array(profile.third_octaves.get(name, unknown), dtype=float)
         spectra.plot(BAND_CENTRES, level, label=name, linewidth=1.5, **styles[name])
-    known = np.isfinite(np.array([profile.third_octaves[name] for name in names], dtype=float)).any(axis=0)
+    known = np.isfinite(np.array(list(profile.third_octaves.values()), dtype=float)).any(axis=0)
     spectra.set_xscale("log")
-    spectra.set_xlim(BAND_CENTRES[known][0], BAND_CENTRES[known][-1])
+    if known.any():
+        spectra.set_xlim(BAND_CENTRES[known][0], BAND_CENTRES[known][-1])
     spectra.set(title="Median spectrum of each class", xlabel="Frequency [Hz]", ylabel="Third-octave level [dB re FS]")
     spectra.legend(fontsize=8, ncols=2)
 
     seconds = files["duration_s"].to_numpy()
-    low, high = max(float(seconds.min()), 1e-3), float(seconds.max())
+    low, high = float(seconds.min()), float(seconds.max())
     edges = np.geomspace(low, high, 30) if high > 1.5 * low else np.linspace(low * 0.9, high * 1.1, 30)
     durations.hist(seconds, bins=edges, color=COLOURS[0])
     if high > 10 * low:

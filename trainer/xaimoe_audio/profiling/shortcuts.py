@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import pandas as pd
 
@@ -23,6 +25,8 @@ TOGETHER = "together"
 FOLDS = 5
 NOTICEABLE, STRONG = 0.15, 0.3
 """Skill from which a condition is worth a warning, and from which the warning is loud."""
+SURE = 3.0
+"""Standard errors by which a balanced accuracy must exceed chance before it is worth a warning."""
 
 
 class Shortcut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,16 +41,17 @@ class Shortcut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     skill: float
     """0 for a guess, 1 for every recording right."""
     message: str
-    """What to tell the user; empty below ``NOTICEABLE``."""
+    """What to tell the user; empty below ``NOTICEABLE``, and where chance would explain it."""
 
 
-def find_shortcuts(files: pd.DataFrame, dataset_sha256: str) -> tuple[Shortcut, ...]:
+def find_shortcuts(files: pd.DataFrame) -> tuple[Shortcut, ...]:
     """Predicts the label from each of ``CONDITIONS`` and from all of them, by decision trees.
 
     With several labels a recording, each class is told from the rest, and the mean over the classes counts. Nothing is
     said of datasets too small to cross-validate: every class needs two groups.
     """
-    entry = cache_folder() / "profiles" / f"shortcuts.{dataset_sha256}.{VERSION}.json"
+    seen = files[[*CONDITIONS, "label", "group"]].to_csv().encode()
+    entry = cache_folder() / "profiles" / f"shortcuts.{hashlib.sha256(seen).hexdigest()}.{VERSION}.json"
     try:
         return msgspec.json.decode(entry.read_bytes(), type=tuple[Shortcut, ...])
     except (OSError, msgspec.DecodeError):
@@ -62,7 +67,7 @@ def find_shortcuts(files: pd.DataFrame, dataset_sha256: str) -> tuple[Shortcut, 
 def _find(files: pd.DataFrame) -> tuple[Shortcut, ...]:
     group = files["group"].where(files["group"] != "", files["filepath"])
     targets = _targets(files["label"])
-    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in (*CONDITIONS, TOGETHER)}
+    scores: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (*CONDITIONS, TOGETHER)}
     for target in targets:
         usable = target.groupby(target).transform(lambda one: group[one.index].nunique()) >= 2
         if target[usable].nunique() < 2:
@@ -74,16 +79,16 @@ def _find(files: pd.DataFrame) -> tuple[Shortcut, ...]:
     for name, found in scores.items():
         if not found:
             continue
-        accuracy = sum(score for score, _ in found) / len(found)
-        chance = sum(guess for _, guess in found) / len(found)
+        accuracy, chance, error = (sum(column) / len(found) for column in zip(*found, strict=True))
         skill = (accuracy - chance) / (1 - chance)
+        sure = accuracy - chance > SURE * error
         shortcuts.append(
             Shortcut(
                 condition=name,
                 balanced_accuracy=accuracy,
                 chance=chance,
                 skill=skill,
-                message=_message(name, accuracy, chance, skill),
+                message=_message(name, accuracy, chance, skill) if sure and skill >= NOTICEABLE else "",
             )
         )
     return tuple(shortcuts)
@@ -97,8 +102,13 @@ def _targets(labels: pd.Series[list[str]]) -> list[pd.Series[str]]:
     return [labels.map(lambda label, name=name: name if name in label else "") for name in classes]
 
 
-def _cross_validate(conditions: pd.DataFrame, target: pd.Series[str], group: pd.Series[str]) -> tuple[float, float]:
-    """Balanced accuracy on recordings that the tree has not seen, and that of a guess."""
+def _cross_validate(
+    conditions: pd.DataFrame, target: pd.Series[str], group: pd.Series[str]
+) -> tuple[float, float, float]:
+    """Balanced accuracy on recordings that the tree has not seen, that of a guess, and the guess's standard error.
+
+    Recordings of a group are taken for one: they tell nothing new.
+    """
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
@@ -107,12 +117,13 @@ def _cross_validate(conditions: pd.DataFrame, target: pd.Series[str], group: pd.
     tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=3, class_weight="balanced", random_state=0)
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     predicted = cross_val_predict(tree, conditions, target, groups=group, cv=cut)
-    return float(balanced_accuracy_score(target, predicted)), 1 / target.nunique()
+    chance = 1 / target.nunique()
+    groups = group.groupby(target).nunique()  # of each class
+    error = float((chance * (1 - chance) / groups).sum() ** 0.5 / len(groups))
+    return float(balanced_accuracy_score(target, predicted)), chance, error
 
 
 def _message(name: str, accuracy: float, chance: float, skill: float) -> str:
-    if skill < NOTICEABLE:
-        return ""
     what = "all recording conditions together are" if name == TOGETHER else f"the {CONDITIONS[name]} alone is"
     strength = "a strong" if skill >= STRONG else "a noticeable"
     return (

@@ -28,7 +28,7 @@ class FrameStage(nn.Module):
     def __init__(self, config: FrontendConfig, backend: Backend) -> None:
         super().__init__()
         window_power = float(np.sum(hann(config.win_length) ** 2))
-        filters = attribute_bands(config.n_fft) * (2 / (window_power * config.n_fft))
+        filters = attribute_bands(config.n_fft, config.win_length) * (2 / (window_power * config.n_fft))
         if isinstance(backend, FrameBackend):
             filters = torch.cat([backend.filters() / window_power, filters], dim=1)
         self.clip_backend = backend if isinstance(backend, ClipBackend) else None
@@ -44,16 +44,24 @@ class FrameStage(nn.Module):
         return power, torch.cat([projected[:, -BANDS:], moments], dim=1)
 
 
-def attribute_bands(n_fft: int) -> Tensor:
+def attribute_bands(n_fft: int, win_length: int) -> Tensor:
     """Which DFT bin belongs to which of ``BANDS`` equal bands, [n_fft // 2 + 1, BANDS].
 
-    Two bins belong to none: they hold a constant offset of the recorder, which the window spreads.
+    The lowest bins belong to none: see :func:`offset_bins`.
     """
     bins = n_fft // 2 + 1
     band = torch.clamp(torch.arange(bins) * BANDS // (bins - 1), max=BANDS - 1)
     bands = nn.functional.one_hot(band, BANDS).double()
-    bands[:2] = 0
+    bands[: offset_bins(n_fft, win_length)] = 0
     return bands
+
+
+def offset_bins(n_fft: int, win_length: int) -> int:
+    """How many DFT bins hold a constant offset of the recorder, which a Hann window spreads over its main lobe.
+
+    Zeros after the window show its side lobes as well, of which the first two count.
+    """
+    return 2 if win_length == n_fft else -(-4 * n_fft // win_length)
 
 
 class WindowStage(nn.Module):
