@@ -26,6 +26,8 @@ CLICKS = 1.0
 """Transient rate from which a typical recording is made of clicks: a kurtosis 10 times a Gaussian's."""
 BROADBAND = 0.1
 """Flatness from which a sound is broad in frequency."""
+LOW_CENTRE = 150.0
+"""Frequency in Hz up to which a dataset's sounds count as low."""
 HIGHBAND_HZ = 2_000.0
 """The router keeps the highband experts from clips that end lower."""
 FINE_QUALITY = 0.05
@@ -80,7 +82,7 @@ RULES: tuple[Rule, ...] = (
         lambda f, m: min(_rate_for(f.top), _rate_within(f.rate * 1.1), f.usual_rate),
         "{rates} native rates: half of the recordings reach {rate} Hz, so that few are stretched into an empty band; "
         "slower ones are resampled and their missing band is masked, faster ones lose what lies above; for "
-        "sounds around {centre:.0f} Hz the {budget} budget goes to {usual_rate} Hz",
+        "sounds around {centre:.0f} Hz the {budget} budget goes to {usual_rate} Hz at most",
         ("rates", "rate", "top", "centre", "budget"),
     ),
     Rule(
@@ -89,7 +91,7 @@ RULES: tuple[Rule, ...] = (
         _always,
         lambda f, m: min(_rate_for(f.top), max(_rate_within(f.rate * 1.1), RATES[0]), f.usual_rate),
         "the recordings end at {top:.0f} Hz and are sampled at {rate} Hz; for sounds around {centre:.0f} Hz the "
-        "{budget} budget goes to {usual_rate} Hz",
+        "{budget} budget goes to {usual_rate} Hz at most",
         ("top", "rate", "centre", "budget"),
     ),
     Rule(
@@ -138,18 +140,25 @@ RULES: tuple[Rule, ...] = (
         "usual",
         _always,
         lambda f, m: "logmel",
-        "SNR {snr:.1f} dB and no clicks: the cheapest backend that streams",
-        ("snr", "transients", "flatness"),
+        "SNR {snr:.1f} dB, transient rate {transients:.2f}, flatness {flatness:.2f}: the cheapest backend that streams",
+        ("snr", "transients", "flatness", "budget"),
     ),
     Rule(
         "fmin",
-        "sound under the usual edge",
-        lambda f, m: f.bottom < DEFAULT_FMIN,
-        lambda f, m: max(round(f.bottom), 20.0),
-        "a class has sound from {bottom:.0f} Hz; frames of 64 ms resolve 20 Hz at best",
-        ("bottom",),
+        "low sound",
+        lambda f, m: f.centre < LOW_CENTRE,
+        lambda f, m: min(max(round(f.bottom), 20.0), DEFAULT_FMIN),
+        "half of a typical class's power lies under {centre:.0f} Hz, and a class has sound from {bottom:.0f} Hz",
+        ("centre", "bottom"),
     ),
-    Rule("fmin", "usual", _always, lambda f, m: DEFAULT_FMIN, "nothing lies below {bottom:.0f} Hz", ("bottom",)),
+    Rule(
+        "fmin",
+        "usual",
+        _always,
+        lambda f, m: DEFAULT_FMIN,
+        "sounds lie around {centre:.0f} Hz; what is under 50 Hz is mostly the noise of traffic, wind and handling",
+        ("centre",),
+    ),
     Rule(
         "fmax",
         "whole band",
