@@ -17,7 +17,8 @@ def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
 def stretch(spectrogram: Tensor, most: float) -> Tensor:
     """Each spectrogram of [B, 1, F, T] stretched in time and in frequency, each by up to ``most`` as a logarithm.
 
-    What a stretched one lacks at its edges is filled with the edge; what is too much falls off at either side.
+    What a stretched one lacks at its edges is filled with the edge; what is too much falls off at either side. Cells
+    are copied, not interpolated: that would smooth the texture by which noises differ.
     """
     batch, device = len(spectrogram), spectrogram.device
     time, frequency = torch.exp((torch.rand(2, batch, device=device) * 2 - 1) * most)
@@ -25,7 +26,7 @@ def stretch(spectrogram: Tensor, most: float) -> Tensor:
     place[:, 0, 0], place[:, 1, 1] = time, frequency
     place[:, 0, 2] = (torch.rand(batch, device=device) * 2 - 1) * torch.clamp(1 - time, min=-0.1)
     grid = nn.functional.affine_grid(place, list(spectrogram.shape), align_corners=False)
-    return nn.functional.grid_sample(spectrogram, grid, padding_mode="border", align_corners=False)
+    return nn.functional.grid_sample(spectrogram, grid, mode="nearest", padding_mode="border", align_corners=False)
 
 
 def time_shift(spectrogram: Tensor, share: float) -> Tensor:
