@@ -61,10 +61,10 @@ def test_quickstart_in_the_shell(newcomer: Path) -> None:
 def test_a_backend_of_ones_own_trains(newcomer: Path) -> None:
     train = """
 from xaimoe_audio import MoEAudioClassifier
-clf = MoEAudioClassifier(budget="latency", device="cpu", spectrogram="thirds", fmin=50.0, fmax=4_000.0)
+clf = MoEAudioClassifier(budget="latency", device="cpu", spectrogram="log", fmin=50.0, fmax=4_000.0)
 clf.fit("data", epochs=1, out_dir="runs/own")
 clf.export("runs/own/bundle")
 """
     run_python(BLOCKS["backend"] + train, newcomer)
     manifest = json.loads((newcomer / "runs/own/bundle/manifest.json").read_text())
-    assert manifest["frontend"]["backend"] == "thirds"
+    assert manifest["frontend"]["backend"] == "log"
