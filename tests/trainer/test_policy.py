@@ -50,6 +50,7 @@ CASES = [
     Case("hop_s", {"duration": 1.0}, 0.01, "short clips"),
     Case("hop_s", {"duration": 4.0}, 0.02, "usual"),
     Case("spectrogram", {"snr": 4.0}, "logmel+pcen", "weak under noise"),
+    Case("spectrogram", {"snr": 4.0, "steadiest_snr": -3.0}, "logmel", "usual"),
     Case("spectrogram", {"snr": 30.0}, "logmel", "usual"),
     Case("spectrogram", {"transients": 1.5, "flatness": 0.4}, "fcwt", "broadband clicks"),
     Case("spectrogram", {"transients": 1.5, "flatness": 0.01}, "logmel", "usual"),
@@ -81,7 +82,7 @@ def test_every_rule_is_shown_to_fire() -> None:
 def test_the_reason_names_what_the_rule_looked_at() -> None:
     choice = chosen("spectrogram", snr=4.0)
     assert choice.because.startswith("SNR 4.0 dB < 10 dB")
-    assert choice.inputs == {"snr": 4.0}
+    assert choice.inputs == {"snr": 4.0, "steadiest_snr": 20.0}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.choice}: {rule.name}")

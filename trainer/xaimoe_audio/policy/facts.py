@@ -42,6 +42,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Frequency in Hz that halves the power of the median class."""
     snr: float = 20.0
     """Median, in dB."""
+    steadiest_snr: float = 20.0
+    """Lowest median of a class, in dB: the SNR takes what is steady for noise, so a steady class reads low."""
     flatness: float = 0.1
     """Median, 0…1."""
     transients: float = 0.0
@@ -80,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             bottom=bottom,
             centre=centre,
             snr=spread["snr"].q50,
+            steadiest_snr=min(of_class.spread["snr"].q50 for of_class in profile.by_class.values()),
             flatness=spread["flatness"].q50,
             transients=spread["transient_rate"].q50,
             best_quality=spread["quality"].max,
