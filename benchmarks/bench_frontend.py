@@ -63,7 +63,7 @@ class LogMelAlone(torch.nn.Module):
 
 
 def mel(config: FrontendConfig) -> torch.Tensor:
-    return LogMel(config).filters() / float(np.sum(hann(config.win_length) ** 2))
+    return LogMel(config).filters().float() / float(np.sum(hann(config.win_length) ** 2))
 
 
 def session(content: bytes) -> onnxruntime.InferenceSession:

@@ -25,7 +25,12 @@ def size(duration_s: float = 1.0, budget: Budget = "accuracy", **overrides: Any)
     [
         ({"sample_rate": 1_000}, "sample_rate: found 1000 Hz, expected 2000 to 400000 Hz"),
         ({"sample_rate": 0}, "sample_rate: found 0 Hz"),
-        ({"fmax": 9_000.0}, "fmin, fmax: found 50 and 9000 Hz, expected 0 <= fmin < fmax <= 8000 Hz"),
+        (
+            {"sample_rate": 16_000, "fmax": 9_000.0},
+            "fmin, fmax: found 50 and 9000 Hz, expected 0 <= fmin < fmax <= 8000 Hz",
+        ),
+        ({"fmin": 0.0, "spectrogram": "cqt"}, "fmin: found 0 Hz, expected more than 0 Hz for spectrogram cqt"),
+        ({"fmin": 0.0, "spectrogram": "fcwt"}, "fmin: found 0 Hz, expected more than 0 Hz for spectrogram fcwt"),
         ({"fmin": 4_000.0, "fmax": 3_000.0}, "fmin, fmax: found 4000 and 3000 Hz"),
         ({"fmin": -1.0}, "fmin, fmax: found -1"),
         ({"fmin": float("nan")}, "fmin, fmax: found nan"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,26 +96,6 @@ def test_a_channel_that_is_not_there_is_a_defect(folder: Path) -> None:
         load(folder, *ROWS, channel="1")
 
 
-def test_the_digest_does_not_depend_on_the_order_of_the_rows_or_on_the_folder(folder: Path, tmp_path: Path) -> None:
-    digest = load(folder, *ROWS).sha256
-    assert load(folder, *reversed(ROWS)).sha256 == digest
-    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
-    assert load(moved, *ROWS).sha256 == digest
-
-
-@pytest.mark.parametrize(
-    "row", ["short2.wav,test,boat", "short2.wav,train,rain"], ids=["another label", "another split"]
-)
-def test_the_digest_depends_on_labels_and_splits(folder: Path, row: str) -> None:
-    assert load(folder, *ROWS[:3], row).sha256 != load(folder, *ROWS).sha256
-
-
-def test_the_digest_depends_on_the_content(folder: Path) -> None:
-    digest = load(folder, *ROWS).sha256
-    write_wav(folder / "short2.wav", noise(CLIP // 4, seed=9))
-    assert load(folder, *ROWS).sha256 != digest
-
-
 def test_targets_mark_each_class_that_is_heard(folder: Path) -> None:
     table = write_table(folder, "long.wav,train,rain|boat", "short.wav,train,whale", "short2.wav,val,boat")
     dataset = load_dataset(folder, table, "multi_label", RATE)
@@ -129,11 +108,6 @@ def test_targets_refuse_a_class_that_the_model_does_not_know(folder: Path) -> No
     dataset = load(folder, *ROWS)
     with pytest.raises(DatasetError, match=r"found the class\(es\) rain, which the model does not know; it knows boat"):
         dataset.targets(list(dataset.items), ("boat",))
-
-
-def test_the_typical_duration_is_the_median_of_the_training_split(folder: Path) -> None:
-    rows = ("long.wav,train,boat", "short.wav,train,rain", "stereo.wav,train,boat", "short2.wav,val,rain")
-    assert load(folder, *rows).typical_duration_s == pytest.approx(CLIP / RATE)
 
 
 def test_all_recordings_come_at_the_model_rate(folder: Path) -> None:

@@ -12,8 +12,7 @@ from xaimoe_audio.config import DEFAULT_EXPERTS, SIZES, Budget, Overrides
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy import Choice, Facts, Policy, decide, describe
 from xaimoe_audio.policy.build import build
-from xaimoe_audio.policy.decide import DEFAULTS
-from xaimoe_audio.policy.rules import RULES
+from xaimoe_audio.policy.rules import RULES, Rule
 from xaimoe_audio.spectrogram import BACKENDS
 
 
@@ -30,20 +29,24 @@ class Case:
     rule: str
 
 
+MIXTURE = {8_000: 20, 16_000: 30, 48_000: 50}
 CASES = [
     Case("sample_rate", {"rate": 16_000, "top": 8_000.0}, 16_000, "band of the recordings"),
     Case("sample_rate", {"rate": 44_100, "top": 22_050.0}, 16_000, "band of the recordings"),
     Case("sample_rate", {"rate": 44_100, "top": 22_050.0, "centre": 4_000.0}, 32_000, "band of the recordings"),
     Case("sample_rate", {"rate": 44_100, "top": 3_500.0}, 8_000, "band of the recordings"),
     Case("sample_rate", {"rate": 8_000, "top": 4_000.0}, 8_000, "band of the recordings"),
-    Case("sample_rate", {"rate": 16_000, "rates": 3, "top": 24_000.0}, 16_000, "mixture of rates"),
-    Case("sample_rate", {"rate": 80_000, "rates": 18, "top": 80_000.0, "centre": 4_000.0}, 32_000, "mixture of rates"),
+    Case("sample_rate", {"rate": 11_025, "top": 5_512.0}, 12_000, "band of the recordings"),
+    Case("sample_rate", {"rate": 16_000, "rates": MIXTURE, "top": 24_000.0}, 16_000, "mixture of rates"),
+    Case("sample_rate", {"rate": 80_000, "rates": MIXTURE, "top": 80_000.0, "centre": 6e3}, 32_000, "mixture of rates"),
     Case(
         "sample_rate",
-        {"rate": 256_000, "top": 120_000.0, "centre": 45_000.0},
+        {"rate": 256_000, "top": 120_000.0, "high_centre": 45_000.0},
         256_000,
         "sound above the usual band",
     ),
+    Case("fmax", {"rate": 2_000, "top": 50.0}, 55.0, "empty above"),
+    Case("fmin", {"rate": 2_000, "top": 50.0}, 2.75, "narrow band"),
     Case("clip_s", {"duration": 0.05}, 0.5, "typical duration"),
     Case("clip_s", {"duration": 3.0}, 3.0, "typical duration"),
     Case("clip_s", {"duration": 600.0}, 5.0, "long recordings"),
@@ -74,7 +77,8 @@ def test_the_rule_that_fires(case: Case) -> None:
 
 def test_every_rule_is_shown_to_fire() -> None:
     shown = {(case.choice, case.rule) for case in CASES}
-    general = {"fmax", "bins", "k_max", "tile", "stride", *DEFAULT_EXPERTS}
+    shown |= {("sample_rate", "band asked for"), ("fmax", "whole band")}  # below
+    general = {"bins", "k_max", "tile", "stride", *DEFAULT_EXPERTS}
     missing = {(rule.choice, rule.name) for rule in RULES} - shown
     assert not {found for found in missing if found[0] not in general}
 
@@ -86,20 +90,28 @@ def test_the_reason_names_what_the_rule_looked_at() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.choice}: {rule.name}")
-def test_every_reason_can_be_written_out(rule: Any) -> None:
+def test_every_reason_can_be_given_and_names_its_inputs(rule: Rule) -> None:
     facts = Facts(budget="accuracy")
-    known = (
-        msgspec.structs.asdict(facts)
-        | {"usual_rate": facts.usual_rate}
-        | {
-            name: default(
-                Facts(budget="accuracy"), {"sample_rate": 16_000, "bins": 64, "tile": (64, 32), "experts": ("a",)}
-            )
-            for name, default in DEFAULTS.items()
-        }
+    made = decide(facts, Overrides(fmax=6_000.0)).made
+    assert rule.because(facts, made).strip()
+    assert set(rule.inputs) <= {*Facts.__struct_fields__, *made}
+
+
+def test_a_mixture_says_what_becomes_of_the_recordings_of_other_rates() -> None:
+    because = chosen("sample_rate", rate=16_000, rates=MIXTURE, top=24_000.0).because
+    assert "20% of the recordings are slower: the router masks the band they lack" in because
+    assert "50% are faster and lose what lies above 8000 Hz" in because
+
+
+def test_classes_above_the_band_are_named() -> None:
+    facts = Facts(budget="latency", rate=96_000, top=48_000.0, centres={"whale": 200.0, "porpoise": 40_000.0})
+    policy = decide(facts, Overrides())
+    assert policy.warnings == (
+        "the sound of porpoise (40000 Hz) lies mostly above the spectrogram's upper edge of 8000 Hz; "
+        "choose a higher sample_rate to keep it",
     )
-    assert "{" not in rule.because.format(**known | {"experts": DEFAULT_EXPERTS})
-    assert set(rule.inputs) <= {*known, "experts"}
+    assert policy.warnings[0] in describe(policy)
+    assert not decide(facts, Overrides(sample_rate=96_000)).warnings
 
 
 def test_a_wavelet_is_never_chosen_under_a_latency_budget() -> None:
@@ -110,7 +122,7 @@ def test_a_wavelet_is_never_chosen_under_a_latency_budget() -> None:
 def test_the_budget_sets_the_sizes(budget: Budget) -> None:
     for name in ("bins", "k_max"):
         assert chosen(name, budget, recordings=9_999).value == getattr(SIZES[budget], name)
-    high = {"rate": 48_000, "top": 24_000.0, "centre": 4_000.0}
+    high: dict[str, Any] = {"rate": 48_000, "top": 24_000.0, "centre": 4_000.0}
     assert chosen("sample_rate", budget, **high).value == {"accuracy": 32_000, "latency": 16_000}[budget]
 
 
@@ -128,7 +140,7 @@ def test_families_that_nothing_can_use_are_left_out_and_the_rest_is_built() -> N
 WANTED: dict[str, Any] = {
     "sample_rate": 24_000,
     "fmin": 200.0,
-    "fmax": 9_000.0,
+    "fmax": 7_000.0,
     "spectrogram": "cqt",
     "experts": ("TransientExpert", "HarmonicExpert"),
     "k_max": 1,
@@ -149,6 +161,26 @@ def test_an_override_is_taken_and_recorded(name: str, auto_config: bool) -> None
 def test_later_choices_follow_an_override() -> None:
     policy = decide(Facts(budget="accuracy"), Overrides(sample_rate=8_000, clip_s=1.0))
     assert (policy.made["fmax"], policy.made["hop_s"]) == (4_000.0, 0.01)
+
+
+@pytest.mark.parametrize(("fmax", "rate"), [(12_000.0, 24_000), (8_000.0, 16_000), (900.0, 2_000)])
+def test_the_rate_follows_an_upper_edge_that_was_asked_for(fmax: float, rate: int) -> None:
+    choice = chosen("sample_rate", overrides={"fmax": fmax})
+    assert (choice.value, choice.rule) == (rate, "band asked for")
+
+
+def test_k_max_gives_way_to_the_families_that_the_data_can_use() -> None:
+    facts = Facts(budget="accuracy", best_quality=0.01)
+    policy = decide(facts, Overrides(k_max=4))
+    choice = next(choice for choice in policy.choices if choice.choice == "k_max")
+    assert (choice.value, choice.rule) == (3, "override")
+    assert choice.because == "chosen by the user: 4; no more than the experts that were kept"
+    assert build(policy.made, "single_label", ("a", "b"), FAMILIES, BACKENDS).router.k_max == 3
+
+
+def test_no_wavelet_from_0_hz() -> None:
+    overrides = {"fmin": 0.0}
+    assert chosen("spectrogram", overrides=overrides, transients=1.5, flatness=0.4).value == "logmel"
 
 
 def test_without_the_policy_the_facts_do_not_matter() -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,29 @@ def test_third_octaves_hold_the_power_at_its_frequency(tmp_path: Path) -> None:
     assert np.isfinite(levels[(BAND_CENTRES > 60) & (BAND_CENTRES < RATE / 2)]).all()
 
 
+def test_contrast_is_where_something_comes_and_goes_and_not_where_power_is_steady(tmp_path: Path) -> None:
+    """A hum 20 dB over the noise, and pings 20 dB over it a tenth of the time."""
+    hum, ping = tone(3.0, hz=125.0, level=0.1), tone(3.0, hz=4_000.0, level=0.1)
+    ping *= np.arange(len(ping)) % RATE < RATE // 10
+    found = measure(write_wav(tmp_path / "a.wav", noise(3 * RATE, level=0.01) + hum + ping))
+    contrast = dict(zip(np.round(BAND_CENTRES), found.contrast, strict=True))
+    assert contrast[3_981] > 10
+    assert contrast[126] < 0.5
+    assert contrast[1_000] < 2
+    assert contrast[10_000] is None
+
+
+def test_white_noise_has_no_contrast(tmp_path: Path) -> None:
+    found = measure(write_wav(tmp_path / "a.wav", noise(20 * RATE, seed=5)))
+    assert np.nanmean(np.array(found.contrast, dtype=float)) < 0.7
+
+
 @pytest.mark.parametrize("rate", [100, 2_000, 8_000, 44_100, 192_000, 1_000_000])
 @pytest.mark.parametrize("seconds", [0.02, 0.5])
 def test_any_rate_and_length_gives_finite_numbers(tmp_path: Path, rate: int, seconds: float) -> None:
     found = measure(write_wav(tmp_path / "a.wav", noise(max(int(seconds * rate), 1)), rate))
     assert all(np.isfinite(value) for value in (*found.attributes.values(), found.noise_floor, found.peak))
-    assert all(level is None or np.isfinite(level) for level in found.third_octaves)
+    assert all(level is None or np.isfinite(level) for level in (*found.third_octaves, *found.contrast))
 
 
 def test_the_same_sound_in_another_file_has_the_same_digest(tmp_path: Path) -> None:
@@ -169,11 +187,28 @@ def test_the_profile_counts_and_spreads_by_split_and_class(small: Path) -> None:
     assert profile.by_class["b"].spread["snr"].q50 > 20 > profile.by_class["a"].spread["snr"].q50
     assert profile.overall.spread["duration_s"].min == profile.overall.spread["duration_s"].max == 1.0
     assert profile.imbalance == 1.0
-    assert len(profile.third_octaves["a"]) == len(BAND_CENTRES)
+    assert set(profile.sounds) == {"a", "b"}
+    for sound in profile.sounds.values():
+        assert len(sound.third_octaves) == len(sound.contrast) == len(BAND_CENTRES)
 
 
 def test_a_second_run_gives_the_same_profile(small: Path) -> None:
     assert profiled(small) == profiled(small)
+
+
+def test_the_digest_tells_the_dataset_and_not_where_it_lies_or_how_its_rows_are_ordered(
+    small: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    digest = profiled(small).dataset_sha256
+    moved = Path(shutil.copytree(small, tmp_path_factory.mktemp("moved") / "elsewhere"))
+    head, *rows = (moved / "metadata.csv").read_text().splitlines()
+    (moved / "metadata.csv").write_text("\n".join([head, *reversed(rows)]))
+    assert profiled(moved).dataset_sha256 == digest
+    for changed in ("a0.wav,train,b,a0", "a0.wav,val,a,a0", "a0.wav,train,a,other"):
+        (moved / "metadata.csv").write_text("\n".join([head, changed, *rows[1:]]))
+        assert profiled(moved).dataset_sha256 != digest
+    write_wav(small / "a0.wav", noise(RATE, seed=77))
+    assert profiled(small).dataset_sha256 != digest
 
 
 def test_of_two_equally_frequent_rates_the_higher_one_is_the_mode(tmp_path: Path) -> None:
@@ -348,6 +383,51 @@ def test_a_recording_without_finite_samples_is_refused(
         file_profile(write_wav(tmp_path / "a.wav", content))
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("WAV", "wav"), ("AIFF", "aiff"), ("AU", "au"), ("W64", "w64")])
+def test_a_header_that_promises_more_than_there_is_is_told_and_the_rest_is_used(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise(RATE), RATE, format=kind)
+    assert measure(path).whole
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (tmp_path / "metadata.csv").write_text(f"filepath,split,label\n{path.name},train,x\n")
+    found = profiled(tmp_path)
+    assert found.overall.spread["duration_s"].q50 == pytest.approx(0.5, abs=0.01)
+    assert {warning.kind: warning.message for warning in found.warnings}["cut_short"].startswith(
+        f"row 2 {path.name}: not as long as the header says"
+    )
+
+
+def test_a_header_that_promises_less_than_there_is_is_told(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(RATE), subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    place = content.find(b"data") + 4
+    content[place : place + 4] = (8_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    found = measure(path)
+    assert (found.whole, found.duration_s) == (False, 4_000 / RATE)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_recording_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(RATE))
+    path.chmod(0)
+    with pytest.raises(AudioError, match=r"a\.wav: cannot be read \(Permission denied\); check that it"):
+        file_profile(path)
+
+
+def test_a_recording_that_the_system_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(RATE))
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(AudioError, match=r"a\.wav: cannot be read \(Permission denied\); check that it"):
+        file_profile(path)
+
+
 def test_a_rate_that_no_recorder_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="sampling rate of 1 Hz"):
         file_profile(write_wav(tmp_path / "a.wav", noise(100), 1))
@@ -372,6 +452,12 @@ def test_the_report_has_json_table_figure_and_a_summary(small: Path, tmp_path: P
     assert len(table) == 12
     assert {"filepath", "label", "snr", "level", "duration_s"} <= table[0].keys()
     assert (tmp_path / "out" / "profile.png").read_bytes().startswith(b"\x89PNG")
+    drawn = (tmp_path / "out" / "profile.png").stat().st_mtime_ns
+    write_profile(found, tmp_path / "out")  # nothing changed: nothing is drawn again
+    assert (tmp_path / "out" / "profile.png").stat().st_mtime_ns == drawn
+    (tmp_path / "out" / "profile.png").unlink()
+    write_profile(found, tmp_path / "out")
+    assert (tmp_path / "out" / "profile.png").is_file()
     text = describe(found.profile)
     assert "12 recordings" in text
     assert "16000 Hz (12)" in text

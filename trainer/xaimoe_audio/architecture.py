@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
+from xaimoe_audio.spectrogram.backend import backend_class
 
 
 @dataclass(frozen=True)
@@ -95,5 +96,6 @@ def describe(model: MoEAudioModel) -> str:
         f"dense (all pairs)      {floor + grid.count * expert_macs:>14,} MACs a clip",
         "",
     ]
+    lines.append(f"{frontend.spectrogram:<24}{backend_class(frontend.spectrogram).purpose}")
     lines += [f"{name:<24}{FAMILIES[name].purpose}" for name in config.experts]
     return "\n".join(lines) + "\n"

@@ -24,6 +24,8 @@ class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     model: ModelConfig
     budget: Budget
+    auto_config: bool
+    """Whether the library chose the rest by the dataset's profile."""
     overrides: Overrides
     """What the user chose instead of the library."""
     thresholds: tuple[float, ...]

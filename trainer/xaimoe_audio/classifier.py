@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -21,6 +22,7 @@ from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.policy import Facts, Policy, decide
+from xaimoe_audio.policy import describe as describe_policy
 from xaimoe_audio.policy.build import build
 from xaimoe_audio.profiling import profile_dataset
 from xaimoe_audio.spectrogram import BACKENDS
@@ -104,7 +106,9 @@ class MoEAudioClassifier:
         """
         checkpoint = load_checkpoint(ckpt)
         info = checkpoint.info
-        classifier = cls(info.model.task, info.budget, device=device, **msgspec.structs.asdict(info.overrides))
+        classifier = cls(
+            info.model.task, info.budget, info.auto_config, device, **msgspec.structs.asdict(info.overrides)
+        )
         classifier._checkpoint = checkpoint
         return classifier
 
@@ -155,6 +159,8 @@ class MoEAudioClassifier:
             raise DatasetError(f"{table}: found one class, {labels[0]!r}; expected at least two to tell apart")
         policy = decide(Facts.of(profile, self.budget), self.overrides, self.auto_config)
         config = self._build(policy, labels)
+        told = [*(f"! {warning.message}" for warning in profile.warnings), describe_policy(policy)]
+        print("\n".join(told), file=sys.stderr)  # noqa: T201
         dataset = load_dataset(folder, table, self.task, config.frontend.sample_rate, channel)
         recipe = Recipe()
         # Channels last: the layout in which small convolutions are fastest, on CPU and GPU.
@@ -168,10 +174,11 @@ class MoEAudioClassifier:
         info = CheckpointInfo(
             model=config,
             budget=self.budget,
+            auto_config=self.auto_config,
             overrides=self.overrides,
             thresholds=thresholds,
             attributes=attribute_quantiles(answer(engine, splits["train"], "glance")),
-            dataset_sha256=dataset.sha256,
+            dataset_sha256=profile.dataset_sha256,
             seed=seed,
             versions=_versions(),
             metrics={},

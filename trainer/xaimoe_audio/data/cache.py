@@ -15,9 +15,9 @@ from threading import Lock
 
 import msgspec
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
+from xaimoe_audio.data.remember import cache_folder
 from xaimoe_runtime.audio import Block, open_recording, read_blocks
 from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
@@ -47,8 +47,6 @@ class Recording:
     channel: int | str
     rate: int
     """Rate of the samples, in Hz."""
-    sha256: str
-    """Of the file."""
     entry: _Entry
     cached: Path | None
     """Where the samples lie; None decodes at each use."""
@@ -84,11 +82,6 @@ class Recording:
         for count, native, clipped in self.entry.blocks:
             yield Block(np.array(samples[start : start + count, None]), native, np.array([clipped]))
             start += count
-
-
-def cache_folder() -> Path:
-    """Where everything is kept that can be made again: ``$XAIMOE_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("XAIMOE_CACHE") or platformdirs.user_cache_dir("xaimoe-audio"))
 
 
 class AudioCache:
@@ -128,7 +121,7 @@ class AudioCache:
         if entry is not None and _touch(samples_path):
             with self._lock:
                 self._used.add(samples_path)
-            return Recording(path, channel, rate, sha256, entry, samples_path)
+            return Recording(path, channel, rate, entry, samples_path)
         samples, entry = _decode(path, rate, channel)
         stored = self._reserve(samples.nbytes + NPY_HEADER, samples_path)
         if stored:
@@ -139,7 +132,7 @@ class AudioCache:
                     file.write(msgspec.json.encode(entry))
             except (OSError, ConfigError):  # a full disk is no reason not to train
                 stored = False
-        return Recording(path, channel, rate, sha256, entry, samples_path if stored else None)
+        return Recording(path, channel, rate, entry, samples_path if stored else None)
 
     def _reserve(self, size: int, path: Path) -> bool:
         """Makes room by dropping the entries that were not used for longest; False when this run's own fill the cap."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -66,21 +64,6 @@ class LabelledDataset:
         for i, item in enumerate(items):
             targets[i, [column[label] for label in item.row.labels]] = 1
         return targets
-
-    @property
-    def typical_duration_s(self) -> float:
-        """Median length of the training recordings, in seconds."""
-        return median(item.recording.length for item in self.split("train")) / self.rate
-
-    @property
-    def sha256(self) -> str:
-        """Digest of contents, splits and labels; independent of the order of the rows and of where the folder lies."""
-        lines = (
-            f"{item.row.filepath}\t{item.recording.sha256}\t{item.row.split}\t{'|'.join(item.row.labels)}\t"
-            f"{item.recording.channel}\n"
-            for item in self.items
-        )
-        return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def load_dataset(

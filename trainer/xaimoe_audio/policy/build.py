@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from xaimoe_audio.config import MIN_TILE, SIZES, STEM_STRIDE, FrontendConfig, ModelConfig, RouterConfig
 from xaimoe_audio.spectrogram.framing import frame_lengths
@@ -17,8 +17,19 @@ MIN_RATE, MAX_RATE = 2_000, 400_000
 MIN_CLIP_S, MAX_CLIP_S = 0.1, 60.0
 
 
+class ChecksFrontend(Protocol):
+    """What must be known of a spectrogram backend."""
+
+    def check(self, config: FrontendConfig, /) -> None:
+        """Raises ConfigError for what the backend cannot do."""
+
+
 def build(
-    made: dict[str, Any], task: TaskKind, labels: tuple[str, ...], families: Collection[str], backends: Collection[str]
+    made: dict[str, Any],
+    task: TaskKind,
+    labels: tuple[str, ...],
+    families: Collection[str],
+    backends: Mapping[str, ChecksFrontend],
 ) -> ModelConfig:
     """The configuration of the model that was chosen; the clip is lengthened until tiles fill its spectrogram.
 
@@ -27,7 +38,7 @@ def build(
         task: one class a recording, or any number.
         labels: class names.
         families: names of the expert families that there are.
-        backends: names of the spectrogram backends that there are.
+        backends: the spectrogram backends that there are, by name.
 
     Raises:
         ConfigError: a choice is out of range or does not fit another.
@@ -64,22 +75,24 @@ def build(
             f"tile: found {tile[0]}x{tile[1]}, which makes a clip of {clip_samples / rate:.0f} s; "
             f"expected a width that fits into {MAX_CLIP_S:g} s"
         )
+    frontend = FrontendConfig(
+        sample_rate=rate,
+        clip_samples=clip_samples,
+        spectrogram=made["spectrogram"],
+        n_fft=n_fft,
+        win_length=win_length,
+        hop=hop,
+        bins=bins,
+        fmin=float(fmin),
+        fmax=float(fmax),
+    )
+    backends[frontend.spectrogram].check(frontend)
     size = SIZES[made["width"]]
     tiles = ((bins - tile[0]) // stride[0] + 1) * (steps + 1)
     return ModelConfig(
         task=task,
         labels=labels,
-        frontend=FrontendConfig(
-            sample_rate=rate,
-            clip_samples=clip_samples,
-            spectrogram=made["spectrogram"],
-            n_fft=n_fft,
-            win_length=win_length,
-            hop=hop,
-            bins=bins,
-            fmin=float(fmin),
-            fmax=float(fmax),
-        ),
+        frontend=frontend,
         tile=tile,
         stride=stride,
         experts=tuple(experts),

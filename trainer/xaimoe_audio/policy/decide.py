@@ -22,6 +22,7 @@ from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made
 
 OVERRIDE, DEFAULT = "override", "default"
 """What stands for a rule where the user chose, and where no policy was wanted."""
+BY_USER = "chosen by the user"
 DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "sample_rate": lambda f, m: DEFAULT_SAMPLE_RATE,
     "clip_s": lambda f, m: DEFAULT_CLIP_S,
@@ -56,6 +57,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     auto_config: bool
     facts: Facts
     choices: tuple[Choice, ...]
+    warnings: tuple[str, ...] = ()
+    """What the choices cost and a person should know."""
 
     @property
     def made(self) -> Made:
@@ -65,9 +68,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def decide(facts: Facts, overrides: Overrides, auto_config: bool = True) -> Policy:
     """Makes every choice: the user's where there is one, else by the rules, or by ``DEFAULTS`` without them."""
-    wanted = {name: value for name, value in msgspec.structs.asdict(overrides).items() if value is not None}
+    made: Made = {k: value for k, value in msgspec.structs.asdict(overrides).items() if value is not None}
+    wanted = frozenset(made)
     choices: list[Choice] = []
-    made: Made = {}
 
     def choose(name: str, value: Any, rule: str, because: str, inputs: dict[str, Any]) -> None:
         made[name] = value
@@ -77,30 +80,44 @@ def decide(facts: Facts, overrides: Overrides, auto_config: bool = True) -> Poli
         if name == "k_max":
             kept = tuple(family for family in DEFAULT_EXPERTS if made.get(family))
             if "experts" in wanted:
-                choose("experts", wanted["experts"], OVERRIDE, "chosen by the user", {})
+                choose("experts", made["experts"], OVERRIDE, BY_USER, {})
             else:
                 choose("experts", kept, "families", "the families that were kept", {})
+                if "k_max" in wanted and len(kept) < made["k_max"] <= len(DEFAULT_EXPERTS):
+                    because = f"{BY_USER}: {made['k_max']}; no more than the experts that were kept"
+                    choose("k_max", len(kept), OVERRIDE, because, {"experts": kept})
+                    continue
         if name in wanted:
-            choose(name, wanted[name], OVERRIDE, "chosen by the user", {})
+            choose(name, made[name], OVERRIDE, BY_USER, {})
         elif name in DEFAULT_EXPERTS and "experts" in wanted:
             continue
         elif not auto_config:
             choose(name, DEFAULTS[name](facts, made), DEFAULT, "auto_config is off", {})
         else:
             rule = next(rule for rule in RULES if rule.choice == name and rule.applies(facts, made))
-            known = msgspec.structs.asdict(facts) | {"usual_rate": facts.usual_rate} | made
-            inputs = {given: known[given] for given in rule.inputs}
-            choose(name, rule.value(facts, made), rule.name, rule.because.format(**known), inputs)
-    return Policy(auto_config=auto_config, facts=facts, choices=tuple(choices))
+            known = msgspec.structs.asdict(facts) | made
+            made[name] = rule.value(facts, made)
+            inputs = {given: known[given] for given in rule.inputs if given in known}
+            choose(name, made[name], rule.name, rule.because(facts, made), inputs)
+    return Policy(auto_config=auto_config, facts=facts, choices=tuple(choices), warnings=_warnings(facts, made))
+
+
+def _warnings(facts: Facts, made: Made) -> tuple[str, ...]:
+    lost = [f"{name} ({centre:.0f} Hz)" for name, centre in facts.centres.items() if centre > made["fmax"]]
+    if not lost:
+        return ()
+    return (
+        f"the sound of {', '.join(lost)} lies mostly above the spectrogram's upper edge of {made['fmax']:.0f} Hz; "
+        "choose a higher sample_rate to keep it",
+    )
 
 
 def describe(policy: Policy) -> str:
     """The choices as a table for a terminal."""
     rows = [(c.choice, _text(c.value), c.rule, c.because) for c in policy.choices]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-    )
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
+    return "\n".join([*lines, *(f"! {warning}" for warning in policy.warnings)])
 
 
 def _text(value: Any) -> str:

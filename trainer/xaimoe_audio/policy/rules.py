@@ -1,7 +1,7 @@
 """The rules that choose a model for a dataset, all in one table.
 
-Choices are made from top to bottom, and a rule may look at those made before. Of a choice's rules the first that
-applies fires; the last one always does. To add a rule, write it where it should take precedence.
+Choices are made from top to bottom, and a rule may look at those made before, and at what the user chose. Of a choice's
+rules the first that applies fires; the last one always does. To add a rule, write it where it should take precedence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from xaimoe_audio.policy.facts import Facts
 Made = dict[str, Any]
 """The choices made so far, by name."""
 
-RATES = (2_000, 4_000, 8_000, 16_000, 24_000, 32_000, 48_000, 64_000, 96_000, 128_000, 192_000, 256_000, 384_000)
+RATES = (
+    *(2_000, 4_000, 8_000, 12_000, 16_000, 24_000, 32_000, 48_000),
+    *(64_000, 96_000, 128_000, 192_000, 256_000, 384_000),
+)
 """Sampling rates the library chooses from, in Hz."""
 HEADROOM = 2.05
 """Sampling rate over the highest frequency it holds."""
@@ -35,6 +38,10 @@ HIGHBAND_HZ = 2_000.0
 """The router keeps the highband experts from clips that end lower."""
 FINE_QUALITY = 0.05
 """The router keeps the experts of fine resolution from clips under this quality."""
+EMPTY_SHARE = 0.5
+"""Share of the band above which nothing may be before the spectrogram ends lower."""
+NARROW = 20.0
+"""Upper over lower edge that the spectrogram has at least."""
 TILE_FRAMES = 32
 FEW_RECORDINGS = 10
 """Training recordings a class under which the smaller networks are taken."""
@@ -48,14 +55,18 @@ class Rule:
     name: str
     applies: Callable[[Facts, Made], bool]
     value: Callable[[Facts, Made], Any]
-    because: str
-    """Reason for a person; may name facts and earlier choices in braces."""
+    because: Callable[[Facts, Made], str]
+    """Reason for a person; the choice itself is made by then."""
     inputs: tuple[str, ...]
-    """The facts and earlier choices it looked at."""
+    """The facts and other choices it looked at."""
 
 
 def _always(facts: Facts, made: Made) -> bool:
     return True
+
+
+def _by_budget(facts: Facts, made: Made) -> str:
+    return f"the {facts.budget} budget"
 
 
 def _rate_for(hz: float) -> int:
@@ -68,33 +79,64 @@ def _rate_within(limit: float) -> int:
     return max((rate for rate in RATES if rate <= limit), default=RATES[0])
 
 
+def _rate_of(facts: Facts) -> int:
+    """The rate that holds the band, as far as half of the recordings reach."""
+    return min(_rate_for(facts.top), _rate_within(facts.rate * 1.1))
+
+
+def _resampled(facts: Facts, made: Made) -> str:
+    """What becomes of the recordings that have another rate than the model."""
+    rate = made["sample_rate"]
+    slower = facts.share_under(rate)
+    faster = 1 - slower - facts.rates.get(rate, 0) / max(sum(facts.rates.values()), 1)
+    told = []
+    if slower:
+        told.append(f"{slower:.0%} of the recordings are slower: the router masks the band they lack")
+    if facts.rates and faster:
+        told.append(f"{faster:.0%} are faster and lose what lies above {rate / 2:.0f} Hz")
+    return "".join(f"; {text}" for text in told)
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "sample_rate",
+        "band asked for",
+        lambda f, m: "fmax" in m,
+        lambda f, m: next((rate for rate in RATES if rate >= 2 * m["fmax"]), RATES[-1]),
+        lambda f, m: f"holds the upper edge of {m['fmax']:.0f} Hz that was asked for{_resampled(f, m)}",
+        ("fmax", "rates"),
+    ),
+    Rule(
+        "sample_rate",
         "sound above the usual band",
-        lambda f, m: f.centre > f.usual_rate / 2,
-        lambda f, m: min(_rate_for(f.top), _rate_within(f.rate * 1.1)),
-        "half of a typical class's power lies above {centre:.0f} Hz, so the rate follows the band, which ends at "
-        "{top:.0f} Hz, as far as half of the recordings ({rate} Hz) reach",
-        ("centre", "top", "rate"),
+        lambda f, m: f.high_centre > f.usual_rate / 2,
+        lambda f, m: _rate_of(f),
+        lambda f, m: (
+            f"a quarter of the classes lie mostly above {f.usual_rate / 2:.0f} Hz, so the rate follows the band, "
+            f"which ends at {f.top:.0f} Hz, as far as half of the recordings ({f.rate} Hz) reach{_resampled(f, m)}"
+        ),
+        ("high_centre", "top", "rate", "rates", "budget"),
     ),
     Rule(
         "sample_rate",
         "mixture of rates",
-        lambda f, m: f.rates > 1,
-        lambda f, m: min(_rate_for(f.top), _rate_within(f.rate * 1.1), f.usual_rate),
-        "{rates} native rates: half of the recordings reach {rate} Hz, so that few are stretched into an empty band; "
-        "slower ones are resampled and their missing band is masked, faster ones lose what lies above; for "
-        "sounds around {centre:.0f} Hz the {budget} budget goes to {usual_rate} Hz at most",
+        lambda f, m: len(f.rates) > 1,
+        lambda f, m: min(_rate_of(f), f.usual_rate),
+        lambda f, m: (
+            f"{len(f.rates)} native rates, of which half of the recordings reach {f.rate} Hz; for sounds "
+            f"around {f.centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most{_resampled(f, m)}"
+        ),
         ("rates", "rate", "top", "centre", "budget"),
     ),
     Rule(
         "sample_rate",
         "band of the recordings",
         _always,
-        lambda f, m: min(_rate_for(f.top), max(_rate_within(f.rate * 1.1), RATES[0]), f.usual_rate),
-        "the recordings end at {top:.0f} Hz and are sampled at {rate} Hz; for sounds around {centre:.0f} Hz the "
-        "{budget} budget goes to {usual_rate} Hz at most",
+        lambda f, m: min(_rate_of(f), f.usual_rate),
+        lambda f, m: (
+            f"the recordings end at {f.top:.0f} Hz and are sampled at {f.rate} Hz; for sounds around "
+            f"{f.centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most"
+        ),
         ("top", "rate", "centre", "budget"),
     ),
     Rule(
@@ -102,7 +144,7 @@ RULES: tuple[Rule, ...] = (
         "long recordings",
         lambda f, m: f.duration > 1.1 * MAX_CLIP_S,
         lambda f, m: MAX_CLIP_S,
-        "recordings typically last {duration:.1f} s; longer than 5 s is heard in windows",
+        lambda f, m: f"recordings typically last {f.duration:.1f} s; longer than 5 s is heard in windows",
         ("duration",),
     ),
     Rule(
@@ -110,7 +152,7 @@ RULES: tuple[Rule, ...] = (
         "typical duration",
         _always,
         lambda f, m: min(max(f.duration, MIN_CLIP_S), MAX_CLIP_S),
-        "recordings typically last {duration:.2f} s; a clip has at least 0.5 s",
+        lambda f, m: f"recordings typically last {f.duration:.2f} s; a clip has at least 0.5 s",
         ("duration",),
     ),
     Rule(
@@ -118,25 +160,39 @@ RULES: tuple[Rule, ...] = (
         "short clips",
         lambda f, m: m["clip_s"] <= SHORT_CLIP_S,
         lambda f, m: 0.01,
-        "clips of {clip_s:.2f} s need a frame every 10 ms to have enough of them",
+        lambda f, m: f"clips of {m['clip_s']:.2f} s need a frame about every 10 ms to have enough of them",
         ("clip_s",),
     ),
-    Rule("hop_s", "usual", _always, lambda f, m: 0.02, "clips are long enough for a frame every 20 ms", ("clip_s",)),
+    Rule(
+        "hop_s",
+        "usual",
+        _always,
+        lambda f, m: 0.02,
+        lambda f, m: f"clips of {m['clip_s']:.2f} s are long enough for a frame about every 20 ms",
+        ("clip_s",),
+    ),
     Rule(
         "spectrogram",
         "weak under noise",
         lambda f, m: f.snr < LOW_SNR_DB and f.steadiest_snr >= STEADY_SNR_DB,
         lambda f, m: "logmel+pcen",
-        "SNR {snr:.1f} dB < 10 dB: each band gets its own gain control against steady noise; no class is itself so "
-        "steady that it would vanish (lowest SNR of a class {steadiest_snr:.1f} dB >= 3 dB)",
+        lambda f, m: (
+            f"SNR {f.snr:.1f} dB < 10 dB: each band gets its own gain control against steady noise; no class is "
+            f"itself so steady that it would vanish (lowest SNR of a class {f.steadiest_snr:.1f} dB >= 3 dB)"
+        ),
         ("snr", "steadiest_snr"),
     ),
     Rule(
         "spectrogram",
         "broadband clicks",
-        lambda f, m: f.budget == "accuracy" and f.transients >= CLICKS and f.flatness >= BROADBAND,
+        lambda f, m: (
+            f.budget == "accuracy" and f.transients >= CLICKS and f.flatness >= BROADBAND and m.get("fmin", 1) > 0
+        ),
         lambda f, m: "fcwt",
-        "transient rate {transients:.2f} >= 1 and flatness {flatness:.2f} >= 0.1: wavelets keep the onsets of clicks",
+        lambda f, m: (
+            f"transient rate {f.transients:.2f} >= 1 and flatness {f.flatness:.2f} >= 0.1: wavelets keep the "
+            "onsets of clicks"
+        ),
         ("transients", "flatness", "budget"),
     ),
     Rule(
@@ -144,15 +200,46 @@ RULES: tuple[Rule, ...] = (
         "usual",
         _always,
         lambda f, m: "logmel",
-        "SNR {snr:.1f} dB, transient rate {transients:.2f}, flatness {flatness:.2f}: the cheapest backend that streams",
+        lambda f, m: (
+            f"SNR {f.snr:.1f} dB, transient rate {f.transients:.2f}, flatness {f.flatness:.2f}: the cheapest "
+            "backend that streams"
+        ),
         ("snr", "transients", "flatness", "budget"),
+    ),
+    Rule(
+        "fmax",
+        "empty above",
+        lambda f, m: f.top < EMPTY_SHARE * m["sample_rate"] / 2,
+        lambda f, m: round(1.1 * f.top, 1),
+        lambda f, m: (
+            f"95 % of the recordings end at {f.top:.0f} Hz, far under half the sampling rate of {m['sample_rate']} Hz"
+        ),
+        ("top", "sample_rate"),
+    ),
+    Rule(
+        "fmax",
+        "whole band",
+        _always,
+        lambda f, m: m["sample_rate"] / 2,
+        lambda f, m: f"half the sampling rate of {m['sample_rate']} Hz",
+        ("sample_rate",),
+    ),
+    Rule(
+        "fmin",
+        "narrow band",
+        lambda f, m: m["fmax"] < DEFAULT_FMIN * NARROW,
+        lambda f, m: m["fmax"] / NARROW,
+        lambda f, m: f"a twentieth of the upper edge of {m['fmax']:.0f} Hz leaves room for the bands",
+        ("fmax",),
     ),
     Rule(
         "fmin",
         "low sound",
         lambda f, m: f.centre < LOW_CENTRE,
         lambda f, m: min(max(round(f.bottom), 20.0), DEFAULT_FMIN),
-        "half of a typical class's power lies under {centre:.0f} Hz, and a class has sound from {bottom:.0f} Hz",
+        lambda f, m: (
+            f"half of what stands out lies under {f.centre:.0f} Hz, and a class has sound from {f.bottom:.0f} Hz"
+        ),
         ("centre", "bottom"),
     ),
     Rule(
@@ -160,24 +247,24 @@ RULES: tuple[Rule, ...] = (
         "usual",
         _always,
         lambda f, m: DEFAULT_FMIN,
-        "sounds lie around {centre:.0f} Hz; what is under 50 Hz is mostly the noise of traffic, wind and handling",
+        lambda f, m: (
+            f"sounds lie around {f.centre:.0f} Hz; what is under 50 Hz is mostly the noise of traffic, wind "
+            "and handling"
+        ),
         ("centre",),
     ),
     Rule(
-        "fmax",
-        "whole band",
-        _always,
-        lambda f, m: m["sample_rate"] / 2,
-        "half the sampling rate of {sample_rate} Hz",
-        ("sample_rate",),
+        "bins", "budget", _always, lambda f, m: SIZES[f.budget].bins, lambda f, m: f"the {f.budget} budget", ("budget",)
     ),
-    Rule("bins", "budget", _always, lambda f, m: SIZES[f.budget].bins, "the {budget} budget", ("budget",)),
     Rule(
         "HighbandGeneral",
         "no high band",
         lambda f, m: min(f.highest, m["sample_rate"] / 2) <= HIGHBAND_HZ,
         lambda f, m: False,
-        "no recording reaches beyond {highest:.0f} Hz, and the router keeps this family from clips that end at 2 kHz",
+        lambda f, m: (
+            f"no recording reaches beyond {min(f.highest, m['sample_rate'] / 2):.0f} Hz at {m['sample_rate']} "
+            "Hz, and the router keeps this family from clips that end at 2 kHz"
+        ),
         ("highest", "sample_rate"),
     ),
     Rule(
@@ -185,11 +272,14 @@ RULES: tuple[Rule, ...] = (
         "never clean",
         lambda f, m: f.best_quality <= FINE_QUALITY,
         lambda f, m: False,
-        "the best recording has a quality of {best_quality:.2f}; the router keeps this family from clips under 0.05",
+        lambda f, m: (
+            f"the best recording has a quality of {f.best_quality:.2f}; the router keeps this family from clips "
+            "under 0.05"
+        ),
         ("best_quality",),
     ),
     *(
-        Rule(family, "usable", _always, lambda f, m: True, "some recording can use it", ())
+        Rule(family, "usable", _always, lambda f, m: True, lambda f, m: "some recording can use it", ())
         for family in DEFAULT_EXPERTS
     ),
     Rule(
@@ -197,7 +287,7 @@ RULES: tuple[Rule, ...] = (
         "budget",
         _always,
         lambda f, m: min(SIZES[f.budget].k_max, len(m["experts"])),
-        "the {budget} budget; never more than there are experts",
+        lambda f, m: f"the {f.budget} budget; never more than there are experts",
         ("budget", "experts"),
     ),
     Rule(
@@ -205,7 +295,7 @@ RULES: tuple[Rule, ...] = (
         "whole height",
         _always,
         lambda f, m: (m["bins"], TILE_FRAMES),
-        "a tile as high as the spectrogram sees lines and their harmonics together",
+        lambda f, m: "a tile as high as the spectrogram sees lines and their harmonics together",
         ("bins",),
     ),
     Rule(
@@ -213,16 +303,19 @@ RULES: tuple[Rule, ...] = (
         "no overlap",
         _always,
         lambda f, m: m["tile"],
-        "the stem's map gives tiles their context, so none needs to overlap",
+        lambda f, m: "the stem's map gives tiles their context, so none needs to overlap",
         ("tile",),
     ),
     Rule(
         "width",
         "few recordings",
-        lambda f, m: f.recordings < FEW_RECORDINGS * f.classes,
+        lambda f, m: f.budget == "accuracy" and f.recordings < FEW_RECORDINGS * f.classes,
         lambda f, m: "latency",
-        "{recordings} recordings of {classes} classes cannot feed the larger networks",
-        ("recordings", "classes"),
+        lambda f, m: (
+            f"{f.recordings} recordings of {f.classes} classes, however long, are too few sources for the "
+            "larger networks"
+        ),
+        ("recordings", "classes", "budget"),
     ),
-    Rule("width", "budget", _always, lambda f, m: f.budget, "the {budget} budget", ("budget",)),
+    Rule("width", "budget", _always, lambda f, m: f.budget, _by_budget, ("budget",)),
 )

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.profiling.bands import BAND_CENTRES, BAND_EDGES
 from xaimoe_audio.profiling.record import FileProfile
-from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, BANDS, SILENCE_DB, TINY, SignalAttributes
+from xaimoe_audio.spectrogram.attributes import (
+    BANDS,
+    INDEX,
+    NOISE_BLOCK,
+    SILENCE_DB,
+    TINY,
+    SignalAttributes,
+    quiet_power,
+)
 from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
 from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_audio.spectrogram.frontend import attribute_bands, offset_bins
@@ -25,9 +35,16 @@ WINDOW_S = 5.0
 FRAME_S, HOP_S = 0.064, 0.02
 """Length and step of the frames, in seconds."""
 
+LIES = ("should be", "*** Chunk size")
+"""What libsndfile notes of a header that promises another length than the file has."""
+
 
 class Probe(nn.Module):
-    """``waveform`` [1, S] and ``source`` [1, 2] -> ``attributes`` [A], third-octave power [bands]; S may vary."""
+    """``waveform`` [1, S] and ``source`` [1, 2] -> ``attributes`` [A], third-octave power and contrast [bands].
+
+    S may vary. The contrast of a band is its mean power over its power in the quietest quarter of the clip, in dB,
+    less what white noise has: 0 for whatever is steady.
+    """
 
     def __init__(self, rate: int) -> None:
         super().__init__()
@@ -47,17 +64,39 @@ class Probe(nn.Module):
         within = np.less(BAND_CENTRES, rate / 2)
         told = (third_octaves.sum(0).numpy() > 0) | ~within
         self.measured = np.logical_and.accumulate(told[::-1])[::-1] & within
+        size = whole_hops(max(round(WINDOW_S * rate), self.win_length), self.hop)
+        noise = torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+        self.noise = self.spectrum(noise).transpose(1, 2)[:, :-BANDS]
 
-    def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
         projected = self.spectrum(waveform).transpose(1, 2)  # [1, bands, T]
         frames = projected.shape[2]
         square = torch.square(waveform[:, : frames * self.hop].reshape(1, frames, self.hop))
         moments = torch.stack([square.sum(-1), torch.square(square).sum(-1)], dim=1)
         attributes = self.attributes(torch.cat([projected[:, -BANDS:], moments], dim=1), source)
-        return attributes[0], projected[0, :-BANDS].mean(-1)
+        third_octaves = projected[:, :-BANDS]
+        return attributes[0], third_octaves[0].mean(-1), self.contrast(third_octaves)
+
+    def contrast(self, third_octaves: Tensor) -> Tensor:
+        """Contrast of third-octave power [1, bands, T] in dB, [bands]."""
+        pieces = self.noise[0].unfold(1, min(third_octaves.shape[2], self.noise.shape[2]), third_octaves.shape[2])
+        noise = _over_quiet(pieces.transpose(0, 1)).mean(0)
+        return torch.relu(_over_quiet(third_octaves)[0] - noise)
+
+
+def _over_quiet(power: Tensor) -> Tensor:
+    """Mean power over that of the quietest quarter, of [B, bands, T] in dB, [B, bands]."""
+    quiet = quiet_power(power, min(max(power.shape[2] // NOISE_BLOCK, 1), NOISE_BLOCK))
+    mean, floor = (torch.clamp(p, min=TINY) for p in (power.mean(-1), quiet))
+    return 10 * torch.log10(mean / floor)
 
 
 probe_of = lru_cache(maxsize=64)(Probe)
+
+
+def whole_hops(samples: int, hop: int) -> int:
+    """At least so many samples, as a multiple of the hop."""
+    return -(-samples // hop) * hop
 
 
 class _Digest:
@@ -82,36 +121,40 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
     Raises:
         AudioError: the file cannot be used.
     """
+    if threading.current_thread() is not threading.main_thread():
+        torch.set_num_threads(1)  # recordings are measured beside each other
     with open_recording(path) as recording:
         rate, channels, encoding = recording.samplerate, recording.channels, f"{recording.format} {recording.subtype}"
-        length = recording.frames
+        length, whole = recording.frames, not any(lie in recording.extra_info for lie in LIES)
     probe = probe_of(rate)
-    size = min(round(WINDOW_S * rate), max(length, probe.win_length))
-    size = -(-size // probe.hop) * probe.hop  # whole hops
+    size = whole_hops(max(min(round(WINDOW_S * rate), length), probe.win_length), probe.hop)
     digest = _Digest(read_blocks(path, rate, channel))
     spec = AudioSpec(sample_rate=rate, clip_samples=size, frame_hop=probe.hop, window_hop=size)
-    attributes, power, peak = [], [], 0.0
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    peak = 0.0
     for window in windows(digest, spec, rate, name=str(path)):
-        found, bands = probe(torch.from_numpy(window.samples)[None], torch.tensor([window.source]))
-        attributes.append(found.numpy())
-        power.append(bands.numpy())
+        found.append(probe(torch.from_numpy(window.samples)[None], torch.tensor([window.source])))
         peak = max(peak, float(np.abs(window.samples).max()))
-    names = [name for name, _ in ATTRIBUTES]
-    level = np.array([row[names.index("level")] for row in attributes])
-    snr = np.array([row[names.index("snr")] for row in attributes])
+    attributes, power, contrast = (torch.stack(column).numpy() for column in zip(*found, strict=True))
+    level, snr = attributes[:, INDEX["level"]], attributes[:, INDEX["snr"]]
     sounding = level > SILENCE_DB
     counted = sounding if sounding.any() else ~sounding
-    mean = dict(zip(names, np.mean(np.array(attributes)[counted], axis=0).tolist(), strict=True))
-    decibels = 10 * np.log10(np.maximum(np.mean(power, axis=0), TINY))
+    mean = dict(zip(INDEX, attributes[counted].mean(0).tolist(), strict=True))
+
+    def by_band(values: NDArray[np.float32]) -> list[float | None]:
+        return [float(value) if ok else None for value, ok in zip(values, probe.measured, strict=True)]
+
     return FileProfile(
         audio_sha256=digest.sha256.hexdigest(),
         sample_rate=rate,
         channels=channels,
         encoding=encoding,
         duration_s=digest.frames / rate,
+        whole=whole,
         silent=not sounding.any(),
         peak=peak,
         attributes=mean | {"clipping_rate": digest.clipped / digest.frames},
         noise_floor=float(np.mean((level - 10 * np.log10(1 + 10 ** (snr / 10)))[counted])),
-        third_octaves=[float(v) if ok else None for v, ok in zip(decibels, probe.measured, strict=True)],
+        third_octaves=by_band(10 * np.log10(np.maximum(power.mean(0), TINY))),
+        contrast=by_band(np.quantile(contrast[counted], 0.9, axis=0)),
     )

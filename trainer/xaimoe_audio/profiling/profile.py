@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,12 +67,26 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Distribution of each of ``MEASURED`` over the recordings that are not silent; of the duration, over all."""
 
 
+class Sound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a class typically sounds like: medians over its recordings in the training split.
+
+    Bands are those of ``profiling.bands``; None where fewer than half of the recordings have the band.
+    """
+
+    snr: float
+    """dB"""
+    third_octaves: list[float | None]
+    """Power in each band, in dB re full scale."""
+    contrast: list[float | None]
+    """How far each band stands out in time, in dB: see ``FileProfile.contrast``."""
+
+
 class Warning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something a person should look at before believing a model."""
 
     kind: str
-    """``defect``, ``silent``, ``clipped``, ``duplicate_across_splits``, ``duplicate_across_labels``, ``imbalance``
-    or ``shortcut``."""
+    """``defect``, ``cut_short``, ``silent``, ``clipped``, ``duplicate_across_splits``, ``duplicate_across_labels``,
+    ``imbalance`` or ``shortcut``."""
     message: str
 
 
@@ -98,9 +113,8 @@ class DatasetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     overall: Part
     by_split: dict[str, Part]
     by_class: dict[str, Part]
-    third_octaves: dict[str, list[float | None]]
-    """Median power of each class's training recordings in the third-octave bands of ``profiling.bands``, in dB re full
-    scale; None where fewer than half of the recordings have the band."""
+    sounds: dict[str, Sound]
+    """Each class of the training split."""
     shortcuts: tuple[Shortcut, ...]
     warnings: tuple[Warning, ...]
 
@@ -143,6 +157,8 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
                 usable.append(row)
                 found.append(answer)
             advance()
+    if "torch" in sys.modules:  # the pool's threads set it for all threads to come
+        sys.modules["torch"].set_num_threads(sys.modules["torch"].get_num_threads())
     for split in NEEDED:
         if not any(row.split == split for row in usable):
             defects.add(0, f"split {split} has no usable recording, expected at least one")
@@ -164,7 +180,7 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
         overall=_part(files),
         by_split={split: _part(part) for split in SPLITS if len(part := files[files["split"] == split])},
         by_class={str(label): _part(part) for label, part in files.explode("label").groupby("label")},
-        third_octaves={str(label): _median_bands(part) for label, part in trained.explode("label").groupby("label")},
+        sounds={str(label): _sound(part) for label, part in trained.explode("label").groupby("label")},
         shortcuts=shortcuts,
         warnings=(
             *_warnings(files, defects),
@@ -223,14 +239,27 @@ def _part(files: pd.DataFrame) -> Part:
     )
 
 
-def _median_bands(files: pd.DataFrame) -> list[float | None]:
-    bands = pd.DataFrame(files["third_octaves"].tolist(), dtype=float)
+def _sound(files: pd.DataFrame) -> Sound:
+    heard = files if files["silent"].all() else files[~files["silent"]]
+    return Sound(
+        snr=float(heard["snr"].median()),
+        third_octaves=_median_bands(heard["third_octaves"]),
+        contrast=_median_bands(heard["contrast"]),
+    )
+
+
+def _median_bands(recordings: pd.Series[Any]) -> list[float | None]:
+    bands = pd.DataFrame(recordings.tolist(), dtype=float)
     median = bands.median().where(bands.notna().mean() >= 0.5)
     return [None if pd.isna(value) else float(value) for value in median]
 
 
 def _warnings(files: pd.DataFrame, defects: Defects) -> list[Warning]:
     found = [Warning(kind="defect", message=text) for text in defects.listed()]
+    broken = files[~files["whole"]]
+    if len(broken):
+        message = f"{_named(broken)}: not as long as the header says; used as far as the file goes, better copied again"
+        found.append(Warning(kind="cut_short", message=message))
     silent = files[files["silent"]]
     if len(silent):
         found.append(Warning(kind="silent", message=f"{_named(silent)}: silent, no window above -90 dB re full scale"))

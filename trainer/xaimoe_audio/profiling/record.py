@@ -7,11 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from xaimoe_audio.data.cache import cache_folder
-from xaimoe_runtime.console import replacing
-from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_audio.data.remember import remembered
+from xaimoe_runtime.errors import AudioError
 
-VERSION = 1
+VERSION = 2
 """Part of every key; raise it when a measurement changes."""
 
 
@@ -26,6 +25,8 @@ class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     encoding: str
     """libsndfile's names of format and sample encoding."""
     duration_s: float
+    whole: bool
+    """Whether the file is as long as its header says; if not, it is used as far as it goes."""
     silent: bool
     """No window is louder than -90 dB re full scale."""
     peak: float
@@ -36,6 +37,9 @@ class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Level of what the SNR takes for noise, in dB re full scale."""
     third_octaves: list[float | None]
     """Power in each of ``bands.BAND_CENTRES`` in dB re full scale; None where the recording has none."""
+    contrast: list[float | None]
+    """How far the power in each band stands over that of the quietest quarter of a window, in dB, less what white noise
+    has: 0 for what is steady. Exceeded in a tenth of the windows."""
 
 
 def file_profile(path: Path, channel: int | str = "mix") -> FileProfile:
@@ -44,7 +48,6 @@ def file_profile(path: Path, channel: int | str = "mix") -> FileProfile:
     Raises:
         AudioError: the file cannot be used.
     """
-    folder = cache_folder() / "profiles"
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -52,16 +55,10 @@ def file_profile(path: Path, channel: int | str = "mix") -> FileProfile:
         raise AudioError(
             f"{path}: cannot be read ({error.strerror}); check that it is there and may be read"
         ) from error
-    entry = folder / f"{digest}.{channel}.{VERSION}.json"
-    try:
-        return msgspec.json.decode(entry.read_bytes(), type=FileProfile)
-    except (OSError, msgspec.DecodeError):
+
+    def find() -> FileProfile:
         from xaimoe_audio.profiling.measure import measure  # here, so that a cached profile needs no torch
 
-        found = measure(path, channel)
-    try:
-        with replacing(entry) as file:
-            file.write(msgspec.json.encode(found))
-    except (OSError, ConfigError):
-        pass  # a full disk is no reason not to profile
-    return found
+        return measure(path, channel)
+
+    return remembered(f"profiles/{digest}.{channel}.{VERSION}.json", FileProfile, find)

@@ -36,16 +36,27 @@ def write_profile(profiled: Profiled, out: Path) -> None:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    profile = profiled.profile
-    with replacing(out / "profile.json") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
-    files = profiled.files.drop(columns="third_octaves")
+    content = msgspec.json.format(msgspec.json.encode(profiled.profile), indent=2) + b"\n"
+    if _is_there(out, content):
+        return
+    files = profiled.files.drop(columns=["third_octaves", "contrast"])
     files = files.assign(label=files["label"].str.join("|"))
     with replacing(out / "profile.csv") as file:
         files.to_csv(file, index=False)
     figure = draw(profiled)
     with replacing(out / "profile.png") as file:
         figure.savefig(file, format="png", dpi=150)
+    with replacing(out / "profile.json") as file:  # last: it says that the others are there
+        file.write(content)
+
+
+def _is_there(out: Path, content: bytes) -> bool:
+    """Whether the folder has this very profile, so that nothing need be drawn again."""
+    try:
+        same = (out / "profile.json").read_bytes() == content
+    except OSError:
+        return False
+    return same and all((out / name).is_file() for name in ("profile.csv", "profile.png"))
 
 
 def describe(profile: DatasetProfile) -> str:
@@ -93,11 +104,13 @@ def draw(profiled: Profiled) -> Any:
     }
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     (spectra, durations), (noise, rates) = figure.subplots(2, 2)
-    unknown = [None] * len(BAND_CENTRES)  # of a class that is not trained
+    known = np.zeros(len(BAND_CENTRES), bool)
     for name in names:
-        level = np.array(profile.third_octaves.get(name, unknown), dtype=float)
+        if name not in profile.sounds:
+            continue  # not in the training split
+        level = np.array(profile.sounds[name].third_octaves, dtype=float)
+        known |= np.isfinite(level)
         spectra.plot(BAND_CENTRES, level, label=name, linewidth=1.5, **styles[name])
-    known = np.isfinite(np.array(list(profile.third_octaves.values()), dtype=float)).any(axis=0)
     spectra.set_xscale("log")
     if known.any():
         spectra.set_xlim(BAND_CENTRES[known][0], BAND_CENTRES[known][-1])

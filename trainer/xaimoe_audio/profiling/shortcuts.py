@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 import pandas as pd
 
-from xaimoe_audio.data.cache import cache_folder
-from xaimoe_runtime.console import replacing
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_audio.data.remember import remembered
 
-VERSION = 1
+VERSION = 2
 """Part of every key in the cache; raise it when the method changes."""
 CONDITIONS = {
     "sample_rate": "sampling rate",
@@ -23,6 +22,8 @@ CONDITIONS = {
 """What belongs to the recording rather than to its source, with names for people."""
 TOGETHER = "together"
 FOLDS = 5
+MOST_RECORDINGS, MOST_CLASSES = 2_000, 20
+"""Of a larger dataset a random sample is taken; of recordings with several labels, the most frequent classes."""
 NOTICEABLE, STRONG = 0.15, 0.3
 """Skill from which a condition is worth a warning, and from which the warning is loud."""
 SURE = 3.0
@@ -51,30 +52,28 @@ def find_shortcuts(files: pd.DataFrame) -> tuple[Shortcut, ...]:
     said of datasets too small to cross-validate: every class needs two groups.
     """
     seen = files[[*CONDITIONS, "label", "group"]].to_csv().encode()
-    entry = cache_folder() / "profiles" / f"shortcuts.{hashlib.sha256(seen).hexdigest()}.{VERSION}.json"
-    try:
-        return msgspec.json.decode(entry.read_bytes(), type=tuple[Shortcut, ...])
-    except (OSError, msgspec.DecodeError):
-        found = _find(files)
-    try:
-        with replacing(entry) as file:
-            file.write(msgspec.json.encode(found))
-    except (OSError, ConfigError):
-        pass  # a full disk is no reason not to profile
-    return found
+    name = f"profiles/shortcuts.{hashlib.sha256(seen).hexdigest()}.{VERSION}.json"
+    return remembered(name, tuple[Shortcut, ...], lambda: _find(files))
 
 
 def _find(files: pd.DataFrame) -> tuple[Shortcut, ...]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(files) > MOST_RECORDINGS:
+        files = files.sample(MOST_RECORDINGS, random_state=0)
     group = files["group"].where(files["group"] != "", files["filepath"])
-    targets = _targets(files["label"])
     scores: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (*CONDITIONS, TOGETHER)}
-    for target in targets:
-        usable = target.groupby(target).transform(lambda one: group[one.index].nunique()) >= 2
-        if target[usable].nunique() < 2:
+    for target in _targets(files["label"]):
+        groups = group.groupby(target).nunique()  # of each class
+        kept = target.isin(groups.index[groups >= 2])
+        if target[kept].nunique() < 2:
             continue
+        folds = StratifiedGroupKFold(min(FOLDS, int(groups[groups >= 2].min())), shuffle=True, random_state=0)
+        cuts = list(folds.split(target[kept], target[kept], group[kept]))
+        chance, error = _guess(groups[groups >= 2])
         for name, found in scores.items():
             columns = list(CONDITIONS) if name == TOGETHER else [name]
-            found.append(_cross_validate(files.loc[usable, columns], target[usable], group[usable]))
+            found.append((_cross_validate(files.loc[kept, columns], target[kept], cuts), chance, error))
     shortcuts = []
     for name, found in scores.items():
         if not found:
@@ -95,32 +94,30 @@ def _find(files: pd.DataFrame) -> tuple[Shortcut, ...]:
 
 
 def _targets(labels: pd.Series[list[str]]) -> list[pd.Series[str]]:
-    """What is to be told apart: the labels themselves, or each class from the rest."""
+    """What is to be told apart: the labels themselves, or each of the most frequent classes from the rest."""
     if all(len(label) == 1 for label in labels):
         return [labels.str[0]]
-    classes = sorted({name for label in labels for name in label})
+    classes = sorted(labels.explode().value_counts().index[:MOST_CLASSES])
     return [labels.map(lambda label, name=name: name if name in label else "") for name in classes]
 
 
-def _cross_validate(
-    conditions: pd.DataFrame, target: pd.Series[str], group: pd.Series[str]
-) -> tuple[float, float, float]:
-    """Balanced accuracy on recordings that the tree has not seen, that of a guess, and the guess's standard error.
+def _guess(groups: pd.Series[int]) -> tuple[float, float]:
+    """Balanced accuracy of a guess and its standard error, by the number of groups of each class.
 
     Recordings of a group are taken for one: they tell nothing new.
     """
+    chance = 1 / len(groups)
+    return chance, float((chance * (1 - chance) / groups).sum() ** 0.5 / len(groups))
+
+
+def _cross_validate(conditions: pd.DataFrame, target: pd.Series[str], cuts: list[Any]) -> float:
+    """Balanced accuracy on recordings that the tree has not seen."""
     from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
-    folds = min(FOLDS, int(group.groupby(target).nunique().min()))
     tree = DecisionTreeClassifier(max_depth=8, min_samples_leaf=3, class_weight="balanced", random_state=0)
-    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    predicted = cross_val_predict(tree, conditions, target, groups=group, cv=cut)
-    chance = 1 / target.nunique()
-    groups = group.groupby(target).nunique()  # of each class
-    error = float((chance * (1 - chance) / groups).sum() ** 0.5 / len(groups))
-    return float(balanced_accuracy_score(target, predicted)), chance, error
+    return float(balanced_accuracy_score(target, cross_val_predict(tree, conditions, target, cv=cuts)))
 
 
 def _message(name: str, accuracy: float, chance: float, skill: float) -> str:

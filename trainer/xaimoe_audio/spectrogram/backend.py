@@ -6,6 +6,7 @@ network likes to look at. One scale serves all of them: white noise of mean powe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ BACKENDS: dict[str, type[Backend]] = {}
 """Backends by name, as ``--spectrogram`` takes them."""
 
 
-class Backend(nn.Module):
+class Backend(nn.Module, ABC):
     """Base of all backends: subclass :class:`FrameBackend` or :class:`ClipBackend`, and :func:`register` it."""
 
     streamable: ClassVar[bool]
@@ -32,11 +33,16 @@ class Backend(nn.Module):
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
+        self.check(config)
         self.config = config
 
+    @classmethod
+    def check(cls, config: FrontendConfig) -> None:
+        """Raises ConfigError for what the backend cannot do; asked before any recording is read."""
+
+    @abstractmethod
     def centres(self) -> Tensor:
         """Centre frequency of each band in Hz, [F], rising."""
-        raise NotImplementedError
 
     def level(self, power: Tensor) -> Tensor:
         """Power [B, F, T] to what is normalised and shown to the network, [B, F, T]: here dB over the clip's mean
@@ -49,9 +55,9 @@ class FrameBackend(Backend):
 
     streamable = True
 
+    @abstractmethod
     def filters(self) -> Tensor:
         """Weight of each DFT bin in each band, [n_fft // 2 + 1, F]; the weights of a band sum to 1."""
-        raise NotImplementedError
 
 
 class ClipBackend(Backend):
@@ -59,9 +65,9 @@ class ClipBackend(Backend):
 
     streamable = False
 
+    @abstractmethod
     def power(self, waveform: Tensor) -> Tensor:
         """Waveform [B, S] to power [B, F, T]; frame t is centred on sample t * hop + win_length / 2."""
-        raise NotImplementedError
 
 
 def register(name: str) -> Callable[[type[Backend]], type[Backend]]:
@@ -97,14 +103,14 @@ def decibels(power: Tensor) -> Tensor:
 
 
 def geometric_centres(config: FrontendConfig) -> Tensor:
-    """Frequencies in Hz with a constant ratio that divide fmin…fmax evenly, [F].
+    """Frequencies in Hz with a constant ratio that divide fmin…fmax evenly, [F]."""
+    steps = (torch.arange(config.bins, dtype=torch.float64) + 0.5) / config.bins
+    return config.fmin * (config.fmax / config.fmin) ** steps
 
-    Raises:
-        ConfigError: fmin is 0.
-    """
+
+def need_positive_fmin(config: FrontendConfig) -> None:
+    """Raises ConfigError if the lower edge is 0 Hz, from which no constant ratio leads upwards."""
     if config.fmin <= 0:
         raise ConfigError(
             f"fmin: found {config.fmin:g} Hz, expected more than 0 Hz for spectrogram {config.spectrogram}"
         )
-    steps = (torch.arange(config.bins, dtype=torch.float64) + 0.5) / config.bins
-    return config.fmin * (config.fmax / config.fmin) ** steps

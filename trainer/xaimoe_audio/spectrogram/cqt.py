@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.spectrogram.backend import ClipBackend, geometric_centres, register
+from xaimoe_audio.spectrogram.backend import ClipBackend, geometric_centres, need_positive_fmin, register
 from xaimoe_audio.spectrogram.multirate import Filter, MultirateFilterbank
 
 
@@ -25,6 +25,10 @@ class CQT(ClipBackend):
         centres = self.centres().tolist()
         quality = 1 / ((config.fmax / config.fmin) ** (1 / config.bins) - 1)
         self.bank = MultirateFilterbank(config, [_filter(hz, quality) for hz in centres])
+
+    @classmethod
+    def check(cls, config: FrontendConfig) -> None:
+        need_positive_fmin(config)
 
     def centres(self) -> Tensor:
         return geometric_centres(self.config)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.spectrogram.backend import ClipBackend, geometric_centres, register
+from xaimoe_audio.spectrogram.backend import ClipBackend, geometric_centres, need_positive_fmin, register
 from xaimoe_audio.spectrogram.multirate import Filter, MultirateFilterbank
 
 OMEGA0 = 6.0
@@ -32,6 +32,10 @@ class FCWT(ClipBackend):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
         self.bank = MultirateFilterbank(config, [_filter(hz) for hz in self.centres().tolist()])
+
+    @classmethod
+    def check(cls, config: FrontendConfig) -> None:
+        need_positive_fmin(config)
 
     def centres(self) -> Tensor:
         return geometric_centres(self.config)

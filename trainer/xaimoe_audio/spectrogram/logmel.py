@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torchaudio
 from torch import Tensor
 
 from xaimoe_audio.spectrogram.backend import FrameBackend, register
@@ -11,20 +10,26 @@ from xaimoe_audio.spectrogram.backend import FrameBackend, register
 
 @register("logmel")
 class LogMel(FrameBackend):
-    """F triangular bands on the mel scale (S. S. Stevens et al., 1937; the formula of HTK) between fmin and fmax."""
+    """F triangular bands on the mel scale (S. S. Stevens et al., 1937; the formula of HTK) between fmin and fmax.
+
+    A band so narrow that no line of the spectrum falls into it lies between the two lines beside its centre.
+    """
 
     purpose = "speech, and sounds of which nothing special is known"
 
     def centres(self) -> Tensor:
-        low, high = (2595 * torch.log10(1 + torch.tensor(hz / 700)) for hz in (self.config.fmin, self.config.fmax))
-        mel = torch.linspace(float(low), float(high), self.config.bins + 2, dtype=torch.float64)[1:-1]
-        return 700 * (10 ** (mel / 2595) - 1)
+        return self._edges()[1:-1]
 
     def filters(self) -> Tensor:
-        config = self.config
-        lines = config.n_fft // 2 + 1
-        mel = torchaudio.functional.melscale_fbanks(
-            lines, config.fmin, config.fmax, config.bins, config.sample_rate, norm="slaney", mel_scale="htk"
-        )
-        filters: Tensor = mel * (config.sample_rate / config.n_fft)
-        return filters
+        lines = torch.arange(self.config.n_fft // 2 + 1, dtype=torch.float64)[:, None]
+        edges = self._edges() * self.config.n_fft / self.config.sample_rate  # in lines
+        low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+        triangles = torch.clamp(torch.minimum((lines - low) / (centre - low), (high - lines) / (high - centre)), min=0)
+        beside = torch.clamp(1 - (lines - centre).abs(), min=0)
+        weights = torch.where(triangles.sum(0) > 0, triangles, beside)
+        return weights / weights.sum(0)
+
+    def _edges(self) -> Tensor:
+        low, high = (2595 * torch.log10(1 + torch.tensor(hz / 700)) for hz in (self.config.fmin, self.config.fmax))
+        mel = torch.linspace(float(low), float(high), self.config.bins + 2, dtype=torch.float64)
+        return 700 * (10 ** (mel / 2595) - 1)

@@ -1,0 +1,39 @@
+"""Results that are slow to find, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import platformdirs
+
+from xaimoe_runtime.console import replacing
+from xaimoe_runtime.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def cache_folder() -> Path:
+    """Where everything is kept that can be made again: ``$XAIMOE_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("XAIMOE_CACHE") or platformdirs.user_cache_dir("xaimoe-audio"))
+
+
+def remembered(name: str, kind: type[T], find: Callable[[], T]) -> T:
+    """The result called ``name``, as it was kept; else what ``find`` gives, which is then kept.
+
+    The name must hold all that the result depends on. A broken entry is found anew, and a full disk keeps nothing.
+    """
+    entry = cache_folder() / name
+    try:
+        return msgspec.json.decode(entry.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        found = find()
+    try:
+        with replacing(entry) as file:
+            file.write(msgspec.json.encode(found))
+    except (OSError, ConfigError):
+        pass
+    return found
