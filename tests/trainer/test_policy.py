@@ -57,10 +57,8 @@ CASES = [
     Case("spectrogram", {"snr": 30.0}, "logmel", "usual"),
     Case("spectrogram", {"transients": 1.5, "flatness": 0.4}, "fcwt", "broadband clicks"),
     Case("spectrogram", {"transients": 1.5, "flatness": 0.01}, "logmel", "usual"),
-    Case("fmin", {"centre": 80.0, "bottom": 12.0}, 20.0, "low sound"),
-    Case("fmin", {"centre": 80.0, "bottom": 35.0}, 35.0, "low sound"),
-    Case("fmin", {"centre": 80.0, "bottom": 70.0}, 50.0, "low sound"),
-    Case("fmin", {"centre": 400.0, "bottom": 12.0}, 50.0, "usual"),
+    Case("fmin", {"centre": 80.0}, 20.0, "low sound"),
+    Case("fmin", {"centre": 400.0}, 50.0, "usual"),
     Case("HighbandGeneral", {"rate": 4_000, "top": 2_000.0, "highest": 2_000.0}, False, "no high band"),
     Case("HighbandGeneral", {}, True, "usable"),
     Case("HarmonicExpert", {"best_quality": 0.02}, False, "never clean"),
@@ -184,7 +182,7 @@ def test_no_wavelet_from_0_hz() -> None:
 
 
 def test_without_the_policy_the_facts_do_not_matter() -> None:
-    odd = Facts(budget="accuracy", rate=192_000, top=96_000.0, centre=60_000.0, snr=1.0, duration=0.1, bottom=5.0)
+    odd = Facts(budget="accuracy", rate=192_000, top=96_000.0, centre=60_000.0, snr=1.0, duration=0.1)
     policy, plain = (decide(facts, Overrides(), auto_config=False) for facts in (odd, Facts(budget="accuracy")))
     assert policy.made == plain.made
     assert {choice.rule for choice in policy.choices} == {"default", "families"}

@@ -113,10 +113,8 @@ def _warnings(facts: Facts, made: Made) -> tuple[str, ...]:
 
 
 def describe(policy: Policy) -> str:
-    """The choices as a table for a terminal."""
-    rows = [(c.choice, _text(c.value), c.rule, c.because) for c in policy.choices]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
+    """The choices for a terminal, one a line, and the warnings."""
+    lines = [f"{c.choice:<22} {_text(c.value)} [{c.rule}] {c.because}" for c in policy.choices]
     return "\n".join([*lines, *(f"! {warning}" for warning in policy.warnings)])
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from xaimoe_audio.config import Budget
-from xaimoe_audio.profiling.bands import BAND_CENTRES, BAND_EDGES
+from xaimoe_audio.profiling.bands import BAND_CENTRES
 
 if TYPE_CHECKING:
     from xaimoe_audio.profiling.profile import DatasetProfile, Sound
@@ -18,9 +18,7 @@ USUAL_RATE, HIGH_RATE = 16_000, 32_000
 HIGH_CENTRE = 3_000.0
 """Frequency in Hz from which a dataset's sounds count as high. At 32 kHz instead of 16 the marine mammals, centred at
 6 kHz, gained; ESC-10, centred at 1.6 kHz, gained nothing, and the sonar scenes, centred at 2 kHz, lost."""
-CONTENT_DB = 40.0
-"""Bands this far under the strongest one of a class carry none of it."""
-STEADY_DB, FULL_DB = 0.8, 40.0
+STEADY_DB, FULL_DB = 0.8, 10.0
 """Contrast in dB under which a band does not stand out, and from which it stands out as far as it can."""
 HIGH_SHARE = 0.25
 """Share of the classes whose sound must lie above the usual band before a higher rate is paid for."""
@@ -41,8 +39,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Recordings by native rate in Hz."""
     top: float = 8_000.0
     """Frequency in Hz under which 95 % of the recordings end."""
-    bottom: float = 50.0
-    """Lower edge in Hz of the lowest third octave that carries anything of a class."""
     centre: float = 1_000.0
     """Frequency in Hz that halves what stands out of the median class."""
     high_centre: float = 1_000.0
@@ -88,7 +84,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             rate=half,
             rates=rates,
             top=spread["fmax_eff"].q95,
-            bottom=min(_bottom(sound) for sound in profile.sounds.values()),
             centre=rising[len(rising) // 2],
             high_centre=rising[int(len(rising) * (1 - HIGH_SHARE))],
             centres=centres,
@@ -99,14 +94,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             best_quality=spread["quality"].max,
             highest=spread["fmax_eff"].max,
         )
-
-
-def _bottom(sound: Sound) -> float:
-    """Lower edge in Hz of the lowest band that has anything of a class; the lowest of all if it has no spectrum."""
-    levels = np.array(sound.third_octaves, dtype=float)
-    if np.isnan(levels).all():
-        return float(BAND_EDGES[0])
-    return float(BAND_EDGES[np.flatnonzero(levels >= np.nanmax(levels) - CONTENT_DB)[0]])
 
 
 def _centre(sound: Sound) -> float:

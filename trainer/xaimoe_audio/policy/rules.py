@@ -32,8 +32,8 @@ CLICKS = 1.0
 """Transient rate from which a typical recording is made of clicks: a kurtosis 10 times a Gaussian's."""
 BROADBAND = 0.1
 """Flatness from which a sound is broad in frequency."""
-LOW_CENTRE = 150.0
-"""Frequency in Hz up to which a dataset's sounds count as low."""
+LOW_CENTRE, LOWEST_FMIN = 150.0, 20.0
+"""Frequency in Hz up to which a dataset's sounds count as low, and the lower edge of the spectrogram for those."""
 HIGHBAND_HZ = 2_000.0
 """The router keeps the highband experts from clips that end lower."""
 FINE_QUALITY = 0.05
@@ -236,11 +236,9 @@ RULES: tuple[Rule, ...] = (
         "fmin",
         "low sound",
         lambda f, m: f.centre < LOW_CENTRE,
-        lambda f, m: min(max(round(f.bottom), 20.0), DEFAULT_FMIN),
-        lambda f, m: (
-            f"half of what stands out lies under {f.centre:.0f} Hz, and a class has sound from {f.bottom:.0f} Hz"
-        ),
-        ("centre", "bottom"),
+        lambda f, m: LOWEST_FMIN,
+        lambda f, m: f"half of what stands out lies under {f.centre:.0f} Hz",
+        ("centre",),
     ),
     Rule(
         "fmin",
