@@ -42,6 +42,9 @@ def test_train_writes_the_run_folder(scenes: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
     assert f"wrote {tmp_path / 'best.pt'}" in result.stderr
+    told = [" ".join(line.split()) for line in result.stderr.splitlines()]
+    assert "sample_rate 8000 [override] chosen by the user" in told
+    assert any(line.startswith("spectrogram logmel [usual] ") for line in told)
     config = json.loads((tmp_path / "run_config.json").read_text())
     assert config["model"]["tile"] == [24, 16]
     assert config["model"]["experts"] == ["TransientExpert", "HarmonicExpert"]

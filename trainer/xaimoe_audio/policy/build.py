@@ -10,8 +10,6 @@ from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind
 
-FRAME_S = 0.064
-"""What a frame sees, in seconds."""
 MIN_RATE, MAX_RATE = 2_000, 400_000
 """Sampling rates a model may have, in Hz."""
 MIN_CLIP_S, MAX_CLIP_S = 0.1, 60.0
@@ -66,7 +64,7 @@ def build(
         raise ConfigError(f"k_max: found {k_max}, expected 1 to {len(experts)}, the number of experts")
     tile, stride, bins = tuple(made["tile"]), tuple(made["stride"]), made["bins"]
     _check_tiles(tile, stride, bins)
-    n_fft, win_length, hop = frame_lengths(rate, FRAME_S, made["hop_s"])
+    n_fft, win_length, hop = frame_lengths(rate, made["frame_s"], made["hop_s"])
     steps = _steps(max(clip_s * rate - win_length, 0) / hop + 1, tile[1], stride[1])
     frames = tile[1] + steps * stride[1]
     clip_samples = -(-(win_length + (frames - 1) * hop) // hop) * hop

@@ -47,12 +47,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The same of each class."""
     snr: float = 20.0
     """Median, in dB."""
+    val_snr: float = 20.0
+    """The same of the validation split."""
     steadiest_snr: float = 20.0
     """Lowest median of a class, in dB: the SNR takes what is steady for noise, so a steady class reads low."""
-    flatness: float = 0.1
-    """Median, 0…1."""
-    transients: float = 0.0
-    """Median transient rate, log10 of the kurtosis over a Gaussian's."""
     best_quality: float = 1.0
     """Highest quality of any recording."""
     highest: float = 8_000.0
@@ -88,9 +86,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             high_centre=rising[int(len(rising) * (1 - HIGH_SHARE))],
             centres=centres,
             snr=spread["snr"].q50,
+            val_snr=profile.by_split.get("val", part).spread["snr"].q50,
             steadiest_snr=min(sound.snr for sound in profile.sounds.values()),
-            flatness=spread["flatness"].q50,
-            transients=spread["transient_rate"].q50,
             best_quality=spread["quality"].max,
             highest=spread["fmax_eff"].max,
         )

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xaimoe_audio.config import DEFAULT_FRAME_S, DEFAULT_HOP_S
 from xaimoe_audio.profiling.bands import BAND_CENTRES, BAND_EDGES
 from xaimoe_audio.profiling.record import FileProfile
 from xaimoe_audio.spectrogram.attributes import (
@@ -32,7 +33,7 @@ from xaimoe_runtime.schema import AudioSpec
 
 WINDOW_S = 5.0
 """Recordings are measured in windows of this length, in seconds."""
-FRAME_S, HOP_S = 0.064, 0.02
+FRAME_S, HOP_S = DEFAULT_FRAME_S, DEFAULT_HOP_S
 """Length and step of the frames, in seconds."""
 
 LIES = ("should be", "*** Chunk size")

@@ -18,7 +18,7 @@ class CQT(ClipBackend):
     J. C. Brown, "Calculation of a constant Q spectral transform", 1991.
     """
 
-    purpose = "tones and harmonics over many octaves: whistles, calls, blade-rate tonals, music"
+    purpose = "low sounds and tones over many octaves: whale calls, blade-rate lines, music"
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)

@@ -25,7 +25,7 @@ class LogMelPCEN(LogMel):
     length, so it is one matrix product and needs no loop. eps is ``POWER_FLOOR``.
     """
 
-    purpose = "weak sounds under steady noise: far sources, ships, rain, engines"
+    purpose = "sounds under steady noise that is unlike the training's"
 
     smoothing: Tensor
 

@@ -2,8 +2,8 @@
 
 Made-up recordings of three kinds, each trained on with several backends under otherwise equal choices::
 
-    python benchmarks/evidence_spectrograms.py low bats clicks --out runs/evidence
-    python benchmarks/evidence_spectrograms.py noisy --dataset folder --out runs/evidence
+    python benchmarks/evidence/spectrograms.py low bats clicks --out runs/evidence
+    python benchmarks/evidence/spectrograms.py noisy --dataset folder --out runs/evidence
 
 ``low`` are calls and engine lines at 30–120 Hz, ``bats`` calls at 20–90 kHz under wind, ``clicks`` trains of clicks
 that differ in pitch, length, sweep and rhythm; ``noisy`` puts a dataset's recordings 0–10 dB over steady coloured noise
