@@ -140,16 +140,16 @@ def test_pcen_is_that_of_librosa(samples: NDArray[np.float32]) -> None:
     frontend, clip = Frontend(config), clip_of(config, samples)
     frames, _ = frontend.frame(torch.from_numpy(clip)[None])
     energy = frames[0].double().numpy() / POWER_FLOOR
-    constant = 0.4 * config.sample_rate / config.hop
+    constant = 0.06 * config.sample_rate / config.hop
     weight = (np.sqrt(1 + 4 * constant**2) - 1) / (2 * constant**2)
     wanted = librosa.pcen(
         energy,
         sr=config.sample_rate,
         hop_length=config.hop,
-        gain=0.98,
-        bias=2,
-        power=0.5,
-        time_constant=0.4,
+        gain=0.8,
+        bias=10,
+        power=0.25,
+        time_constant=0.06,
         eps=1.0,
         zi=(1 - weight) * energy[:, :1],  # as if the first frame had lasted for ever
     )

@@ -33,6 +33,8 @@ from xaimoe_runtime.schema import AudioSpec
 
 WINDOW_S = 5.0
 """Recordings are measured in windows of this length, in seconds."""
+NOISE_S = 20.0
+"""Length of the white noise that they are compared with, in seconds."""
 FRAME_S, HOP_S = DEFAULT_FRAME_S, DEFAULT_HOP_S
 """Length and step of the frames, in seconds."""
 
@@ -44,7 +46,7 @@ class Probe(nn.Module):
     """``waveform`` [1, S] and ``source`` [1, 2] -> ``attributes`` [A], third-octave power and contrast [bands].
 
     S may vary. The contrast of a band is its mean power over its power in the quietest quarter of the clip, in dB,
-    less what white noise has: 0 for whatever is steady.
+    less the most that white noise has in pieces as long: 0 for whatever is steady.
     """
 
     def __init__(self, rate: int) -> None:
@@ -65,7 +67,7 @@ class Probe(nn.Module):
         within = np.less(BAND_CENTRES, rate / 2)
         told = (third_octaves.sum(0).numpy() > 0) | ~within
         self.measured = np.logical_and.accumulate(told[::-1])[::-1] & within
-        size = whole_hops(max(round(WINDOW_S * rate), self.win_length), self.hop)
+        size = whole_hops(max(round(NOISE_S * rate), self.win_length), self.hop)
         noise = torch.randn(1, size, generator=torch.Generator().manual_seed(0))
         self.noise = self.spectrum(noise).transpose(1, 2)[:, :-BANDS]
 
@@ -81,7 +83,7 @@ class Probe(nn.Module):
     def contrast(self, third_octaves: Tensor) -> Tensor:
         """Contrast of third-octave power [1, bands, T] in dB, [bands]."""
         pieces = self.noise[0].unfold(1, min(third_octaves.shape[2], self.noise.shape[2]), third_octaves.shape[2])
-        noise = _over_quiet(pieces.transpose(0, 1)).mean(0)
+        noise = _over_quiet(pieces.transpose(0, 1)).amax(0)
         return torch.relu(_over_quiet(third_octaves)[0] - noise)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from xaimoe_audio.data.remember import remembered
 from xaimoe_runtime.errors import AudioError
 
-VERSION = 2
+VERSION = 3
 """Part of every key; raise it when a measurement changes."""
 
 
@@ -38,8 +38,8 @@ class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     third_octaves: list[float | None]
     """Power in each of ``bands.BAND_CENTRES`` in dB re full scale; None where the recording has none."""
     contrast: list[float | None]
-    """How far the power in each band stands over that of the quietest quarter of a window, in dB, less what white noise
-    has: 0 for what is steady. Exceeded in a tenth of the windows."""
+    """How far the power in each band stands over that of the quietest quarter of a window, in dB, less the most
+    that white noise has: 0 for what is steady. Exceeded in a tenth of the windows."""
 
 
 def file_profile(path: Path, channel: int | str = "mix") -> FileProfile:

@@ -9,17 +9,16 @@ from xaimoe_audio.config import FrontendConfig
 from xaimoe_audio.spectrogram.backend import POWER_FLOOR, register
 from xaimoe_audio.spectrogram.logmel import LogMel
 
-GAIN = 0.98
-BIAS = 2.0
-POWER = 0.5
-TIME_CONSTANT_S = 0.4
-"""Gain, bias, power and smoothing as in Y. Wang et al., "Trainable frontend for robust and far-field keyword spotting",
-2017, and librosa."""
+GAIN, BIAS, POWER, TIME_CONSTANT_S = 0.8, 10.0, 0.25, 0.06
+"""Spoken digits had 0.888 with these under the noise of their training and 0.863 under other noise; with those that are
+usual for keywords (0.98, 2, 0.5, 0.4 s) 0.858 and 0.833; without normalisation 0.888 and 0.758."""
 
 
 @register("logmel+pcen")
 class LogMelPCEN(LogMel):
     """Mel bands after per-channel energy normalisation, ((E / (eps + M)^gain + bias)^power - bias^power).
+
+    Y. Wang et al., "Trainable frontend for robust and far-field keyword spotting", 2017.
 
     M is the band's energy E, smoothed by a first-order filter that starts in its steady state. The filter has a fixed
     length, so it is one matrix product and needs no loop. eps is ``POWER_FLOOR``.

@@ -12,7 +12,7 @@ from xaimoe_audio.spectrogram.backend import FrameBackend, register
 class STFT(FrameBackend):
     """F bands of equal width between fmin and fmax, each the mean over its part of the power spectrum."""
 
-    purpose = "tones and combs of lines with equal spacing, and sounds high in the band"
+    purpose = "ultrasound, and combs of lines with equal spacing"
 
     def centres(self) -> Tensor:
         edges = self._edges()
