@@ -37,6 +37,8 @@ def size(duration_s: float = 1.0, budget: Budget = "accuracy", **overrides: Any)
         ({"clip_s": 0.01}, "clip_s: found 0.01 s, expected 0.1 to 60 s"),
         ({"clip_s": 61.0}, "clip_s: found 61 s"),
         ({"clip_s": float("nan")}, "clip_s: found nan"),
+        ({"fmin": 2.0, "spectrogram": "cqt"}, "fmin: found 2 Hz, at which a filter of spectrogram cqt lasts"),
+        ({"fmin": 0.5, "spectrogram": "fcwt"}, "expected no longer than the clip of 1"),
         ({"k_max": 0}, "k_max: found 0, expected 1 to 4"),
         ({"k_max": 3, "experts": ("TransientExpert", "HarmonicExpert")}, "k_max: found 3, expected 1 to 2"),
         ({"spectrogram": "mfcc"}, "spectrogram: found 'mfcc', expected cqt, fcwt, logmel, logmel+pcen, stft"),

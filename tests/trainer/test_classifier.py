@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +15,7 @@ import torch
 from data import noise, write_wav
 
 from xaimoe_audio import MoEAudioClassifier
-from xaimoe_audio.checkpoint import load_checkpoint
+from xaimoe_audio.checkpoint import load_checkpoint, save_checkpoint
 from xaimoe_audio.scenes import CLASSES
 from xaimoe_runtime import Result, Runtime
 from xaimoe_runtime.errors import AudioError, ConfigError, DatasetError, ProviderError
@@ -269,6 +270,9 @@ def test_the_use_of_experts_is_missed_when_the_run_folder_is(checkpoint: Path, t
         ({"tiles": (8, 8)}, "tiles"),
         ({"sample_rate": "fast"}, "sample_rate"),
         ({"tile": (8,)}, "tile"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"sample_rate": 16_000, "fmax": 9_000.0}, "fmin, fmax: found 0 and 9000 Hz"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_choices(arguments: dict[str, Any], message: str) -> None:
@@ -289,6 +293,34 @@ def test_an_override_out_of_range_is_refused_by_fit(few: Path, tmp_path: Path, o
     with pytest.raises(ConfigError, match=f"{next(iter(overrides))}: found"):
         MoEAudioClassifier(budget="latency", device="cpu", **overrides).fit(few, epochs=1, out_dir=tmp_path)
     assert not (tmp_path / "best.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"fmin": 15_000.0}, {"tile": (64, 4_000)}, {"fmax": 90_000.0}, {"sample_rate": np.int64(256_000)}]
+)
+def test_what_suits_some_data_is_not_refused_before_the_data_is_known(overrides: dict[str, Any]) -> None:
+    assert MoEAudioClassifier(device="cpu", **overrides).overrides
+
+
+def test_a_class_of_which_nothing_is_heard_is_refused(tmp_path: Path) -> None:
+    rows = ["filepath,split,label"]
+    for i in range(8):
+        label = "ab"[i % 2]
+        write_wav(tmp_path / f"{i}.wav", noise(4_000, i) if label == "a" else np.zeros(4_000, np.float32))
+        rows.append(f"{i}.wav,{'train' if i < 6 else 'val'},{label}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(DatasetError, match=r"class\(es\) b: all training recordings are silent"):
+        MoEAudioClassifier(device="cpu").fit(tmp_path, epochs=1, out_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize("auto_config", [True, False])
+def test_a_loaded_classifier_has_the_options_it_was_trained_with(
+    tmp_path: Path, checkpoint: Path, auto_config: bool
+) -> None:
+    info = load_checkpoint(checkpoint).info
+    changed = msgspec.structs.replace(info, auto_config=auto_config)
+    save_checkpoint(tmp_path / "best.pt", load_checkpoint(checkpoint).model, changed)
+    assert MoEAudioClassifier.load(tmp_path / "best.pt", device="cpu").auto_config is auto_config
 
 
 @pytest.mark.parametrize("numbers", [{"epochs": 0}, {"batch_size": 0}])

@@ -45,12 +45,12 @@ def test_frames_are_runs_of_rows() -> None:
 
 
 @pytest.mark.parametrize("rate", [100, 4_000, 5_120, 11_025, 16_000, 22_050, 44_100, 96_000, 192_000, 1_000_000])
-@pytest.mark.parametrize("hop_s", [0.01, 0.02])
-def test_frame_lengths_are_near_those_asked_for_and_fast(rate: int, hop_s: float) -> None:
-    n_fft, win_length, hop = frame_lengths(rate, 0.064, hop_s)
+@pytest.mark.parametrize(("frame_s", "hop_s"), [(0.064, 0.01), (0.064, 0.02), (0.016, 0.005)])
+def test_frame_lengths_are_near_those_asked_for_and_fast(rate: int, frame_s: float, hop_s: float) -> None:
+    n_fft, win_length, hop = frame_lengths(rate, frame_s, hop_s)
     assert n_fft & (n_fft - 1) == 0
     assert n_fft / 2 < win_length <= n_fft
     assert win_length % 32 == hop % 32 == 0
     assert hop <= win_length / 2
-    assert abs(win_length - max(0.064 * rate, 256)) <= 16
+    assert abs(win_length - max(frame_s * rate, 256)) <= 16
     assert abs(hop - min(max(hop_s * rate, 32), win_length / 2)) <= 16

@@ -79,7 +79,7 @@ def test_the_rule_that_fires(case: Case) -> None:
 def test_every_rule_is_shown_to_fire() -> None:
     shown = {(case.choice, case.rule) for case in CASES}
     shown |= {("sample_rate", "band asked for"), ("fmax", "whole band")}  # below
-    general = {"bins", "k_max", "tile", "stride", *DEFAULT_EXPERTS}
+    general = {"bins", "experts", "k_max", "tile", "stride", *DEFAULT_EXPERTS}
     missing = {(rule.choice, rule.name) for rule in RULES} - shown
     assert not {found for found in missing if found[0] not in general}
 
@@ -101,17 +101,32 @@ def test_every_reason_can_be_given_and_names_its_inputs(rule: Rule) -> None:
 def test_a_mixture_says_what_becomes_of_the_recordings_of_other_rates() -> None:
     because = chosen("sample_rate", rate=16_000, rates=MIXTURE, top=24_000.0).because
     assert "20% of the recordings are slower: the router masks the band they lack" in because
-    assert "50% are faster and lose what lies above 8000 Hz" in because
+    assert "50% of the recordings are faster and lose what lies above 8000 Hz" in because
 
 
-def test_classes_above_the_band_are_named() -> None:
-    facts = Facts(budget="latency", rate=96_000, top=48_000.0, centres={"whale": 200.0, "porpoise": 40_000.0})
-    policy = decide(facts, Overrides())
-    assert policy.warnings == (
-        "the sound of porpoise (40000 Hz) lies mostly above the spectrogram's upper edge of 8000 Hz; "
-        "choose a higher sample_rate to keep it",
+@pytest.mark.parametrize(("overrides", "auto_config"), [({"sample_rate": 48_000}, True), ({}, False)])
+def test_what_becomes_of_other_rates_is_told_whoever_chose(overrides: dict[str, Any], auto_config: bool) -> None:
+    policy = decide(Facts(budget="accuracy", rates=MIXTURE), Overrides(**overrides), auto_config)
+    because = next(choice.because for choice in policy.choices if choice.choice == "sample_rate")
+    assert "of the recordings are slower" in because
+
+
+def test_classes_outside_the_band_are_named_with_the_remedy() -> None:
+    facts = Facts(
+        budget="latency",
+        rate=96_000,
+        top=48_000.0,
+        centres={"whale": 200.0, "porpoise": 40_000.0},
+        uppers={"whale": 300.0, "porpoise": 42_000.0},
     )
-    assert policy.warnings[0] in describe(policy)
+    assert decide(facts, Overrides()).warnings == (
+        "a quarter or more of what stands out of porpoise (up to 42000 Hz) lies above the spectrogram's upper edge of "
+        "8000 Hz; choose a higher sample_rate to keep it",
+    )
+    (above, under) = decide(facts, Overrides(sample_rate=96_000, fmin=1_000.0, fmax=20_000.0)).warnings
+    assert "choose a higher fmax" in above
+    assert under.startswith("half or more of what stands out of whale (around 200 Hz) lies under")
+    assert above in describe(decide(facts, Overrides(sample_rate=96_000, fmin=1_000.0, fmax=20_000.0)))
     assert not decide(facts, Overrides(sample_rate=96_000)).warnings
 
 
@@ -179,11 +194,16 @@ def test_no_constant_ratio_from_0_hz() -> None:
     assert chosen("spectrogram", overrides={"fmin": 0.0}, centre=60.0).value == "logmel"
 
 
+def test_no_band_of_constant_q_that_is_longer_than_the_clip() -> None:
+    assert chosen("spectrogram", centre=60.0, duration=0.3).value == "logmel"
+    assert chosen("spectrogram", centre=60.0, duration=2.0).value == "cqt"
+
+
 def test_without_the_policy_the_facts_do_not_matter() -> None:
     odd = Facts(budget="accuracy", rate=192_000, top=96_000.0, centre=60_000.0, snr=1.0, duration=0.1)
     policy, plain = (decide(facts, Overrides(), auto_config=False) for facts in (odd, Facts(budget="accuracy")))
     assert policy.made == plain.made
-    assert {choice.rule for choice in policy.choices} == {"default", "families"}
+    assert {choice.rule for choice in policy.choices} == {"default"}
     assert (policy.made["sample_rate"], policy.made["clip_s"], policy.made["spectrogram"]) == (16_000, 5.0, "logmel")
 
 

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from data import noise, real_data, write_wav
 
-from xaimoe_audio.profiling import DatasetProfile, profile_dataset
+from xaimoe_audio.profiling import DatasetProfile, most_important, profile_dataset
 from xaimoe_audio.profiling.bands import BAND_CENTRES
 from xaimoe_audio.profiling.measure import measure
 from xaimoe_audio.profiling.record import file_profile
@@ -288,6 +288,55 @@ def test_the_same_audio_in_two_splits_or_under_two_labels_is_found(tmp_path: Pat
         in found["duplicate_across_splits"]
     )
     assert "with label x, y" in found["duplicate_across_labels"]
+
+
+def test_duplicates_that_differ_alike_are_one_warning(tmp_path: Path) -> None:
+    rows = [(f"{split}{i}", split, "x", "") for i in range(8) for split in ("train", "val")]
+    audio = {name: (noise(2_000, int(name[-1])), RATE) for name, *_ in rows}
+    found = [w.message for w in profiled(dataset(tmp_path, rows, **audio)).warnings if "same audio" in w.message]
+    assert len(found) == 1
+    assert "and 11 more: the same audio with split train, val" in found[0]
+
+
+def test_a_terminal_gets_the_first_warnings_of_each_kind(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), *((f"gone{i}", "val", "x", "") for i in range(9))]
+    profile = profiled(dataset(tmp_path, rows, a=(noise(4_000), RATE)))
+    lines = most_important(profile.warnings)
+    assert sum("does not exist" in warning.message for warning in profile.warnings) == 9
+    assert "more of this kind (defect), all in profile.json" in lines[5]
+    assert len([line for line in lines if "does not exist" in line]) <= 5
+
+
+def test_every_channel_is_measured_where_every_one_is_heard(tmp_path: Path) -> None:
+    """The channels cancel each other in the mixture."""
+    rows = [("a", "train", "x", ""), ("b", "val", "x", "")]
+    sound = np.stack([noise(4_000), -noise(4_000)], axis=1)
+    folder = dataset(tmp_path, rows, a=(sound, RATE), b=(sound, RATE))
+    mixed = profile_dataset(folder, folder / "metadata.csv", "single_label").profile
+    assert "if their channels cancel each other, choose one by --channel" in mixed.warnings[0].message
+    each = profile_dataset(folder, folder / "metadata.csv", "single_label", "each").profile
+    assert (each.overall.files, "silent" in kinds(each)) == (4, False)
+
+
+def test_a_recording_that_is_silent_for_long_is_told(tmp_path: Path) -> None:
+    samples = np.concatenate([noise(RATE), np.zeros(29 * RATE, np.float32)])
+    found = profiled(dataset(tmp_path, [("a", "train", "x", "")], a=(samples, RATE)))
+    told = next(warning.message for warning in found.warnings if warning.kind == "mostly_silent")
+    assert told.startswith("row 2 a.wav: silent for more than half of the time")
+
+
+@pytest.mark.parametrize("label", ["$\\frac$", "$a_b$", "_x", "日本", "a" * 60, "two\nlines"])
+def test_a_class_may_have_any_name(tmp_path: Path, label: str, recwarn: pytest.WarningsRecorder) -> None:
+    write_wav(tmp_path / "a.wav", noise(4_000))
+    with (tmp_path / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("filepath", "split", "label"), ("a.wav", "train", label)])
+    found = profile_dataset(tmp_path, tmp_path / "metadata.csv", "single_label")
+    write_profile(found, tmp_path / "out")
+    assert (tmp_path / "out" / "profile.png").is_file()
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    table = describe(found.profile).splitlines()
+    rows = table[next(i for i, line in enumerate(table) if line.startswith("class")) :][:2]
+    assert len(rows[0]) == len(rows[1])
 
 
 def test_silent_and_clipped_recordings_are_named_but_silence_is_no_duplicate(tmp_path: Path) -> None:

@@ -11,20 +11,21 @@ from typing import Any, Self, get_args
 
 import lightning
 import msgspec
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from xaimoe_audio.architecture import describe
 from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from xaimoe_audio.config import SPLITS, Budget, ModelConfig, Overrides, Split
+from xaimoe_audio.config import SIZES, SPLITS, Budget, ModelConfig, Overrides, Split
 from xaimoe_audio.data.dataset import LabelledDataset, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.policy import Facts, Policy, decide
 from xaimoe_audio.policy import describe as describe_policy
-from xaimoe_audio.policy.build import build
-from xaimoe_audio.profiling import profile_dataset
+from xaimoe_audio.policy.build import build, check_choices
+from xaimoe_audio.profiling import Profiled, most_important, profile_dataset
 from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.training.assess import (
     answer,
@@ -90,11 +91,12 @@ class MoEAudioClassifier:
         self.auto_config = auto_config
         self.device = resolve_device(device)
         try:
-            self.overrides = msgspec.convert(overrides, Overrides)
+            plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in overrides.items()}
+            self.overrides = msgspec.convert(plain, Overrides)
         except msgspec.ValidationError as error:
             raise ConfigError(f"overrides: {error}; expected {', '.join(Overrides.__struct_fields__)}") from error
-        # Tried on a stand-in for the data, so that a bad choice shows before an archive is decoded.
-        self._build(decide(Facts(budget=budget), self.overrides, auto_config), ("",))
+        chosen = {k: v for k, v in msgspec.structs.asdict(self.overrides).items() if v is not None}
+        check_choices({"bins": SIZES[budget].bins} | chosen, FAMILIES, BACKENDS)
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
@@ -157,10 +159,10 @@ class MoEAudioClassifier:
         labels = tuple(sorted(profile.classes))
         if self.task == "single_label" and len(labels) < 2:
             raise DatasetError(f"{table}: found one class, {labels[0]!r}; expected at least two to tell apart")
+        _check_audible(profiled)
         policy = decide(Facts.of(profile, self.budget), self.overrides, self.auto_config)
         config = self._build(policy, labels)
-        told = [*(f"! {warning.message}" for warning in profile.warnings), describe_policy(policy)]
-        print("\n".join(told), file=sys.stderr)  # noqa: T201
+        print("\n".join([*most_important(profile.warnings), describe_policy(policy)]), file=sys.stderr)  # noqa: T201
         dataset = load_dataset(folder, table, self.task, config.frontend.sample_rate, channel)
         recipe = Recipe()
         # Channels last: the layout in which small convolutions are fastest, on CPU and GPU.
@@ -362,6 +364,17 @@ class MoEAudioClassifier:
             "versions": info.versions,
             "dataset_sha256": info.dataset_sha256,
         }
+
+
+def _check_audible(profiled: Profiled) -> None:
+    """Raises DatasetError if nothing is heard in any training recording of a class."""
+    trained = profiled.files.loc[profiled.files["split"] == "train", "label"].explode()
+    silent = sorted(set(trained) - set(profiled.profile.sounds))
+    if silent:
+        raise DatasetError(
+            f"{profiled.profile.dataset}: class(es) {', '.join(silent)}: all training recordings are silent (under "
+            "-90 dB re full scale); add others, take the class out, or choose a channel if channels cancel each other"
+        )
 
 
 def _table(folder: Path, metadata_csv: str | Path | None) -> Path:

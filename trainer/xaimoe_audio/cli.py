@@ -95,8 +95,8 @@ def profile(
     from xaimoe_audio.profiling.report import describe, write_profile
 
     profiled = profile_dataset(dataset, metadata or dataset / "metadata.csv", task, channel)
-    write_profile(profiled, out)
     typer.echo(describe(profiled.profile))
+    write_profile(profiled, out)
     if profiled.unreadable:
         raise typer.Exit(AudioError.exit_code)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -142,5 +142,5 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Step from tile to tile, in cells of the spectrogram."""
     clip_s: float | None = None
     """Clip length in seconds; rounded up to fill the patch grid."""
-    seed: int | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
     """Seed of all randomness."""

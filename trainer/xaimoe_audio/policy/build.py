@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from xaimoe_audio.config import MIN_TILE, SIZES, STEM_STRIDE, FrontendConfig, ModelConfig, RouterConfig
+from xaimoe_audio.policy.rules import TILE_FRAMES
 from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind
@@ -41,29 +42,10 @@ def build(
     Raises:
         ConfigError: a choice is out of range or does not fit another.
     """
+    check_choices(made, families, backends)
     rate, fmin, fmax, clip_s = made["sample_rate"], made["fmin"], made["fmax"], made["clip_s"]
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise ConfigError(f"sample_rate: found {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
-    if not 0 <= fmin < fmax <= rate / 2:
-        raise ConfigError(
-            f"fmin, fmax: found {fmin:g} and {fmax:g} Hz, expected 0 <= fmin < fmax <= {rate / 2:g} Hz "
-            f"(half the sample rate of {rate} Hz); lower fmax or raise sample_rate"
-        )
-    if not MIN_CLIP_S <= clip_s <= MAX_CLIP_S:
-        raise ConfigError(f"clip_s: found {clip_s:g} s, expected {MIN_CLIP_S:g} to {MAX_CLIP_S:g} s")
-    if made["spectrogram"] not in backends:
-        raise ConfigError(f"spectrogram: found {made['spectrogram']!r}, expected {', '.join(backends)}")
     experts, k_max = made["experts"], made["k_max"]
-    unknown = sorted(set(experts) - set(families))
-    if not experts or unknown or len(set(experts)) != len(experts):
-        raise ConfigError(
-            f"experts: found {', '.join(experts) or 'none'}; "
-            f"expected different names out of {', '.join(sorted(families))}"
-        )
-    if not 1 <= k_max <= len(experts):
-        raise ConfigError(f"k_max: found {k_max}, expected 1 to {len(experts)}, the number of experts")
     tile, stride, bins = tuple(made["tile"]), tuple(made["stride"]), made["bins"]
-    _check_tiles(tile, stride, bins)
     n_fft, win_length, hop = frame_lengths(rate, made["frame_s"], made["hop_s"])
     steps = _steps(max(clip_s * rate - win_length, 0) / hop + 1, tile[1], stride[1])
     frames = tile[1] + steps * stride[1]
@@ -99,6 +81,39 @@ def build(
         expert_width=size.expert_width,
         features=size.features,
     )
+
+
+def check_choices(made: dict[str, Any], families: Collection[str], backends: Collection[str]) -> None:
+    """Raises ConfigError for choices that are out of range or exclude each other, whatever the data.
+
+    Choices that are not made yet stand in nobody's way; ``bins`` must be made.
+    """
+    rate = made.get("sample_rate", MAX_RATE)
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ConfigError(f"sample_rate: found {rate} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+    fmin, fmax = made.get("fmin", 0.0), made.get("fmax", rate / 2)
+    if not 0 <= fmin < fmax <= rate / 2:
+        raise ConfigError(
+            f"fmin, fmax: found {fmin:g} and {fmax:g} Hz, expected 0 <= fmin < fmax <= {rate / 2:g} Hz "
+            f"(half the sample rate of {rate} Hz); lower fmax or raise sample_rate"
+        )
+    clip_s = made.get("clip_s", MIN_CLIP_S)
+    if not MIN_CLIP_S <= clip_s <= MAX_CLIP_S:
+        raise ConfigError(f"clip_s: found {clip_s:g} s, expected {MIN_CLIP_S:g} to {MAX_CLIP_S:g} s")
+    if "spectrogram" in made and made["spectrogram"] not in backends:
+        raise ConfigError(f"spectrogram: found {made['spectrogram']!r}, expected {', '.join(backends)}")
+    experts = made.get("experts", tuple(families))
+    unknown = sorted(set(experts) - set(families))
+    if not experts or unknown or len(set(experts)) != len(experts):
+        raise ConfigError(
+            f"experts: found {', '.join(experts) or 'none'}; "
+            f"expected different names out of {', '.join(sorted(families))}"
+        )
+    k_max = made.get("k_max", 1)
+    if not 1 <= k_max <= len(experts):
+        raise ConfigError(f"k_max: found {k_max}, expected 1 to {len(experts)}, the number of experts")
+    tile = made.get("tile", (made["bins"], TILE_FRAMES))
+    _check_tiles(tuple(tile), tuple(made.get("stride", tile)), made["bins"])
 
 
 def _steps(wanted_frames: float, tile: int, stride: int) -> int:

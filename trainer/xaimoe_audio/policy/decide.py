@@ -19,7 +19,7 @@ from xaimoe_audio.config import (
     Overrides,
 )
 from xaimoe_audio.policy.facts import Facts
-from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made
+from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made, resampled
 
 OVERRIDE, DEFAULT = "override", "default"
 """What stands for a rule where the user chose, and where no policy was wanted."""
@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "tile": lambda f, m: (m["bins"], TILE_FRAMES),
     "stride": lambda f, m: m["tile"],
     "width": lambda f, m: f.budget,
+    "experts": lambda f, m: DEFAULT_EXPERTS,
 } | {family: lambda f, m: True for family in DEFAULT_EXPERTS}
 """What is chosen with ``auto_config=False``."""
 
@@ -73,45 +74,47 @@ def decide(facts: Facts, overrides: Overrides, auto_config: bool = True) -> Poli
     made: Made = {k: value for k, value in msgspec.structs.asdict(overrides).items() if value is not None}
     wanted = frozenset(made)
     choices: list[Choice] = []
-
-    def choose(name: str, value: Any, rule: str, because: str, inputs: dict[str, Any]) -> None:
+    for name in dict.fromkeys(rule.choice for rule in RULES):
+        if name in DEFAULT_EXPERTS and "experts" in wanted:
+            continue
+        inputs: dict[str, Any] = {}
+        if name in wanted:
+            value, rule, because = made[name], OVERRIDE, BY_USER
+            if name == "k_max" and "experts" not in wanted and len(made["experts"]) < value <= len(DEFAULT_EXPERTS):
+                value = len(made["experts"])
+                because = f"{BY_USER}: {made[name]}; no more than the experts that were kept"
+        elif not auto_config:
+            value, rule, because = DEFAULTS[name](facts, made), DEFAULT, "auto_config is off"
+        else:
+            fired = next(rule for rule in RULES if rule.choice == name and rule.applies(facts, made))
+            known = msgspec.structs.asdict(facts) | made
+            value = made[name] = fired.value(facts, made)
+            rule, because = fired.name, fired.because(facts, made)
+            inputs = {given: known[given] for given in fired.inputs}
+        if name == "sample_rate":
+            because += resampled(facts, value)
         made[name] = value
         choices.append(Choice(choice=name, value=value, rule=rule, because=because, inputs=inputs))
-
-    for name in dict.fromkeys(rule.choice for rule in RULES):
-        if name == "k_max":
-            kept = tuple(family for family in DEFAULT_EXPERTS if made.get(family))
-            if "experts" in wanted:
-                choose("experts", made["experts"], OVERRIDE, BY_USER, {})
-            else:
-                choose("experts", kept, "families", "the families that were kept", {})
-                if "k_max" in wanted and len(kept) < made["k_max"] <= len(DEFAULT_EXPERTS):
-                    because = f"{BY_USER}: {made['k_max']}; no more than the experts that were kept"
-                    choose("k_max", len(kept), OVERRIDE, because, {"experts": kept})
-                    continue
-        if name in wanted:
-            choose(name, made[name], OVERRIDE, BY_USER, {})
-        elif name in DEFAULT_EXPERTS and "experts" in wanted:
-            continue
-        elif not auto_config:
-            choose(name, DEFAULTS[name](facts, made), DEFAULT, "auto_config is off", {})
-        else:
-            rule = next(rule for rule in RULES if rule.choice == name and rule.applies(facts, made))
-            known = msgspec.structs.asdict(facts) | made
-            made[name] = rule.value(facts, made)
-            inputs = {given: known[given] for given in rule.inputs if given in known}
-            choose(name, made[name], rule.name, rule.because(facts, made), inputs)
     return Policy(auto_config=auto_config, facts=facts, choices=tuple(choices), warnings=_warnings(facts, made))
 
 
 def _warnings(facts: Facts, made: Made) -> tuple[str, ...]:
-    lost = [f"{name} ({centre:.0f} Hz)" for name, centre in facts.centres.items() if centre > made["fmax"]]
-    if not lost:
-        return ()
-    return (
-        f"the sound of {', '.join(lost)} lies mostly above the spectrogram's upper edge of {made['fmax']:.0f} Hz; "
-        "choose a higher sample_rate to keep it",
-    )
+    fmin, fmax = made["fmin"], made["fmax"]
+    found = []
+    over = [f"{name} (up to {upper:.0f} Hz)" for name, upper in facts.uppers.items() if upper > fmax]
+    if over:
+        remedy = "fmax" if fmax < made["sample_rate"] / 2 else "sample_rate"
+        found.append(
+            f"a quarter or more of what stands out of {', '.join(over)} lies above the spectrogram's upper edge of "
+            f"{fmax:.0f} Hz; choose a higher {remedy} to keep it"
+        )
+    under = [f"{name} (around {centre:.0f} Hz)" for name, centre in facts.centres.items() if centre < fmin]
+    if under:
+        found.append(
+            f"half or more of what stands out of {', '.join(under)} lies under the spectrogram's lower edge of "
+            f"{fmin:.0f} Hz; choose a lower fmin to keep it"
+        )
+    return tuple(found)
 
 
 def describe(policy: Policy) -> str:

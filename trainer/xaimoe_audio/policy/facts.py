@@ -44,7 +44,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     high_centre: float = 1_000.0
     """The same of the class that only a quarter of the classes lie above."""
     centres: dict[str, float] = {}
-    """The same of each class."""
+    """The same of each class of which anything is heard."""
+    uppers: dict[str, float] = {}
+    """Frequency in Hz over which a quarter of what stands out of each class lies."""
     snr: float = 20.0
     """Median, in dB."""
     val_snr: float = 20.0
@@ -72,8 +74,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         spread = part.spread
         rates = {int(rate): count for rate, count in part.sample_rates.items()}
         half = max(rate for rate in rates if sum(n for native, n in rates.items() if native >= rate) * 2 >= part.files)
-        centres = {name: _centre(sound) for name, sound in profile.sounds.items()}
-        rising = sorted(centres.values())
+        centres = {name: _under(sound, 0.5) for name, sound in profile.sounds.items()}
+        rising = sorted(centres.values()) or [cls.centre]
         return cls(
             budget=budget,
             recordings=part.files,
@@ -85,22 +87,23 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             centre=rising[(len(rising) - 1) // 2],
             high_centre=rising[int(len(rising) * (1 - HIGH_SHARE))],
             centres=centres,
+            uppers={name: _under(sound, 0.75) for name, sound in profile.sounds.items()},
             snr=spread["snr"].q50,
             val_snr=profile.by_split.get("val", part).spread["snr"].q50,
-            steadiest_snr=min(sound.snr for sound in profile.sounds.values()),
+            steadiest_snr=min((sound.snr for sound in profile.sounds.values()), default=spread["snr"].q50),
             best_quality=spread["quality"].max,
             highest=spread["fmax_eff"].max,
         )
 
 
-def _centre(sound: Sound) -> float:
-    """Frequency in Hz that halves what stands out of a class in time; of a steady class, its power.
+def _under(sound: Sound, share: float) -> float:
+    """Frequency in Hz under which a share of what stands out of a class in time lies; of a steady class, of its power.
 
-    Wind, hum and the noise of a recorder thus do not count, however strong.
+    Hum and the noise of a recorder thus do not count, however strong.
     """
     weight = np.nan_to_num(np.array(sound.contrast, dtype=float))
     if weight.max() < STEADY_DB:
         levels = np.array(sound.third_octaves, dtype=float)
         weight = np.nan_to_num(10 ** (levels / 10))
     below = np.cumsum(np.minimum(weight, FULL_DB))
-    return float(BAND_CENTRES[np.searchsorted(below, below[-1] / 2)])
+    return float(BAND_CENTRES[np.searchsorted(below, below[-1] * share)])

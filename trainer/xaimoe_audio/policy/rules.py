@@ -12,6 +12,7 @@ from typing import Any
 
 from xaimoe_audio.config import DEFAULT_EXPERTS, DEFAULT_FMIN, DEFAULT_FRAME_S, SIZES
 from xaimoe_audio.policy.facts import Facts
+from xaimoe_audio.spectrogram.framing import constant_q
 
 Made = dict[str, Any]
 """The choices made so far, by name."""
@@ -23,7 +24,7 @@ RATES = (
 """Sampling rates the library chooses from, in Hz."""
 HEADROOM = 2.05
 """Sampling rate over the highest frequency it holds."""
-MIN_CLIP_S, MAX_CLIP_S, SHORT_CLIP_S = 0.5, 5.0, 2.0
+SHORTEST_S, LONGEST_S, SHORT_CLIP_S = 0.5, 5.0, 2.0
 NOISE_SHIFT_DB = 6.0
 """How far the SNR of the validation split may lie under that of the training split: where the noise of the test was
 unlike that of the training, digits had 0.863 with PCEN and 0.758 without; with the same noise 0.888 with both."""
@@ -67,6 +68,16 @@ def _always(facts: Facts, made: Made) -> bool:
     return True
 
 
+def _above(facts: Facts, hz: float) -> str:
+    return f"{sum(centre > hz for centre in facts.centres.values())} of {len(facts.centres)} classes"
+
+
+def _fits(made: Made) -> bool:
+    """Whether the lowest band of constant Q fits into the clip."""
+    fmin = made["fmin"]
+    return bool(fmin > 0 and constant_q(fmin, made["fmax"], made["bins"]) / fmin <= made["clip_s"])
+
+
 def _by_budget(facts: Facts, made: Made) -> str:
     return f"the {facts.budget} budget"
 
@@ -86,17 +97,16 @@ def _rate_of(facts: Facts) -> int:
     return min(_rate_for(facts.top), _rate_within(facts.rate * 1.1))
 
 
-def _resampled(facts: Facts, made: Made) -> str:
-    """What becomes of the recordings that have another rate than the model."""
-    rate = made["sample_rate"]
+def resampled(facts: Facts, rate: int) -> str:
+    """What becomes of the recordings that have another rate in Hz than the model."""
     slower = facts.share_under(rate)
     faster = 1 - slower - facts.rates.get(rate, 0) / max(sum(facts.rates.values()), 1)
-    told = []
+    told = ""
     if slower:
-        told.append(f"{slower:.0%} of the recordings are slower: the router masks the band they lack")
+        told += f"; {slower:.0%} of the recordings are slower: the router masks the band they lack"
     if facts.rates and faster:
-        told.append(f"{faster:.0%} are faster and lose what lies above {rate / 2:.0f} Hz")
-    return "".join(f"; {text}" for text in told)
+        told += f"; {faster:.0%} of the recordings are faster and lose what lies above {rate / 2:.0f} Hz"
+    return told
 
 
 RULES: tuple[Rule, ...] = (
@@ -105,7 +115,7 @@ RULES: tuple[Rule, ...] = (
         "band asked for",
         lambda f, m: "fmax" in m,
         lambda f, m: next((rate for rate in RATES if rate >= 2 * m["fmax"]), RATES[-1]),
-        lambda f, m: f"holds the upper edge of {m['fmax']:.0f} Hz that was asked for{_resampled(f, m)}",
+        lambda f, m: f"holds the upper edge of {m['fmax']:.0f} Hz that was asked for",
         ("fmax", "rates"),
     ),
     Rule(
@@ -114,10 +124,10 @@ RULES: tuple[Rule, ...] = (
         lambda f, m: f.high_centre > f.usual_rate / 2,
         lambda f, m: _rate_of(f),
         lambda f, m: (
-            f"a quarter of the classes lie mostly above {f.usual_rate / 2:.0f} Hz, so the rate follows the band, "
-            f"which ends at {f.top:.0f} Hz, as far as half of the recordings ({f.rate} Hz) reach{_resampled(f, m)}"
+            f"{_above(f, f.usual_rate / 2)} lie mostly above {f.usual_rate / 2:.0f} Hz, so the rate follows the band, "
+            f"which ends at {f.top:.0f} Hz, as far as half of the recordings ({f.rate} Hz) reach"
         ),
-        ("high_centre", "top", "rate", "rates", "budget"),
+        ("high_centre", "centres", "top", "rate", "budget"),
     ),
     Rule(
         "sample_rate",
@@ -126,7 +136,7 @@ RULES: tuple[Rule, ...] = (
         lambda f, m: min(_rate_of(f), f.usual_rate),
         lambda f, m: (
             f"{len(f.rates)} native rates, of which half of the recordings reach {f.rate} Hz; for sounds "
-            f"around {f.centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most{_resampled(f, m)}"
+            f"around {f.centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most"
         ),
         ("rates", "rate", "top", "centre", "budget"),
     ),
@@ -144,8 +154,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "clip_s",
         "long recordings",
-        lambda f, m: f.duration > 1.1 * MAX_CLIP_S,
-        lambda f, m: MAX_CLIP_S,
+        lambda f, m: f.duration > 1.1 * LONGEST_S,
+        lambda f, m: LONGEST_S,
         lambda f, m: f"recordings typically last {f.duration:.1f} s; longer than 5 s is heard in windows",
         ("duration",),
     ),
@@ -153,7 +163,7 @@ RULES: tuple[Rule, ...] = (
         "clip_s",
         "typical duration",
         _always,
-        lambda f, m: min(max(f.duration, MIN_CLIP_S), MAX_CLIP_S),
+        lambda f, m: min(max(f.duration, SHORTEST_S), LONGEST_S),
         lambda f, m: f"recordings typically last {f.duration:.2f} s; a clip has at least 0.5 s",
         ("duration",),
     ),
@@ -170,7 +180,7 @@ RULES: tuple[Rule, ...] = (
         "usual",
         _always,
         lambda f, m: DEFAULT_FRAME_S,
-        lambda f, m: f"resolves 16 Hz; sounds around {f.centre:.0f} Hz need no shorter one",
+        lambda f, m: f"about 64 ms, and 256 samples at least; sounds around {f.centre:.0f} Hz need no shorter one",
         ("centre",),
     ),
     Rule(
@@ -196,48 +206,6 @@ RULES: tuple[Rule, ...] = (
         lambda f, m: 0.02,
         lambda f, m: f"clips of {m['clip_s']:.2f} s are long enough for a frame about every 20 ms",
         ("clip_s",),
-    ),
-    Rule(
-        "spectrogram",
-        "low sound",
-        lambda f, m: f.centre < LOW_CENTRE and m.get("fmin", LOWEST_FMIN) > 0,
-        lambda f, m: "cqt",
-        lambda f, m: (
-            f"half of what stands out lies under {f.centre:.0f} Hz < 150 Hz, where only bands of constant Q are narrow "
-            "enough to tell one tone from another"
-        ),
-        ("centre",),
-    ),
-    Rule(
-        "spectrogram",
-        "ultrasound",
-        lambda f, m: f.centre > ULTRASOUND,
-        lambda f, m: "stft",
-        lambda f, m: f"sounds around {f.centre:.0f} Hz > 16 kHz, where mel bands grow wide",
-        ("centre",),
-    ),
-    Rule(
-        "spectrogram",
-        "noisier validation",
-        lambda f, m: f.val_snr < f.snr - NOISE_SHIFT_DB and f.steadiest_snr >= STEADY_SNR_DB,
-        lambda f, m: "logmel+pcen",
-        lambda f, m: (
-            f"SNR {f.val_snr:.1f} dB in validation, {f.snr:.1f} dB in training: a gain control in each band takes "
-            "steady noise away, known or not; no class is itself so steady that it would vanish (lowest SNR of a "
-            f"class {f.steadiest_snr:.1f} dB >= 3 dB)"
-        ),
-        ("val_snr", "snr", "steadiest_snr"),
-    ),
-    Rule(
-        "spectrogram",
-        "usual",
-        _always,
-        lambda f, m: "logmel",
-        lambda f, m: (
-            f"sounds around {f.centre:.0f} Hz, SNR {f.snr:.1f} dB in training and {f.val_snr:.1f} dB in validation: "
-            "the cheapest backend, and not found worse for such"
-        ),
-        ("centre", "snr", "val_snr"),
     ),
     Rule(
         "fmax",
@@ -284,8 +252,48 @@ RULES: tuple[Rule, ...] = (
         ),
         ("centre",),
     ),
+    Rule("bins", "budget", _always, lambda f, m: SIZES[f.budget].bins, _by_budget, ("budget",)),
     Rule(
-        "bins", "budget", _always, lambda f, m: SIZES[f.budget].bins, lambda f, m: f"the {f.budget} budget", ("budget",)
+        "spectrogram",
+        "low sound",
+        lambda f, m: f.centre < LOW_CENTRE and _fits(m),
+        lambda f, m: "cqt",
+        lambda f, m: (
+            f"half of what stands out lies under {f.centre:.0f} Hz < 150 Hz, where only bands of constant Q are narrow "
+            "enough to tell one tone from another"
+        ),
+        ("centre", "fmin", "fmax", "bins", "clip_s"),
+    ),
+    Rule(
+        "spectrogram",
+        "ultrasound",
+        lambda f, m: f.centre > ULTRASOUND,
+        lambda f, m: "stft",
+        lambda f, m: f"sounds around {f.centre:.0f} Hz > 16 kHz, where mel bands grow wide",
+        ("centre",),
+    ),
+    Rule(
+        "spectrogram",
+        "noisier validation",
+        lambda f, m: f.val_snr < f.snr - NOISE_SHIFT_DB and f.steadiest_snr >= STEADY_SNR_DB,
+        lambda f, m: "logmel+pcen",
+        lambda f, m: (
+            f"SNR {f.val_snr:.1f} dB in validation, {f.snr:.1f} dB in training: a gain control in each band takes "
+            "steady noise away, known or not; no class is itself so steady that it would vanish (lowest SNR of a "
+            f"class {f.steadiest_snr:.1f} dB >= 3 dB)"
+        ),
+        ("val_snr", "snr", "steadiest_snr"),
+    ),
+    Rule(
+        "spectrogram",
+        "usual",
+        _always,
+        lambda f, m: "logmel",
+        lambda f, m: (
+            f"sounds around {f.centre:.0f} Hz, SNR {f.snr:.1f} dB in training and {f.val_snr:.1f} dB in validation: "
+            "the cheapest backend, and not found worse for such"
+        ),
+        ("centre", "snr", "val_snr"),
     ),
     Rule(
         "HighbandGeneral",
@@ -309,16 +317,41 @@ RULES: tuple[Rule, ...] = (
         ),
         ("best_quality",),
     ),
+    Rule(
+        "HighbandGeneral",
+        "usable",
+        _always,
+        lambda f, m: True,
+        lambda f, m: f"recordings reach {min(f.highest, m['sample_rate'] / 2):.0f} Hz at {m['sample_rate']} Hz",
+        ("highest", "sample_rate"),
+    ),
+    Rule(
+        "HarmonicExpert",
+        "usable",
+        _always,
+        lambda f, m: True,
+        lambda f, m: f"recordings reach a quality of {f.best_quality:.2f}",
+        ("best_quality",),
+    ),
     *(
-        Rule(family, "usable", _always, lambda f, m: True, lambda f, m: "some recording can use it", ())
+        Rule(family, "always", _always, lambda f, m: True, lambda f, m: "the router keeps it from no clip", ())
         for family in DEFAULT_EXPERTS
+        if family not in ("HighbandGeneral", "HarmonicExpert")
+    ),
+    Rule(
+        "experts",
+        "families",
+        _always,
+        lambda f, m: tuple(family for family in DEFAULT_EXPERTS if m[family]),
+        lambda f, m: "the families that were kept",
+        DEFAULT_EXPERTS,
     ),
     Rule(
         "k_max",
         "budget",
         _always,
         lambda f, m: min(SIZES[f.budget].k_max, len(m["experts"])),
-        lambda f, m: f"the {f.budget} budget; never more than there are experts",
+        lambda f, m: f"{_by_budget(f, m)}; never more than there are experts",
         ("budget", "experts"),
     ),
     Rule(

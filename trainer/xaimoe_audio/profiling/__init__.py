@@ -1,5 +1,5 @@
 """What a dataset is like, before a model is chosen for it."""
 
-from xaimoe_audio.profiling.profile import DatasetProfile, profile_dataset
+from xaimoe_audio.profiling.profile import DatasetProfile, Profiled, most_important, profile_dataset
 
-__all__ = ["DatasetProfile", "profile_dataset"]
+__all__ = ["DatasetProfile", "Profiled", "most_important", "profile_dataset"]

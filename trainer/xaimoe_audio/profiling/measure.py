@@ -155,6 +155,7 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
         duration_s=digest.frames / rate,
         whole=whole,
         silent=not sounding.any(),
+        silent_share=float(1 - sounding.mean()),
         peak=peak,
         attributes=mean | {"clipping_rate": digest.clipped / digest.frames},
         noise_floor=float(np.mean((level - 10 * np.log10(1 + 10 ** (snr / 10)))[counted])),

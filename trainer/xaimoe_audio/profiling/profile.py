@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,12 @@ class Sound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How far each band stands out in time, in dB: see ``FileProfile.contrast``."""
 
 
-class Warning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProfileWarning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something a person should look at before believing a model."""
 
     kind: str
-    """``defect``, ``cut_short``, ``silent``, ``clipped``, ``duplicate_across_splits``, ``duplicate_across_labels``,
-    ``imbalance`` or ``shortcut``."""
+    """``defect``, ``cut_short``, ``silent``, ``mostly_silent``, ``clipped``, ``duplicate_across_splits``,
+    ``duplicate_across_labels``, ``imbalance`` or ``shortcut``."""
     message: str
 
 
@@ -114,9 +115,21 @@ class DatasetProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     by_split: dict[str, Part]
     by_class: dict[str, Part]
     sounds: dict[str, Sound]
-    """Each class of the training split."""
+    """Each class of the training split of which anything is heard."""
     shortcuts: tuple[Shortcut, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[ProfileWarning, ...]
+
+
+def most_important(warnings: tuple[ProfileWarning, ...]) -> list[str]:
+    """The first few warnings of each kind, for a terminal."""
+    kinds = dict.fromkeys(warning.kind for warning in warnings)
+    lines = []
+    for kind in kinds:
+        messages = [warning.message for warning in warnings if warning.kind == kind]
+        lines += [f"! {message}" for message in messages[:LISTED]]
+        if len(messages) > LISTED:
+            lines.append(f"! and {len(messages) - LISTED} more of this kind ({kind}), all in profile.json")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,8 @@ class Profiled:
 def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, channel: str = "mix") -> Profiled:
     """Measures all recordings of a dataset, several at a time, with a progress bar on stderr.
 
-    Of a recording with several channels it is the one of the number ``channel``, or the mixture of all.
+    Of a recording with several channels that is the one of the number ``channel``, their mixture (``mix``), or each of
+    them as a recording of its own (``each``).
 
     Recordings that were measured before are taken from the cache. What is wrong with table and recordings becomes a
     warning each; the rest is profiled.
@@ -147,18 +161,20 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
     usable: list[Row] = []
     found: list[FileProfile] = []
     wanted = parse_channel(channel)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("profiling", len(rows)) as advance:
-        for row, answer in zip(
-            rows, pool.map(lambda row: _try(row, "mix" if wanted == "each" else wanted), rows), strict=True
-        ):
+    unreadable = 0
+    with (
+        _torch_threads_kept(),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress("profiling", len(rows)) as advance,
+    ):
+        for row, answer in zip(rows, pool.map(lambda row: _try(row, wanted), rows), strict=True):
             if isinstance(answer, AudioError):
                 defects.add(row.line, str(answer))
+                unreadable += 1
             else:
-                usable.append(row)
-                found.append(answer)
+                usable += [row] * len(answer)
+                found += answer
             advance()
-    if "torch" in sys.modules:  # the pool's threads set it for all threads to come
-        sys.modules["torch"].set_num_threads(sys.modules["torch"].get_num_threads())
     for split in NEEDED:
         if not any(row.split == split for row in usable):
             defects.add(0, f"split {split} has no usable recording, expected at least one")
@@ -180,19 +196,34 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
         overall=_part(files),
         by_split={split: _part(part) for split in SPLITS if len(part := files[files["split"] == split])},
         by_class={str(label): _part(part) for label, part in files.explode("label").groupby("label")},
-        sounds={str(label): _sound(part) for label, part in trained.explode("label").groupby("label")},
+        sounds={
+            str(label): _sound(part) for label, part in trained[~trained["silent"]].explode("label").groupby("label")
+        },
         shortcuts=shortcuts,
         warnings=(
             *_warnings(files, defects),
-            *(Warning(kind="shortcut", message=s.message) for s in shortcuts if s.message),
+            *(ProfileWarning(kind="shortcut", message=s.message) for s in shortcuts if s.message),
         ),
     )
-    return Profiled(profile, files, defects, unreadable=len(rows) - len(usable))
+    return Profiled(profile, files, defects, unreadable)
 
 
-def _try(row: Row, channel: int | str) -> FileProfile | AudioError:
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """Sets back what ``measure`` changes: the pool's threads take one torch thread each, since they work beside each
+    other, and torch takes that for the default of all threads to come."""
+    yield
+    if torch := sys.modules.get("torch"):  # not imported where everything was in the cache
+        torch.set_num_threads(torch.get_num_threads())
+
+
+def _try(row: Row, channel: int | str) -> list[FileProfile] | AudioError:
+    """The profile of each wanted channel."""
     try:
-        return file_profile(row.path, channel)
+        if channel != "each":
+            return [file_profile(row.path, channel)]
+        first = file_profile(row.path, 0)
+        return [first, *(file_profile(row.path, number) for number in range(1, first.channels))]
     except AudioError as error:
         return error
 
@@ -240,11 +271,10 @@ def _part(files: pd.DataFrame) -> Part:
 
 
 def _sound(files: pd.DataFrame) -> Sound:
-    heard = files if files["silent"].all() else files[~files["silent"]]
     return Sound(
-        snr=float(heard["snr"].median()),
-        third_octaves=_median_bands(heard["third_octaves"]),
-        contrast=_median_bands(heard["contrast"]),
+        snr=float(files["snr"].median()),
+        third_octaves=_median_bands(files["third_octaves"]),
+        contrast=_median_bands(files["contrast"]),
     )
 
 
@@ -254,30 +284,48 @@ def _median_bands(recordings: pd.Series[Any]) -> list[float | None]:
     return [None if pd.isna(value) else float(value) for value in median]
 
 
-def _warnings(files: pd.DataFrame, defects: Defects) -> list[Warning]:
-    found = [Warning(kind="defect", message=text) for text in defects.listed()]
+def _warnings(files: pd.DataFrame, defects: Defects) -> list[ProfileWarning]:
+    found = [ProfileWarning(kind="defect", message=text) for text in defects.listed()]
     broken = files[~files["whole"]]
     if len(broken):
         message = f"{_named(broken)}: not as long as the header says; used as far as the file goes, better copied again"
-        found.append(Warning(kind="cut_short", message=message))
+        found.append(ProfileWarning(kind="cut_short", message=message))
     silent = files[files["silent"]]
     if len(silent):
-        found.append(Warning(kind="silent", message=f"{_named(silent)}: silent, no window above -90 dB re full scale"))
+        message = f"{_named(silent)}: silent, no window above -90 dB re full scale"
+        if (silent["channels"] > 1).any():
+            message += "; if their channels cancel each other, choose one by --channel"
+        found.append(ProfileWarning(kind="silent", message=message))
+    sounding = files[~files["silent"]]
+    mostly = sounding[sounding["silent_share"] > 0.5]
+    if len(mostly):
+        message = f"{_named(mostly)}: silent for more than half of the time, but labelled as a whole"
+        found.append(ProfileWarning(kind="mostly_silent", message=message))
     clipped = files[files["clipping_rate"] > 0.01]
     if len(clipped):
-        found.append(Warning(kind="clipped", message=f"{_named(clipped)}: more than 1 % of the samples are clipped"))
-    sounding = files[~files["silent"]]
+        message = f"{_named(clipped)}: more than 1 % of the samples are clipped"
+        found.append(ProfileWarning(kind="clipped", message=message))
     for kind, column in (("duplicate_across_splits", "split"), ("duplicate_across_labels", "label")):
-        for _, same in sounding.groupby("audio_sha256"):
-            values = Counter(value if isinstance(value, str) else "|".join(value) for value in same[column])
-            if len(values) > 1:
-                what = ", ".join(sorted(values))
-                found.append(Warning(kind=kind, message=f"{_named(same)}: the same audio with {column} {what}"))
+        found += _duplicates(sounding, kind, column)
     imbalance = _imbalance(files)
     if imbalance > 10:
         message = f"the largest class of the training split has {imbalance:.0f} times the recordings of the smallest"
-        found.append(Warning(kind="imbalance", message=message))
+        found.append(ProfileWarning(kind="imbalance", message=message))
     return found
+
+
+def _duplicates(files: pd.DataFrame, kind: str, column: str) -> list[ProfileWarning]:
+    """Recordings with the same audio that differ in ``column``; one warning for all that differ alike."""
+    values = files[column].map(lambda value: value if isinstance(value, str) else "|".join(value))
+    differing: dict[str, list[pd.DataFrame]] = {}
+    for _, same in files.groupby("audio_sha256"):
+        found = sorted(set(values[same.index]))
+        if len(found) > 1:
+            differing.setdefault(", ".join(found), []).append(same)
+    return [
+        ProfileWarning(kind=kind, message=f"{_named(pd.concat(parts))}: the same audio with {column} {what}")
+        for what, parts in differing.items()
+    ]
 
 
 def _named(files: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from xaimoe_audio.data.remember import remembered
 from xaimoe_runtime.errors import AudioError
 
-VERSION = 3
+VERSION = 4
 """Part of every key; raise it when a measurement changes."""
 
 
@@ -29,6 +29,8 @@ class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether the file is as long as its header says; if not, it is used as far as it goes."""
     silent: bool
     """No window is louder than -90 dB re full scale."""
+    silent_share: float
+    """Share of the windows that are not."""
     peak: float
     """Largest magnitude of a sample."""
     attributes: dict[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 
 from xaimoe_audio.profiling.bands import BAND_CENTRES
-from xaimoe_audio.profiling.profile import DatasetProfile, Part, Profiled
+from xaimoe_audio.profiling.profile import LISTED, DatasetProfile, Part, Profiled, most_important
 from xaimoe_runtime.console import replacing
 
 UNITS = {
@@ -24,6 +25,8 @@ UNITS = {
     "noise_floor": ("noise floor", "dBFS"),
     "quality": ("quality", ""),
 }
+NAME = 24
+"""Width of the first column of the summary."""
 MAX_CLASSES = 12
 """Classes that the figure draws; the largest ones."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -44,7 +47,8 @@ def write_profile(profiled: Profiled, out: Path) -> None:
     with replacing(out / "profile.csv") as file:
         files.to_csv(file, index=False)
     figure = draw(profiled)
-    with replacing(out / "profile.png") as file:
+    with replacing(out / "profile.png") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks: boxes
         figure.savefig(file, format="png", dpi=150)
     with replacing(out / "profile.json") as file:  # last: it says that the others are there
         file.write(content)
@@ -65,31 +69,45 @@ def describe(profile: DatasetProfile) -> str:
     lines = [
         f"{profile.dataset}: {whole.files} recordings, {whole.hours:.2f} h, {len(profile.classes)} classes "
         f"(largest over smallest in training: {profile.imbalance:.1f})",
-        f"sampling rates: {_rates(profile)}",
+        f"sampling rates: {_listed(profile.fs_unique, ' Hz')}",
+        f"channels: {_listed(profile.channels)}; encodings: {_listed(profile.encodings)}",
         "",
-        f"{'':<24}{'q05':>10}{'median':>10}{'q95':>10}",
+        f"{'':<{NAME}}  {'q05':>10}  {'median':>10}  {'q95':>10}",
     ]
     for name, (title, unit) in UNITS.items():
         spread = whole.spread[name]
-        cells = "".join(f"{value:>10.4g}" for value in (spread.q05, spread.q50, spread.q95))
-        lines.append(f"{f'{title} [{unit}]' if unit else title:<24}{cells}")
+        cells = "".join(f"  {_number(value, unit):>10}" for value in (spread.q05, spread.q50, spread.q95))
+        lines.append(f"{f'{title} [{unit}]' if unit else title:<{NAME}}{cells}")
     for title, parts in (("split", profile.by_split), ("class", profile.by_class)):
-        lines += ["", f"{title:<24}{'files':>10}{'hours':>10}{'SNR dB':>10}{'band to':>10}"]
+        lines += ["", f"{title:<{NAME}}  {'files':>10}  {'hours':>10}  {'SNR dB':>10}  {'band to':>10}"]
         lines += [_row(name, part) for name, part in parts.items()]
-    lines += ["", f"{len(profile.warnings)} warning(s)"]
-    lines += [f"! {warning.message}" for warning in profile.warnings]
+    lines += ["", f"{len(profile.warnings)} warning(s)", *most_important(profile.warnings)]
     return "\n".join(lines)
 
 
-def _rates(profile: DatasetProfile) -> str:
-    rates = sorted(profile.fs_unique.items(), key=lambda item: -item[1])
-    listed = ", ".join(f"{rate} Hz ({count})" for rate, count in rates[:6])
-    return listed + (f" and {len(rates) - 6} more" if len(rates) > 6 else "")
+def _number(value: float, unit: str) -> str:
+    return f"{value:.0f}" if unit == "Hz" else f"{value:.4g}"
+
+
+def _listed(counts: dict[str, int], unit: str = "") -> str:
+    rising = sorted(counts.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name}{unit} ({count})" for name, count in rising[:LISTED])
+    return listed + (f" and {len(rising) - LISTED} more" if len(rising) > LISTED else "")
 
 
 def _row(name: str, part: Part) -> str:
-    spread = part.spread
-    return f"{name:<24}{part.files:>10}{part.hours:>10.2f}{spread['snr'].q50:>10.1f}{spread['fmax_eff'].q50:>10.0f}"
+    spread, name = part.spread, " ".join(name.split())
+    name = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+    return (
+        f"{name:<{NAME}}  {part.files:>10}  {part.hours:>10.2f}  {spread['snr'].q50:>10.1f}  "
+        f"{spread['fmax_eff'].q50:>10.0f}"
+    )
+
+
+def _plain(label: str) -> str:
+    """A class's name as matplotlib shows it letter by letter: no formula, and not left out of the legend."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def draw(profiled: Profiled) -> Any:
@@ -110,12 +128,12 @@ def draw(profiled: Profiled) -> Any:
             continue  # not in the training split
         level = np.array(profile.sounds[name].third_octaves, dtype=float)
         known |= np.isfinite(level)
-        spectra.plot(BAND_CENTRES, level, label=name, linewidth=1.5, **styles[name])
+        spectra.plot(BAND_CENTRES, level, label=_plain(name), linewidth=1.5, **styles[name])
     spectra.set_xscale("log")
     if known.any():
         spectra.set_xlim(BAND_CENTRES[known][0], BAND_CENTRES[known][-1])
+        spectra.legend(fontsize=8, ncols=2)
     spectra.set(title="Median spectrum of each class", xlabel="Frequency [Hz]", ylabel="Third-octave level [dB re FS]")
-    spectra.legend(fontsize=8, ncols=2)
 
     seconds = files["duration_s"].to_numpy()
     low, high = float(seconds.min()), float(seconds.max())
@@ -126,7 +144,13 @@ def draw(profiled: Profiled) -> Any:
     durations.set(title="Durations", xlabel="Duration [s]", ylabel="Recordings")
 
     by_class = [files.loc[files["label"].map(lambda label, name=name: name in label), "snr"] for name in names]
-    noise.boxplot(by_class, orientation="horizontal", tick_labels=names, showfliers=False, medianprops={"color": "k"})
+    noise.boxplot(
+        by_class,
+        orientation="horizontal",
+        tick_labels=[_plain(name) for name in names],
+        showfliers=False,
+        medianprops={"color": "k"},
+    )
     noise.invert_yaxis()
     noise.set(title="Signal-to-noise ratio (proxy)", xlabel="SNR [dB]")
     noise.tick_params(axis="y", labelsize=8)

@@ -108,9 +108,15 @@ def geometric_centres(config: FrontendConfig) -> Tensor:
     return config.fmin * (config.fmax / config.fmin) ** steps
 
 
-def need_positive_fmin(config: FrontendConfig) -> None:
-    """Raises ConfigError if the lower edge is 0 Hz, from which no constant ratio leads upwards."""
+def check_lowest(config: FrontendConfig, periods: float) -> None:
+    """Raises ConfigError unless the lowest filter, of so many periods of ``fmin``, fits into the clip."""
     if config.fmin <= 0:
         raise ConfigError(
             f"fmin: found {config.fmin:g} Hz, expected more than 0 Hz for spectrogram {config.spectrogram}"
+        )
+    if periods / config.fmin > config.clip_s:
+        raise ConfigError(
+            f"fmin: found {config.fmin:g} Hz, at which a filter of spectrogram {config.spectrogram} lasts "
+            f"{periods / config.fmin:.2g} s, expected no longer than the clip of {config.clip_s:.2g} s; "
+            f"raise fmin to {periods / config.clip_s:.3g} Hz, or clip_s"
         )

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.spectrogram.backend import ClipBackend, geometric_centres, need_positive_fmin, register
+from xaimoe_audio.spectrogram.backend import ClipBackend, check_lowest, geometric_centres, register
+from xaimoe_audio.spectrogram.framing import constant_q
 from xaimoe_audio.spectrogram.multirate import Filter, MultirateFilterbank
 
 
@@ -23,12 +24,12 @@ class CQT(ClipBackend):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
         centres = self.centres().tolist()
-        quality = 1 / ((config.fmax / config.fmin) ** (1 / config.bins) - 1)
+        quality = constant_q(config.fmin, config.fmax, config.bins)
         self.bank = MultirateFilterbank(config, [_filter(hz, quality) for hz in centres])
 
     @classmethod
     def check(cls, config: FrontendConfig) -> None:
-        need_positive_fmin(config)
+        check_lowest(config, constant_q(config.fmin, config.fmax, config.bins) if config.fmin > 0 else 0.0)
 
     def centres(self) -> Tensor:
         return geometric_centres(self.config)

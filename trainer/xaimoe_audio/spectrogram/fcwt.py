@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.spectrogram.backend import ClipBackend, geometric_centres, need_positive_fmin, register
+from xaimoe_audio.spectrogram.backend import ClipBackend, check_lowest, geometric_centres, register
 from xaimoe_audio.spectrogram.multirate import Filter, MultirateFilterbank
 
 OMEGA0 = 6.0
@@ -35,7 +35,7 @@ class FCWT(ClipBackend):
 
     @classmethod
     def check(cls, config: FrontendConfig) -> None:
-        need_positive_fmin(config)
+        check_lowest(config, 2 * REACH * OMEGA0 / (2 * np.pi))
 
     def centres(self) -> Tensor:
         return geometric_centres(self.config)

@@ -17,3 +17,8 @@ def frame_lengths(rate: float, frame_s: float, hop_s: float) -> tuple[int, int, 
     win_length = max(MIN_FRAME, round(frame_s * rate / FACTOR) * FACTOR)
     hop = min(max(FACTOR, round(hop_s * rate / FACTOR) * FACTOR), win_length // 2 // FACTOR * FACTOR)
     return 1 << (win_length - 1).bit_length(), win_length, hop
+
+
+def constant_q(fmin: float, fmax: float, bins: int) -> float:
+    """Centre frequency over bandwidth of ``bins`` bands in constant ratio between two frequencies above 0 Hz."""
+    return float(1 / ((fmax / fmin) ** (1 / bins) - 1))
