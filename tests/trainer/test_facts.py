@@ -104,3 +104,19 @@ def test_only_the_training_split_says_what_is_steady(tmp_path: Path) -> None:
     """A class that is drowned by noise in validation alone is not a steady one."""
     sounds = {"knock": pulses(1_000, 0.5, 0.2, 0.1), "beep": pulses(2_000, 0.5, 0.2, 0.1)}
     assert facts_of(tmp_path, 16_000, 2.0, sounds, val_noise=0.3).steadiest_snr > 5
+
+
+def test_a_dataset_in_which_nothing_is_heard_has_facts_and_a_policy(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, 16_000, 1.0, {"a": lambda time, rng: 0 * time, "b": lambda time, rng: 0 * time})
+    assert (facts.centre, facts.centres) == (1_000.0, {})
+    assert choice(facts, "spectrogram") == "logmel"
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(48_000, 0.5), (96_000, 5.0), (192_000, 2.0)])
+def test_steady_tones_high_in_the_band_are_not_mistaken_for_chance_low_in_it(
+    tmp_path: Path, rate: int, seconds: float
+) -> None:
+    sounds = {"a": pulses(0.2 * rate, 1, 1, 0.2), "b": pulses(0.3 * rate, 1, 1, 0.2)}
+    facts = facts_of(tmp_path, rate, seconds, sounds)
+    assert facts.centres == pytest.approx({"a": 0.2 * rate, "b": 0.3 * rate}, rel=0.15)
+    assert decide(facts, Overrides()).made["fmax"] > 0.3 * rate

@@ -33,7 +33,7 @@ from xaimoe_runtime.schema import AudioSpec
 
 WINDOW_S = 5.0
 """Recordings are measured in windows of this length, in seconds."""
-NOISE_S = 20.0
+NOISE_S = 40.0
 """Length of the white noise that they are compared with, in seconds."""
 FRAME_S, HOP_S = DEFAULT_FRAME_S, DEFAULT_HOP_S
 """Length and step of the frames, in seconds."""
