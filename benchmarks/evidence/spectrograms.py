@@ -3,11 +3,12 @@
 Made-up recordings of three kinds, each trained on with several backends under otherwise equal choices::
 
     python benchmarks/evidence/spectrograms.py low bats clicks --out runs/evidence
-    python benchmarks/evidence/spectrograms.py noisy --dataset folder --out runs/evidence
+    python benchmarks/evidence/spectrograms.py noisy shifted --dataset folder --out runs/evidence
 
 ``low`` are calls and engine lines at 30–120 Hz, ``bats`` calls at 20–90 kHz under wind, ``clicks`` trains of clicks
-that differ in pitch, length, sweep and rhythm; ``noisy`` puts a dataset's recordings 0–10 dB over steady coloured noise
-with hum. One line of JSON for each run: test accuracy by routing, and what the policy would have chosen.
+that differ in pitch, length, sweep and rhythm. ``noisy`` puts a dataset's recordings 0–10 dB over steady coloured noise
+with hum; ``shifted`` does so at 5–15 dB with the test split alone, the others have white noise at 15–25 dB. One line of
+JSON for each run: test accuracy by routing, and what the policy would have chosen.
 """
 
 from __future__ import annotations
@@ -178,22 +179,29 @@ def make(kind: Kind, folder: Path) -> None:
     _write_table(folder, rows)
 
 
-def make_noisy(dataset: Path, folder: Path) -> None:
+def make_noisy(dataset: Path, folder: Path, shifted: bool) -> None:
     """Writes a dataset's recordings, each under its own steady noise."""
     rng = np.random.default_rng(0)
     with (dataset / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         samples, rate = soundfile.read(dataset / row["filepath"])
-        time = np.arange(len(samples)) / rate
-        noise = coloured(rng, len(samples), rate, rng.uniform(-1.5, 0.5), low=50)
-        hum = rng.uniform(40, 400)
-        for k in range(1, rng.integers(2, 8)):
-            noise += rng.uniform(0, 0.8) * np.sin(2 * np.pi * k * hum * time + rng.uniform(0, 2 * np.pi))
+        if shifted and row["split"] != "test":
+            noise, least = rng.standard_normal(len(samples)), 15
+        else:
+            noise, least = _humming(rng, len(samples), rate), 5 if shifted else 0
         row["filepath"] = str(Path(row["filepath"]).with_suffix(".flac"))
-        heard = samples / samples.std() * 10 ** (rng.uniform(0, 10) / 20) + noise / noise.std()
+        heard = samples / samples.std() * 10 ** (rng.uniform(least, least + 10) / 20) + noise / noise.std()
         _write_audio(folder / row["filepath"], heard * 10 ** (rng.uniform(-35, -20) / 20), rate)
     _write_table(folder, rows)
+
+
+def _humming(rng: np.random.Generator, size: int, rate: int) -> Floats:
+    noise, time = coloured(rng, size, rate, rng.uniform(-1.5, 0.5), low=50), np.arange(size) / rate
+    hum = rng.uniform(40, 400)
+    for k in range(1, rng.integers(2, 8)):
+        noise += rng.uniform(0, 0.8) * np.sin(2 * np.pi * k * hum * time + rng.uniform(0, 2 * np.pi))
+    return noise
 
 
 def _write_audio(path: Path, samples: Floats, rate: int) -> None:
@@ -209,7 +217,7 @@ def _write_table(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main(
-    kinds: Annotated[list[str], typer.Argument(help=f"{', '.join(KINDS)} or noisy.")],
+    kinds: Annotated[list[str], typer.Argument(help=f"{', '.join(KINDS)}, noisy or shifted.")],
     out: Annotated[Path, typer.Option(help="Where recordings and runs go.")],
     backends: Annotated[str, typer.Option(help="Comma-separated.")] = "logmel,logmel+pcen,stft,cqt,fcwt",
     dataset: Annotated[Path | None, typer.Option(help="What noisy is made from.")] = None,
@@ -218,10 +226,10 @@ def main(
     """Train on each kind with each backend; one line of JSON for each run."""
     for name in kinds:
         folder = out / name
-        if name == "noisy":
+        if name in ("noisy", "shifted"):
             if dataset is None:
-                raise typer.BadParameter("noisy needs --dataset")
-            make_noisy(dataset, folder)
+                raise typer.BadParameter(f"{name} needs --dataset")
+            make_noisy(dataset, folder, name == "shifted")
         else:
             make(KINDS[name], folder)
         profile = profile_dataset(folder, folder / "metadata.csv", "single_label").profile
@@ -233,7 +241,7 @@ def main(
                 if name in KINDS:
                     overrides["sample_rate"] = KINDS[name].rate
                 epochs = KINDS[name].epochs if name in KINDS else 25
-                MoEAudioClassifier(budget="latency", **overrides).fit(folder, epochs=epochs, out_dir=run)
+                MoEAudioClassifier(budget="latency", device="cpu", **overrides).fit(folder, epochs=epochs, out_dir=run)
                 metrics = json.loads((run / "metrics.json").read_text())
                 answer = {"kind": name, "backend": backend, "seed": seed, "chosen": chosen["spectrogram"]}
                 typer.echo(json.dumps(answer | {"test": metrics["test"]["by_routing"]}))
