@@ -1,4 +1,4 @@
-"""From labelled recordings to training clips, targets and a digest of the dataset."""
+"""From labelled recordings to training clips and targets."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Backend(nn.Module, ABC):
 
     @classmethod
     def check(cls, config: FrontendConfig) -> None:
-        """Raises ConfigError for what the backend cannot do; asked before any recording is read."""
+        """Raises ConfigError for what the backend cannot do; asked before a model is built or trained."""
 
     @abstractmethod
     def centres(self) -> Tensor:
