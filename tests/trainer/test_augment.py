@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from data import noise
+from data.configs import frontend_config
 from torch import Tensor
 
-from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
-from xaimoe_audio.training.augment import frequency_shift, level_jitter, spec_augment, stretch, time_shift
+from xaimoe_audio.spectrogram.attributes import BANDS, INDEX
+from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT, Frontend
+from xaimoe_audio.training.augment import (
+    add_noise,
+    band_limit,
+    frequency_shift,
+    level_jitter,
+    mix_between_classes,
+    noise_clips,
+    spec_augment,
+    stretch,
+    time_shift,
+)
+from xaimoe_audio.training.clips import Clips
 
 BINS, FRAMES = 48, 96
 GEOMETRIC: list[Callable[[Tensor, float], Tensor]] = [stretch, time_shift, frequency_shift]
@@ -93,3 +108,117 @@ def test_spec_augment_masks_one_band_and_one_stretch_with_zero() -> None:
     assert 0 < int(columns.max()) <= FRAMES / 8 + 1
     wanted = BINS * FRAMES - (BINS - rows) * (FRAMES - columns)
     assert torch.equal((masked == 0).sum((1, 2)), wanted)
+
+
+# Of powers -----------------------------------------------------------------------------------------------------------
+
+CONFIG = frontend_config()
+RATE = CONFIG.sample_rate
+
+
+@pytest.fixture(scope="module")
+def frontend() -> Frontend:
+    return Frontend(CONFIG).eval()
+
+
+@torch.no_grad()
+def heard(frontend: Frontend, waveform: Tensor, targets: Tensor | None = None, rate: float = RATE) -> Clips:
+    power, sums = frontend.frame(waveform)
+    source = torch.tensor([[rate, 0.0]] * len(waveform))
+    targets = torch.eye(len(waveform)) if targets is None else targets
+    return Clips(power, sums, source, targets, torch.eye(len(waveform)))
+
+
+def sounds(count: int = 2) -> Tensor:
+    """Noises of very different levels."""
+    return torch.stack(
+        [torch.from_numpy(noise(CONFIG.clip_samples, seed, level=10.0 ** (-1 - seed % 3))) for seed in range(count)]
+    )
+
+
+@pytest.mark.parametrize("kind", ["mix", "noise", "band"])
+def test_no_clip_changes_at_a_share_of_nothing(frontend: Frontend, kind: str) -> None:
+    clips = heard(frontend, sounds(4))
+    changed = {
+        "mix": lambda: mix_between_classes(clips, 0.0, "single_label", CONFIG.hop),
+        "noise": lambda: add_noise(clips, noise_clips(frontend, CONFIG), 0.0, CONFIG.hop),
+        "band": lambda: band_limit(clips, frontend.window.backend.centres(), RATE, 0.0),
+    }[kind]()
+    for before, after in zip(clips, changed, strict=True):
+        torch.testing.assert_close(after, before)
+
+
+@torch.no_grad()
+def test_the_share_of_a_sound_in_a_mixture_is_its_share_of_the_target(frontend: Frontend) -> None:
+    """Whatever the levels of the two were: one tone's level over the other's follows the targets."""
+    time = torch.arange(CONFIG.clip_samples) / RATE
+    tones = torch.stack([0.5 * torch.sin(2 * torch.pi * 500 * time), 0.005 * torch.sin(2 * torch.pi * 4_000 * time)])
+    clips = heard(frontend, tones)
+    centres = frontend.window.backend.centres()
+    bands = [int((centres - hz).abs().argmin()) for hz in (500, 4_000)]
+    alone = [float(clips.power[i, band].mean() / clips.sums[i, BANDS].mean()) for i, band in enumerate(bands)]
+    mixtures = 0
+    for _ in range(12):
+        mixed = mix_between_classes(clips, 1.0, "single_label", CONFIG.hop)
+        for power, target, taught in zip(mixed.power, mixed.targets, mixed.taught, strict=True):
+            if 0.05 < float(target[0]) < 0.95 and power[bands].min() > 0:
+                amplitudes = [(float(power[band].mean()) / a) ** 0.5 for band, a in zip(bands, alone, strict=True)]
+                assert amplitudes[0] / sum(amplitudes) == pytest.approx(float(target[0]), abs=0.02)
+                assert torch.equal(taught, target)
+                mixtures += 1
+    assert mixtures > 4
+
+
+@torch.no_grad()
+def test_attributes_of_a_mixture_are_about_those_of_the_mixed_waveforms(frontend: Frontend) -> None:
+    quiet, loud = noise(CONFIG.clip_samples, 1, level=0.05), noise(CONFIG.clip_samples, 2, level=0.05)
+    loud[::4_000] += 0.9  # clicks
+    clips = heard(frontend, torch.from_numpy(np.stack([quiet, loud])))
+    while True:
+        mixed = mix_between_classes(clips, 1.0, "single_label", CONFIG.hop)
+        if 0.3 < float(mixed.targets[0, 0]) < 0.7:
+            break
+    ratio = float(mixed.targets[0, 0])
+    powers = torch.square(torch.from_numpy(np.stack([quiet, loud]))).mean(1)
+    weight = 1 / (1 + float(torch.sqrt(powers[0] / powers[1])) * (1 - ratio) / ratio)
+    waveform = torch.from_numpy((weight * quiet + (1 - weight) * loud) / (weight**2 + (1 - weight) ** 2) ** 0.5)
+    wanted = frontend.window(*frontend.frame(waveform[None]), clips.source[:1])[1][0]
+    found = frontend.window(mixed.power[:1], mixed.sums[:1], mixed.source[:1])[1][0]
+    for name, tolerance in (("snr", 2.0), ("level", 0.3), ("transient_rate", 0.1), ("flatness", 0.05)):
+        assert float(found[INDEX[name]]) == pytest.approx(float(wanted[INDEX[name]]), abs=tolerance)
+
+
+@torch.no_grad()
+def test_several_classes_are_all_there_in_a_mixture(frontend: Frontend) -> None:
+    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    clips = heard(frontend, sounds(), targets)
+    seen = {tuple(row) for _ in range(20) for row in _mixed_targets(clips)}
+    assert seen == {(1.0, 0.0, 0.0), (0.0, 1.0, 1.0), (1.0, 1.0, 1.0)}
+
+
+def _mixed_targets(clips: Clips) -> list[list[float]]:
+    targets: list[list[float]] = mix_between_classes(clips, 1.0, "multi_label", CONFIG.hop).targets.tolist()
+    return targets
+
+
+@torch.no_grad()
+def test_added_noise_lies_5_to_30_db_under_the_clip(frontend: Frontend) -> None:
+    clips = heard(frontend, sounds(16))
+    noisy = add_noise(clips, noise_clips(frontend, CONFIG), 1.0, CONFIG.hop)
+    added = (noisy.sums[:, BANDS] - clips.sums[:, BANDS]).mean(1) / clips.sums[:, BANDS].mean(1)
+    decibels = -10 * torch.log10(added)
+    assert 4.9 < decibels.min() < decibels.max() < 30.1
+    assert decibels.std() > 2
+
+
+@torch.no_grad()
+def test_a_band_limited_clip_is_like_one_that_was_resampled(frontend: Frontend) -> None:
+    clips = heard(frontend, sounds(16))
+    limited = band_limit(clips, frontend.window.backend.centres(), RATE, 1.0)
+    _, attributes = frontend.window(limited.power, limited.sums, limited.source)
+    native = limited.source[:, 0]
+    assert (native < RATE).all() and (native >= RATE / 4).all()
+    torch.testing.assert_close(attributes[:, INDEX["fmax_eff"]], native / 2, rtol=0, atol=RATE / 2 / BANDS)
+    for power, rate in zip(limited.power, native, strict=True):
+        above = frontend.window.backend.centres() >= rate / 2
+        assert (power[above] == 0).all() and (power[~above] > 0).all()

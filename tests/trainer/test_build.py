@@ -39,10 +39,11 @@ def size(duration_s: float = 1.0, budget: Budget = "accuracy", **overrides: Any)
         ({"clip_s": float("nan")}, "clip_s: found nan"),
         ({"fmin": 2.0, "spectrogram": "cqt"}, "fmin: found 2 Hz, at which a filter of spectrogram cqt lasts"),
         ({"fmin": 0.5, "spectrogram": "fcwt"}, "expected no longer than the clip of 1"),
-        ({"k_max": 0}, "k_max: found 0, expected 1 to 4"),
+        ({"expert_width": 7}, "expert_width: found 7, expected an even number"),
+        ({"k_max": 0}, "k_max: found 0, expected 1 to 8"),
         ({"k_max": 3, "experts": ("TransientExpert", "HarmonicExpert")}, "k_max: found 3, expected 1 to 2"),
         ({"spectrogram": "mfcc"}, "spectrogram: found 'mfcc', expected cqt, fcwt, logmel, logmel+pcen, stft"),
-        ({"experts": ("Sonar",)}, "experts: found Sonar; expected different names out of HarmonicExpert"),
+        ({"experts": ("Sonar",)}, "experts: found Sonar; expected different names out of FineFreqExpert"),
         ({"experts": ("TransientExpert", "TransientExpert")}, "experts: found TransientExpert, TransientExpert"),
         ({"experts": ()}, "experts: "),
         ({"tile": (63, 32)}, "tile: found 63x32, expected two even numbers"),
@@ -83,7 +84,7 @@ def test_a_clip_fills_the_patch_grid_exactly(
     config = size(duration_s, budget, sample_rate=rate, fmin=fmin, tile=tile, stride=stride, clip_s=clip_s)
     frontend, grid = config.frontend, config.grid  # the grid refuses tiles that do not fill it
     frames = config.tile[1] + (grid.shape[1] - 1) * config.stride[1]
-    assert frontend.frames == frames == 2 * grid.columns
+    assert frontend.frames == frames == grid.columns
     assert frontend.clip_samples % frontend.hop == 0
     span = frontend.win_length + (frames - 1) * frontend.hop
     assert span <= frontend.clip_samples < span + frontend.hop

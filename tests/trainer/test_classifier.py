@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -99,8 +100,33 @@ def test_metrics_cover_val_and_test_and_every_routing(run_folder: Path) -> None:
     for figures in metrics.values():
         assert figures["recordings"] == len(CLASSES)
         assert set(figures["by_routing"]) == {"routed", "dense", "glance"}
-        assert figures["by_routing"]["routed"] == figures["accuracy"]
+        assert figures["by_routing"]["routed"] == {"accuracy": figures["accuracy"], "ece": figures["ece"]}
         assert np.shape(figures["confusion"]) == (len(CLASSES), len(CLASSES))
+
+
+def test_metrics_count_the_multiply_accumulates_of_a_window(run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    usage = json.loads((run_folder / "expert_usage.json").read_text())
+    for split, figures in metrics.items():
+        macs = figures["macs"]
+        assert macs["floor"] <= macs["routed"] <= macs["dense"]
+        assert macs["routed"] == pytest.approx(macs["floor"] + macs["experts_share"] * macs["experts_dense"])
+        assert (macs["experts_share"] > 0) == (usage[split]["pairs_per_window"] > 0)
+
+
+@pytest.mark.parametrize("name", ["confusion_val.png", "confusion_test.png", "learning_curves.png"])
+def test_figures_are_drawn(run_folder: Path, name: str) -> None:
+    assert (run_folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_learning_curves_follow_the_saliency(run_folder: Path) -> None:
+    curves = pd.read_csv(run_folder / "logs" / "metrics.csv").groupby("epoch").last()
+    assert len(curves) == 8
+    for column in ("loss", "val_loss", "val_score", "val_pairs_share", "val_experts_share"):
+        assert curves[column].notna().all()
+    assert curves["val_rank_correlation"].between(-1, 1).all()
+    assert curves["val_deletion"].between(0, 1).all()
+    assert curves["val_insertion"].between(0, 1).all()
 
 
 def test_expert_usage_adds_up(run_folder: Path) -> None:

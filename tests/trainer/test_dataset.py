@@ -1,4 +1,4 @@
-"""From labelled recordings to training clips and targets."""
+"""From a table to labelled recordings and targets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from data import noise, write_wav
 
-from xaimoe_audio.data.dataset import LabelledDataset, TrainingClips, load_dataset
+from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
 from xaimoe_runtime.errors import DatasetError
 
 RATE = 16_000
@@ -40,43 +39,6 @@ def folder(tmp_path: Path) -> Path:
     write_wav(folder / "short2.wav", noise(CLIP // 4, seed=2))
     write_wav(folder / "stereo.wav", np.stack([noise(CLIP, seed=3), noise(CLIP, seed=4)], axis=1))
     return folder
-
-
-def clips_of(dataset: LabelledDataset) -> TrainingClips:
-    items = dataset.split("train")
-    return TrainingClips(items, dataset.targets(items, dataset.labels), CLIP)
-
-
-def test_a_long_recording_gives_a_clip_for_every_clip_length(folder: Path) -> None:
-    clips = clips_of(load(folder, *ROWS))
-    assert [clips[i][2].argmax().item() for i in range(len(clips))] == [0, 0, 0, 0, 1]
-
-
-def test_clips_of_a_long_recording_start_at_random(folder: Path) -> None:
-    clips = clips_of(load(folder, *ROWS))
-    recording = noise(round(3.2 * CLIP))
-    torch.manual_seed(0)
-    starts = set()
-    for _ in range(8):
-        waveform = clips[0][0].numpy()
-        (start,) = np.flatnonzero(recording == waveform[0])
-        np.testing.assert_array_equal(waveform, recording[start : start + CLIP])
-        starts.add(int(start))
-    assert len(starts) > 4
-
-
-def test_a_short_recording_is_repeated_to_fill_the_clip(folder: Path) -> None:
-    waveform, _, _ = clips_of(load(folder, *ROWS))[4]
-    np.testing.assert_array_equal(waveform.numpy(), np.tile(noise(CLIP // 4, seed=1), 4))
-
-
-def test_a_clip_comes_with_its_native_rate_and_clipping(folder: Path) -> None:
-    samples = noise(4_000, level=0.1)
-    samples[:1_000] = 1.0
-    write_wav(folder / "short.wav", samples, rate=8_000)
-    _, source, target = clips_of(load(folder, *ROWS))[4]
-    assert source.tolist() == [8_000.0, 0.25]
-    assert target.tolist() == [0.0, 1.0]
 
 
 def test_each_channel_can_be_a_recording_of_its_own(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from xaimoe_audio.config import DEFAULT_EXPERTS, SIZES, Budget, Overrides
+from xaimoe_audio.config import DEFAULT_EXPERTS, FINE_EXPERTS, HIGHBAND_EXPERTS, SIZES, Budget, Overrides
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy import Choice, Facts, Policy, decide, describe
 from xaimoe_audio.policy.build import build
@@ -64,9 +64,13 @@ CASES = [
     Case("fmin", {"centre": 400.0}, 50.0, "usual"),
     Case("HighbandGeneral", {"rate": 4_000, "top": 2_000.0, "highest": 2_000.0}, False, "no high band"),
     Case("HighbandGeneral", {}, True, "usable"),
+    Case("NoiseRobust_HighFreq", {"rate": 4_000, "top": 2_000.0, "highest": 2_000.0}, False, "no high band"),
+    Case("NoiseRobust_HighFreq", {}, True, "usable"),
     Case("HarmonicExpert", {"best_quality": 0.02}, False, "never clean"),
-    Case("width", {"recordings": 12, "classes": 2}, "latency", "few recordings"),
-    Case("width", {"recordings": 500, "classes": 2}, "accuracy", "budget"),
+    Case("FineFreqExpert", {"best_quality": 0.02}, False, "never clean"),
+    Case("FineFreqExpert", {"best_quality": 0.5}, True, "usable"),
+    Case("expert_width", {"recordings": 12, "classes": 2}, SIZES["latency"].expert_width, "few recordings"),
+    Case("expert_width", {"recordings": 500, "classes": 2}, SIZES["accuracy"].expert_width, "budget"),
 ]
 
 
@@ -79,7 +83,8 @@ def test_the_rule_that_fires(case: Case) -> None:
 def test_every_rule_is_shown_to_fire() -> None:
     shown = {(case.choice, case.rule) for case in CASES}
     shown |= {("sample_rate", "band asked for"), ("fmax", "whole band")}  # below
-    general = {"bins", "experts", "k_max", "tile", "stride", *DEFAULT_EXPERTS}
+    general = {"bins", "experts", "k_max", "tile", "stride", "pair_share", *DEFAULT_EXPERTS}
+    general |= {"learning_rate", "saliency_teacher"}
     missing = {(rule.choice, rule.name) for rule in RULES} - shown
     assert not {found for found in missing if found[0] not in general}
 
@@ -141,10 +146,11 @@ def test_the_budget_sets_the_sizes(budget: Budget) -> None:
 def test_families_that_nothing_can_use_are_left_out_and_the_rest_is_built() -> None:
     facts = Facts(budget="accuracy", rate=4_000, top=2_000.0, highest=2_000.0, best_quality=0.01)
     policy = decide(facts, Overrides())
-    assert policy.made["experts"] == ("NoiseRobust_Broadband", "TransientExpert")
-    assert policy.made["k_max"] == 2
+    left_out = HIGHBAND_EXPERTS | FINE_EXPERTS
+    assert policy.made["experts"] == tuple(family for family in DEFAULT_EXPERTS if family not in left_out)
+    assert policy.made["k_max"] == SIZES["accuracy"].k_max
     config = build(policy.made, "single_label", ("a", "b"), FAMILIES, BACKENDS)
-    assert config.experts == ("NoiseRobust_Broadband", "TransientExpert")
+    assert config.experts == policy.made["experts"]
 
 
 # Overrides and defaults ----------------------------------------------------------------------------------------------
@@ -183,11 +189,11 @@ def test_the_rate_follows_an_upper_edge_that_was_asked_for(fmax: float, rate: in
 
 def test_k_max_gives_way_to_the_families_that_the_data_can_use() -> None:
     facts = Facts(budget="accuracy", best_quality=0.01)
-    policy = decide(facts, Overrides(k_max=4))
+    policy = decide(facts, Overrides(k_max=7))
     choice = next(choice for choice in policy.choices if choice.choice == "k_max")
-    assert (choice.value, choice.rule) == (3, "override")
-    assert choice.because == "chosen by the user: 4; no more than the experts that were kept"
-    assert build(policy.made, "single_label", ("a", "b"), FAMILIES, BACKENDS).router.k_max == 3
+    assert (choice.value, choice.rule) == (6, "override")
+    assert choice.because == "chosen by the user: 7; no more than the experts that were kept"
+    assert build(policy.made, "single_label", ("a", "b"), FAMILIES, BACKENDS).router.k_max == 6
 
 
 def test_no_constant_ratio_from_0_hz() -> None:

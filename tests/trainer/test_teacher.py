@@ -46,7 +46,7 @@ def test_relevance_of_the_whole_model_is_a_distribution_and_depends_on_the_class
     spectrogram, attributes = model.frontend(waveform, torch.tensor([[16_000.0, 0.0]] * 2))
     spectrogram.requires_grad_()
     routed = model.route(spectrogram, attributes)
-    mixture = model.mixture(routed.feature_map, routed.gates_dense)
+    mixture = model.mixture(routed.spectrogram, routed.gates_dense)
     logits = model.head.logits(*mixture, routed.prior_logits)
     found = [gradient_times_input(logits, torch.eye(3)[[label, label]], spectrogram, model) for label in range(3)]
     for relevance in found:

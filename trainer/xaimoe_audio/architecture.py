@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,17 @@ def macs_of(call: Callable[[], Any]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def expert_costs(model: MoEAudioModel) -> dict[str, int]:
+    """Multiply-accumulates of each expert for one patch."""
+    parameter = next(model.parameters())
+    tile, position = parameter.new_zeros(1, 1, *model.grid.tile), parameter.new_zeros(1, 2)
+    trained = model.training
+    model.eval()
+    found = {name: macs_of(partial(expert, tile, position)) for name, expert in model.experts.items()}
+    model.train(trained)
+    return found
+
+
 def parts(model: MoEAudioModel) -> list[Part]:
     """All parts in the order they run, each tried on one silent clip."""
     model.eval()
@@ -44,8 +56,8 @@ def parts(model: MoEAudioModel) -> list[Part]:
         waveform = torch.zeros(1, config.frontend.clip_samples, device=device)
         source = torch.tensor([[float(config.frontend.sample_rate), 0.0]], device=device)
         spectrogram, attributes = model.frontend(waveform, source)
-        saliency, context, prior, feature_map = model.glance(spectrogram)
-        tile = model.tiles(feature_map)[0, :1]
+        saliency, context, prior = model.glance(spectrogram)
+        tile = model.tiles(spectrogram)[0, :1]
         mixture, mass = torch.zeros(1, config.features, device=device), torch.zeros(1, 1, device=device)
 
     def part(name: str, module: nn.Module, inputs: tuple[Tensor, ...], gives: str) -> Part:
@@ -60,7 +72,7 @@ def parts(model: MoEAudioModel) -> list[Part]:
             "saliency",
             model.glance,
             (spectrogram,),
-            f"[1, {patches}] {list(context.shape)} [1, {labels}] {list(feature_map.shape)}",
+            f"[1, {patches}] {list(context.shape)} [1, {labels}]",
         ),
         part("router", model.router, (saliency, context, attributes), f"[1, {patches}, {experts}]"),
     ]
@@ -68,6 +80,11 @@ def parts(model: MoEAudioModel) -> list[Part]:
         found.append(part(name, expert, (tile, model.positions[:1]), f"[1, {config.features}]"))
     found.append(part("head", model.head, (mixture, mass, prior), f"[1, {labels}]"))
     return found
+
+
+def floor_macs(table: list[Part]) -> int:
+    """Multiply-accumulates of what always runs after the frontend: glance, router and head."""
+    return sum(part.macs for part in table if part.name in ("saliency", "router", "head"))
 
 
 def describe(model: MoEAudioModel) -> str:
@@ -88,12 +105,12 @@ def describe(model: MoEAudioModel) -> str:
     table = parts(model)
     lines += [f"{item.name:<24}{item.parameters:>12,}{item.macs:>14,}  {item.shapes}" for item in table]
     expert_macs = sum(item.macs for item in table if item.name in model.experts)
-    floor = sum(item.macs for item in table if item.name not in model.experts)
+    floor = floor_macs(table)
     lines += [
         f"{'total':<24}{sum(item.parameters for item in table):>12,}",
         "",
-        f"floor (no pair)        {floor:>14,} MACs a clip",
-        f"dense (all pairs)      {floor + grid.count * expert_macs:>14,} MACs a clip",
+        f"floor (no pair)       {floor:>14,} MACs a clip after the frontend",
+        f"dense (all pairs)     {floor + grid.count * expert_macs:>14,} MACs a clip after the frontend",
         "",
     ]
     lines.append(f"{frontend.spectrogram:<24}{backend_class(frontend.spectrogram).purpose}")

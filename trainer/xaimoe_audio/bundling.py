@@ -73,7 +73,7 @@ def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescr
             fmax=frontend.fmax,
             context_samples=frontend.win_length - frontend.hop,
         ),
-        patches=PatchSpec(source="feature_map", grid=model.grid),
+        patches=PatchSpec(source="spectrogram", grid=model.grid),
         attributes=info.attributes,
         experts=experts,
         features=config.features,

@@ -3,58 +3,33 @@
 from __future__ import annotations
 
 import json
-import platform
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, get_args
 
-import lightning
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from xaimoe_audio.architecture import describe
-from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from xaimoe_audio.config import SIZES, SPLITS, Budget, ModelConfig, Overrides, Split
-from xaimoe_audio.data.dataset import LabelledDataset, LabelledRecording, load_dataset
+from xaimoe_audio.checkpoint import Checkpoint, load_checkpoint
+from xaimoe_audio.config import SIZES, SPLITS, Budget, Overrides, Split
+from xaimoe_audio.data.dataset import load_dataset
 from xaimoe_audio.engine import TorchEngine, resolve_device
+from xaimoe_audio.fitting import fit
 from xaimoe_audio.model.experts import FAMILIES
-from xaimoe_audio.model.moe import MoEAudioModel
-from xaimoe_audio.policy import Facts, Policy, decide
-from xaimoe_audio.policy import describe as describe_policy
-from xaimoe_audio.policy.build import build, check_choices
-from xaimoe_audio.profiling import Profiled, most_important, profile_dataset
+from xaimoe_audio.policy.build import check_choices
+from xaimoe_audio.run import EXPERT_USAGE
 from xaimoe_audio.spectrogram import BACKENDS
-from xaimoe_audio.training.assess import (
-    answer,
-    attribute_quantiles,
-    describe_usage,
-    expert_usage,
-    fit_normalisation,
-    fit_temperatures,
-)
-from xaimoe_audio.training.loop import LAST, train
-from xaimoe_audio.training.metrics import headline, measure
+from xaimoe_audio.training.assess import answer
+from xaimoe_audio.training.job import Job
+from xaimoe_audio.training.metrics import measure
 from xaimoe_audio.training.recipe import Recipe
+from xaimoe_audio.training.usage import describe_usage, expert_usage
 from xaimoe_runtime.audio import parse_channel
-from xaimoe_runtime.console import replacing
-from xaimoe_runtime.errors import ConfigError, DatasetError
+from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
 from xaimoe_runtime.result import Result
-from xaimoe_runtime.schema import ROUTINGS, TaskKind
-
-BEST = "best.pt"
-RUN_CONFIG = "run_config.json"
-METRICS = "metrics.json"
-EXPERT_USAGE = "expert_usage.json"
-PROFILE = "profile.json"
-POLICY = "policy.json"
-SPECTRO_CONFIG = "spectro_config.json"
-ARCHITECTURE = "architecture.txt"
-THRESHOLD = 0.5
-"""Score from which a class counts as present (multi-label)."""
+from xaimoe_runtime.schema import TaskKind
 
 
 class MoEAudioClassifier:
@@ -66,7 +41,8 @@ class MoEAudioClassifier:
             sizes (``config.SIZES``).
         auto_config: let the policy choose by the dataset's profile; else ``policy.decide.DEFAULTS`` are taken.
         device: ``auto``, ``cuda`` or ``cpu``.
-        overrides: ``sample_rate fmin fmax spectrogram experts k_max tile stride clip_s seed``, to choose instead of
+        overrides: ``sample_rate fmin fmax spectrogram experts k_max tile stride clip_s expert_width
+            learning_rate saliency_teacher seed``, to choose instead of
             the library; see :class:`xaimoe_audio.config.Overrides`.
 
     Raises:
@@ -128,6 +104,9 @@ class MoEAudioClassifier:
         out_dir: str | Path = "runs/exp1",
         channel: str = "mix",
         resume: bool = False,
+        devices: int = 1,
+        nodes: int = 1,
+        recipe: Recipe | None = None,
     ) -> Self:
         """Trains on a folder of labelled recordings and writes the run folder; a run that is there is replaced.
 
@@ -137,106 +116,40 @@ class MoEAudioClassifier:
             epochs: passes over the training split; fewer if the validation loss stops falling.
             batch_size: clips a step.
             out_dir: where ``best.pt``, ``last.pt``, ``run_config.json``, ``profile.json``, ``policy.json``,
-                ``spectro_config.json``, ``metrics.json``, ``expert_usage.json`` and ``architecture.txt`` go.
+                ``spectro_config.json``, ``metrics.json``, ``expert_usage.json``, ``architecture.txt``, the confusion
+                matrices and ``learning_curves.png`` go.
             channel: ``mix``, ``each`` (every channel is a recording of its own) or the number of a channel.
             resume: go on from ``out_dir/last.pt``.
+            devices: processes that train together on this machine, one for each GPU (or sharing the CPU's cores).
+                They are started by running the caller's script again, so it must be one that can be.
+            nodes: machines that train together; run the same call on each under torchrun or SLURM.
+            recipe: the training's numbers, to choose all of them instead of the library.
 
         Raises:
             DatasetError: everything that is wrong with the dataset, with row numbers.
             ConfigError: an option or override is out of range.
         """
-        folder, out = Path(dataset_dir), Path(out_dir)
-        table = _table(folder, metadata_csv)
-        if epochs < 1 or batch_size < 1:
-            raise ConfigError(f"epochs, batch_size: found {epochs} and {batch_size}, expected 1 or more")
-        if resume and not (out / LAST).is_file():
-            raise ConfigError(f"{out / LAST}: no such file; expected the folder of an earlier run to resume")
-        seed = self.overrides.seed or 0
-        lightning.seed_everything(seed, workers=True, verbose=False)
-        profiled = profile_dataset(folder, table, self.task, channel)
-        profiled.defects.raise_if_any()
-        profile = profiled.profile
-        labels = tuple(sorted(profile.classes))
-        if self.task == "single_label" and len(labels) < 2:
-            raise DatasetError(f"{table}: found one class, {labels[0]!r}; expected at least two to tell apart")
-        _check_audible(profiled)
-        policy = decide(Facts.of(profile, self.budget), self.overrides, self.auto_config)
-        config = self._build(policy, labels)
-        print("\n".join([*most_important(profile.warnings), describe_policy(policy)]), file=sys.stderr)  # noqa: T201
-        dataset = load_dataset(folder, table, self.task, config.frontend.sample_rate, channel)
-        recipe = Recipe()
-        # Channels last: the layout in which small convolutions are fastest, on CPU and GPU.
-        model = MoEAudioModel(config).to(self.device)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-        splits = {split: dataset.split(split) for split in SPLITS}
-        targets = {split: dataset.targets(items, config.labels) for split, items in splits.items()}
-        fit_normalisation(model, splits["train"], self.device)
-        thresholds = (THRESHOLD,) * len(config.labels)
-        engine = TorchEngine(model, thresholds, self.device, str(out / BEST))
-        info = CheckpointInfo(
-            model=config,
-            budget=self.budget,
-            auto_config=self.auto_config,
-            overrides=self.overrides,
-            thresholds=thresholds,
-            attributes=attribute_quantiles(answer(engine, splits["train"], "glance")),
-            dataset_sha256=profile.dataset_sha256,
-            seed=seed,
-            versions=_versions(),
-            metrics={},
-        )
-        run_config = self._run_config(config, recipe, info, epochs, batch_size, channel)
-        run_config |= {"policy": policy, "profile": profile}
-        if resume:
-            _check_same_run(out / RUN_CONFIG, run_config)
-        else:
-            for name in (BEST, LAST, METRICS, EXPERT_USAGE, ARCHITECTURE):
-                (out / name).unlink(missing_ok=True)
-        for name, content in ((RUN_CONFIG, run_config), (PROFILE, profile), (POLICY, policy)):
-            _write_json(out / name, content)
-        _write_json(out / SPECTRO_CONFIG, config.frontend)
-        train(
-            model,
-            recipe,
-            (splits["train"], targets["train"]),
-            (splits["val"], targets["val"]),
-            epochs,
-            batch_size,
-            self.device,
-            out,
-            lambda: save_checkpoint(out / BEST, model, info),
-            resume,
-        )
-        if not (out / BEST).is_file():
-            raise DatasetError(
-                f"{table}: the validation loss was never finite, so there is no model; check the recordings"
+        folder = Path(dataset_dir)
+        self._checkpoint = fit(
+            Job(
+                dataset_dir=folder,
+                metadata_csv=_table(folder, metadata_csv),
+                task=self.task,
+                budget=self.budget,
+                auto_config=self.auto_config,
+                overrides=self.overrides,
+                recipe=recipe,
+                epochs=epochs,
+                batch_size=batch_size,
+                out=Path(out_dir),
+                channel=channel,
+                device=self.device,
+                devices=devices,
+                nodes=nodes,
+                resume=resume,
             )
-        model.load_state_dict(load_checkpoint(out / BEST).model.state_dict())
-        fit_temperatures(model, splits["val"], targets["val"], self.device)
-        self._assess(out, model, info, {split: (splits[split], targets[split]) for split in ("val", "test")})
-        self._checkpoint = load_checkpoint(out / BEST)
+        )
         return self
-
-    def _build(self, policy: Policy, labels: tuple[str, ...]) -> ModelConfig:
-        return build(policy.made, self.task, labels, FAMILIES, BACKENDS)
-
-    def _assess(
-        self,
-        out: Path,
-        model: MoEAudioModel,
-        info: CheckpointInfo,
-        data: dict[str, tuple[list[LabelledRecording], Any]],
-    ) -> None:
-        """Measures the trained model and writes what ``fit`` leaves in the run folder."""
-        engine = TorchEngine(model, info.thresholds, self.device, str(out / BEST))
-        figures = {split: self._figures(engine, *found) for split, found in data.items() if found[0]}
-        usage = {split: found.pop("expert_usage") for split, found in figures.items()}
-        _write_json(out / METRICS, figures)
-        _write_json(out / EXPERT_USAGE, usage)
-        _write(out / ARCHITECTURE, describe(model))
-        metric = headline(engine.task)
-        metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
-        save_checkpoint(out / BEST, model, msgspec.structs.replace(info, metrics=metrics))
 
     def evaluate(
         self,
@@ -259,13 +172,14 @@ class MoEAudioClassifier:
         engine = self.engine
         folder = Path(dataset_dir)
         table = _table(folder, metadata_csv)
-        dataset: LabelledDataset = load_dataset(
+        dataset = load_dataset(
             folder, table, engine.task.kind, engine.audio.sample_rate, channel, splits=(split,), required=(split,)
         )
         items = list(dataset.items)
+        targets = dataset.targets(items, engine.task.labels)
         answers = answer(engine, items, chosen)
-        figures = measure(answers.scores, dataset.targets(items, engine.task.labels), engine.task)
-        figures["expert_usage"] = expert_usage(answers, engine.experts)
+        figures = measure(answers.scores, targets, engine.task)
+        figures["expert_usage"] = expert_usage(answers, engine.experts, targets, engine.task.labels)
         return figures
 
     def predict(
@@ -334,77 +248,6 @@ class MoEAudioClassifier:
         """
         return TorchEngine.of(self._trained, self.device)
 
-    def _figures(self, engine: TorchEngine, items: list[LabelledRecording], targets: Any) -> dict[str, Any]:
-        """Metrics of a split with the routed model, its usage of experts, and the headline of each routing."""
-        metric = headline(engine.task)
-        by_routing = {routing: answer(engine, items, routing) for routing in ROUTINGS}
-        measured = {routing: measure(a.scores, targets, engine.task) for routing, a in by_routing.items()}
-        return measured["routed"] | {
-            "by_routing": {routing: figures[metric] for routing, figures in measured.items()},
-            "expert_usage": expert_usage(by_routing["routed"], engine.experts),
-        }
-
-    def _run_config(
-        self, config: ModelConfig, recipe: Recipe, info: CheckpointInfo, epochs: int, batch_size: int, channel: str
-    ) -> dict[str, Any]:
-        """Every choice of a run, as ``run_config.json`` has them."""
-        return {
-            "labels": config.labels,
-            "task": self.task,
-            "budget": self.budget,
-            "auto_config": self.auto_config,
-            "overrides": self.overrides,
-            "model": config,
-            "recipe": recipe,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "channel": channel,
-            "seed": info.seed,
-            "device": self.device.type,
-            "versions": info.versions,
-            "dataset_sha256": info.dataset_sha256,
-        }
-
-
-def _check_audible(profiled: Profiled) -> None:
-    """Raises DatasetError if nothing is heard in any training recording of a class."""
-    trained = profiled.files.loc[profiled.files["split"] == "train", "label"].explode()
-    silent = sorted(set(trained) - set(profiled.profile.sounds))
-    if silent:
-        raise DatasetError(
-            f"{profiled.profile.dataset}: class(es) {', '.join(silent)}: all training recordings are silent (under "
-            "-90 dB re full scale); add others, take the class out, or choose a channel if channels cancel each other"
-        )
-
 
 def _table(folder: Path, metadata_csv: str | Path | None) -> Path:
     return folder / "metadata.csv" if metadata_csv is None else Path(metadata_csv)
-
-
-def _check_same_run(path: Path, run_config: dict[str, Any]) -> None:
-    """Raises ConfigError unless the run that ``path`` tells of can go on as ``run_config``; epochs may differ."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; expected the folder of an earlier run to resume")
-    before = msgspec.json.decode(path.read_bytes())
-    now = msgspec.json.decode(msgspec.json.encode(run_config))
-    fixed = ("model", "recipe", "batch_size", "channel", "seed", "dataset_sha256")
-    changed = [name for name in fixed if before.get(name) != now[name]]
-    if changed:
-        raise ConfigError(
-            f"{path}: the earlier run had another {', '.join(changed)}; resume with its options and data, "
-            "or train into another folder"
-        )
-
-
-def _versions() -> dict[str, str]:
-    packages = ("xai-moe-audio", "torch", "torchaudio", "lightning", "numpy", "soundfile", "soxr")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-def _write_json(path: Path, content: Any) -> None:
-    _write(path, msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n")

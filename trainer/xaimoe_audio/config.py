@@ -10,11 +10,11 @@ from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.schema import TaskKind
 
 Budget = Literal["accuracy", "latency"]
+SaliencyTeacher = Literal["gradxinput", "gradcam", "both"]
+"""Gradient x Input, Grad-CAM, or the mean of the two."""
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-STEM_STRIDE = 2
-"""The shared stem halves the spectrogram in frequency and in time; tiles must be whole in its cells."""
 MIN_TILE = 16
 """Smallest height and width of a tile, in spectrogram cells; of less, an expert's last map would be a single cell."""
 
@@ -74,23 +74,18 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     experts: tuple[str, ...]
     """Expert families, by their names in ``model.experts.FAMILIES``."""
     router: RouterConfig
-    stem_channels: int
-    """Channels of the feature map that the glance and the experts share."""
     expert_width: int
-    """Channels of an expert's first stage; later stages have twice and four times as many."""
-    features: int
-    """Length D of an expert's answer."""
+    """Channels of an expert's first convolution; the stages after it have 1.5, 3 and 6 times as many."""
+
+    @property
+    def features(self) -> int:
+        """Length D of an expert's answer."""
+        return 6 * self.expert_width
 
     @property
     def grid(self) -> PatchGrid:
-        """Tiles on the stem's feature map."""
-        step = STEM_STRIDE
-        return PatchGrid(
-            rows=self.frontend.bins // step,
-            columns=self.frontend.frames // step,
-            tile=(self.tile[0] // step, self.tile[1] // step),
-            stride=(self.stride[0] // step, self.stride[1] // step),
-        )
+        """Tiles on the spectrogram."""
+        return PatchGrid(rows=self.frontend.bins, columns=self.frontend.frames, tile=self.tile, stride=self.stride)
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,14 +97,13 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """Most experts that a clip uses."""
     pair_share: float
     """Share of all (patch, expert) pairs that a clip may run at most."""
-    stem_channels: int
     expert_width: int
-    features: int
+    """Channels of an expert's first convolution."""
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(bins=64, k_max=3, pair_share=0.3, stem_channels=24, expert_width=32, features=96),
-    "latency": Size(bins=48, k_max=2, pair_share=0.2, stem_channels=16, expert_width=24, features=64),
+    "accuracy": Size(bins=64, k_max=3, pair_share=0.3, expert_width=16),
+    "latency": Size(bins=48, k_max=2, pair_share=0.125, expert_width=12),
 }
 
 DEFAULT_SAMPLE_RATE = 16_000
@@ -118,7 +112,17 @@ DEFAULT_FRAME_S = 0.064
 DEFAULT_HOP_S = 0.02
 DEFAULT_SPECTROGRAM = "logmel"
 DEFAULT_FMIN = 50.0
-DEFAULT_EXPERTS = ("NoiseRobust_Broadband", "TransientExpert", "HarmonicExpert", "HighbandGeneral")
+DEFAULT_EXPERTS = (
+    *("NoiseRobust_Broadband", "TransientExpert", "HarmonicExpert", "MidbandGeneral"),
+    *("HighbandGeneral", "FineFreqExpert", "NoiseRobust_LowFreq", "NoiseRobust_HighFreq"),
+)
+"""All families; of fewer, the first ones serve most kinds of sound."""
+HIGHBAND_EXPERTS = frozenset({"HighbandGeneral", "NoiseRobust_HighFreq"})
+"""Families that the router keeps from clips without a high band."""
+FINE_EXPERTS = frozenset({"HarmonicExpert", "FineFreqExpert"})
+"""Families of fine resolution, which the router keeps from clips of poor quality."""
+DEFAULT_LEARNING_RATE = 4e-3
+DEFAULT_SALIENCY_TEACHER: SaliencyTeacher = "gradxinput"
 
 
 class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -142,5 +146,11 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Step from tile to tile, in cells of the spectrogram."""
     clip_s: float | None = None
     """Clip length in seconds; rounded up to fill the patch grid."""
+    expert_width: Annotated[int, msgspec.Meta(ge=2, le=256)] | None = None
+    """Channels of an expert's first convolution, an even number."""
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    """Peak of the training's learning rate."""
+    saliency_teacher: SaliencyTeacher | None = None
+    """Explanation of the whole model's answer that the saliency is trained against."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] | None = None
     """Seed of all randomness."""

@@ -10,15 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from xaimoe_audio.config import SPLITS, Split
 from xaimoe_audio.data.cache import AudioCache, Recording
 from xaimoe_audio.data.metadata import Row, read_metadata
-from xaimoe_runtime.audio import Window, fill_clip, open_recording, parse_channel, windows
+from xaimoe_runtime.audio import Window, open_recording, parse_channel, windows
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.errors import AudioError, DatasetError
 from xaimoe_runtime.schema import AudioSpec, TaskKind
@@ -114,31 +111,6 @@ def load_dataset(
     defects.raise_if_any()
     labels = tuple(sorted({label for item in items for label in item.row.labels}))
     return LabelledDataset(tuple(items), labels, rate)
-
-
-class TrainingClips(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Clips at random places: (waveform [S], source [2], target [L]).
-
-    A recording gives as many clips an epoch as it has clip lengths, so long recordings are not heard less.
-    """
-
-    def __init__(self, items: list[LabelledRecording], targets: Floats, clip_samples: int) -> None:
-        self.items, self.targets, self.clip_samples = items, targets, clip_samples
-        repeats = [-(-item.recording.length // clip_samples) for item in items]
-        self.order = np.repeat(np.arange(len(items)), repeats)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        which = self.order[index]
-        recording = self.items[which].recording
-        samples = recording.samples()
-        spare = len(samples) - self.clip_samples
-        start = int(torch.randint(spare + 1, ())) if spare > 0 else 0
-        clip = fill_clip(np.array(samples[start : start + self.clip_samples]), self.clip_samples)
-        source = torch.tensor([float(recording.native_rate), recording.clipping_rate])
-        return torch.from_numpy(clip), source, torch.from_numpy(self.targets[which])
 
 
 def windows_of(

@@ -1,7 +1,8 @@
 """The experts: one small network a family, each made to see something else in a tile.
 
 A family differs from the others in its band, in what it removes from the tile before looking, in the shape of its
-kernels, and in whether it gives up resolution in time or in frequency.
+kernels, and in whether it gives up resolution in time or in frequency. What it is made for is said twice: in words, for
+people, and as weights on a patch's measured descriptors, from which the router starts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xaimoe_audio.model.layers import Pair, separable
+from xaimoe_audio.model.layers import Pair, convolution, separable
 from xaimoe_runtime.grid import PatchGrid
 
 
@@ -21,7 +22,7 @@ def _as_it_is(patches: Tensor) -> Tensor:
 
 
 def _less_tile_mean(patches: Tensor) -> Tensor:
-    """Each channel less its mean over the tile: a change of gain or of the noise level drops out."""
+    """Each tile less its mean: a change of gain or of the noise level drops out."""
     return patches - patches.mean((2, 3), keepdim=True)
 
 
@@ -35,68 +36,111 @@ def _less_frequency_mean(patches: Tensor) -> Tensor:
     return patches - patches.mean(2, keepdim=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """What sets a family of experts apart."""
 
     purpose: str
     """The sounds it is made for."""
-    band: tuple[float, float]
+    suits: dict[str, float]
+    """Weights of a patch's descriptors in the router's first opinion of the family."""
+    sibling: str
+    """The family that sees such sounds nearly as well."""
+    band: tuple[float, float] = (0.0, 1.0)
     """Part of the tile it looks at, from the bottom (0) to the top (1) of its height."""
-    look: Callable[[Tensor], Tensor]
+    look: Callable[[Tensor], Tensor] = _as_it_is
     """What it removes from the tile."""
-    kernel: Pair
+    average: Pair = (1, 1)
+    """Cells in frequency and time that are averaged before anything else; steadies noise."""
+    kernel: Pair = (3, 3)
     """Kernel height (frequency) and width (time)."""
-    strides: tuple[Pair, Pair, Pair]
-    """Reduction in frequency and time at each stage."""
+    strides: tuple[Pair, Pair, Pair, Pair] = ((2, 2), (1, 1), (1, 2), (2, 2))
+    """Reduction in frequency and time at the first convolution and at each stage after it."""
 
 
 FAMILIES: dict[str, Family] = {
     "NoiseRobust_Broadband": Family(
-        purpose="broadband sounds in changing noise: cavitation, rain, engines",
-        band=(0.0, 1.0),
+        purpose="broadband sounds in changing noise: cavitation, rain, engines; blind to gain",
+        suits={"tonality": -1.0, "transience": -1.0},
+        sibling="MidbandGeneral",
         look=_less_tile_mean,
-        kernel=(3, 3),
-        strides=((1, 1), (2, 2), (2, 2)),
+        strides=((2, 2), (1, 1), (2, 2), (2, 2)),
+    ),
+    "NoiseRobust_LowFreq": Family(
+        purpose="low sounds in noise: ships, machinery, thunder, the calls of large whales; integrates over time",
+        suits={"low": 2.0},
+        sibling="NoiseRobust_Broadband",
+        band=(0.0, 0.5),
+        look=_less_tile_mean,
+        average=(1, 2),
+        strides=((2, 1), (1, 1), (1, 2), (2, 2)),
+    ),
+    "NoiseRobust_HighFreq": Family(
+        purpose="high sounds in noise: hiss, sprays, snapping shrimp, insects; integrates over time",
+        suits={"high": 2.0},
+        sibling="HighbandGeneral",
+        band=(0.5, 1.0),
+        look=_less_tile_mean,
+        average=(1, 2),
+        strides=((2, 1), (1, 1), (1, 2), (2, 2)),
     ),
     "TransientExpert": Family(
-        purpose="short events: clicks, snaps, knocks; keeps the time resolution and gives up frequency",
-        band=(0.0, 1.0),
+        purpose="short events: clicks, snaps, knocks; blind to what is stationary, keeps the resolution in time",
+        suits={"transience": 2.0},
+        sibling="NoiseRobust_HighFreq",
         look=_less_time_mean,
         kernel=(3, 5),
-        strides=((2, 1), (2, 1), (2, 2)),
+        strides=((2, 2), (2, 1), (2, 1), (2, 2)),
     ),
     "HarmonicExpert": Family(
-        purpose="lines and their harmonics: tonals, whistles, voices; keeps the frequency resolution and gives up time",
-        band=(0.0, 1.0),
+        purpose="lines and their harmonics: voices, whistles, tonals that move; blind to broadband level, sees several "
+        "partials at once",
+        suits={"tonality": 2.0},
+        sibling="FineFreqExpert",
         look=_less_frequency_mean,
         kernel=(7, 3),
-        strides=((1, 2), (1, 2), (2, 2)),
+        strides=((2, 2), (1, 2), (1, 2), (2, 2)),
+    ),
+    "FineFreqExpert": Family(
+        purpose="fine structure of a steady spectrum: engine lines, hum, tones; keeps every band, gives up time",
+        suits={"tonality": 2.0, "transience": -1.0},
+        sibling="HarmonicExpert",
+        average=(1, 4),
+        kernel=(5, 1),
+        strides=((1, 1), (2, 1), (1, 2), (2, 2)),
+    ),
+    "MidbandGeneral": Family(
+        purpose="whatever lies in the middle of the band: most voices, calls and tools",
+        suits={"middle": 2.0},
+        sibling="NoiseRobust_Broadband",
+        band=(0.25, 0.75),
     ),
     "HighbandGeneral": Family(
-        purpose="whatever lies in the upper half of the spectrogram: hiss, chirps, insects, high whistles",
+        purpose="whatever lies in the upper half of the band: chirps, bird song, high whistles, insects",
+        suits={"high": 2.0},
+        sibling="NoiseRobust_HighFreq",
         band=(0.5, 1.0),
-        look=_as_it_is,
-        kernel=(3, 3),
-        strides=((1, 1), (1, 2), (2, 2)),
     ),
 }
 
 
 class Expert(nn.Module):
-    """``patches`` [M, C', PF, PT] and ``position`` [M, 2] -> ``features`` [M, D]; M may be 0 in evaluation."""
+    """``patches`` [M, 1, PF, PT] and ``position`` [M, 2] -> ``features`` [M, D]; M may be 0 in evaluation."""
 
-    def __init__(
-        self, family: Family, channels: int, height: int, full_height: bool, width: int, features: int
-    ) -> None:
+    def __init__(self, family: Family, height: int, full_height: bool, width: int, features: int) -> None:
         super().__init__()
         self.look = family.look
         # A tile lower than the spectrogram lies in the family's band as a whole, or is never given to it.
         band = family.band if full_height else (0.0, 1.0)
         self.rows = slice(round(band[0] * height), round(band[1] * height))
-        stages = zip((channels, width, 2 * width), (width, 2 * width, 4 * width), family.strides, strict=True)
-        self.body = nn.Sequential(*(separable(i, o, family.kernel, stride) for i, o, stride in stages))
-        self.answer = nn.Sequential(nn.Linear(4 * width + 2, features), nn.ReLU())
+        first, *strides = family.strides
+        widths = (width, 3 * width // 2, 3 * width, 6 * width)
+        self.body = nn.Sequential(
+            nn.AvgPool2d(family.average) if family.average != (1, 1) else nn.Identity(),
+            convolution(1, width, family.kernel, first),
+            *(separable(i, o, family.kernel, s) for i, o, s in zip(widths, widths[1:], strides, strict=False)),
+        )
+        self.answer = nn.Sequential(nn.Linear(widths[-1] + 2, features), nn.ReLU())
 
     def forward(self, patches: Tensor, position: Tensor) -> Tensor:
         maps = self.body(self.look(patches[:, :, self.rows]))

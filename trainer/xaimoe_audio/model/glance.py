@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 
+from xaimoe_audio.model.descriptors import DESCRIPTORS, PatchDescriptors
 from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_audio.spectrogram.attributes import ramp
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
@@ -14,60 +15,56 @@ from xaimoe_runtime.grid import PatchGrid
 
 GLOBAL_CONTEXT = 16
 """Context values that describe the whole clip."""
-PATCH_CONTEXT = 8
-"""Context values that describe one patch."""
+LEARNED_CONTEXT = 4
+"""Context values that the glance learns to say of one patch, after the measured descriptors."""
+PATCH_CONTEXT = len(DESCRIPTORS) + LEARNED_CONTEXT
+"""Context values of one patch."""
+ROWS, COLUMNS = 8, 4
+"""Least height of the coarse map, and least width that a tile has in it."""
+CHANNELS = (8, 16, 64)
 
 
 class Glance(nn.Module):
-    """``spectrogram`` [B, 1, F, T] -> ``saliency`` [B, P], ``context`` [B, C], ``prior_logits`` [B, L],
-    ``feature_map``.
+    """``spectrogram`` [B, 1, F, T] -> ``saliency`` [B, P], ``context`` [B, C], ``prior_logits`` [B, L].
 
-    The saliency sums to 1; it is exactly uniform when the spectrogram lies on its floor everywhere. The context holds
-    ``GLOBAL_CONTEXT`` values for the clip, then ``PATCH_CONTEXT`` for each patch. The feature map [B, C', F', T'] is
-    where the experts' patches are cut from.
+    It sees a coarse map of the spectrogram, some 16 bands by four columns a tile: enough to find where something is
+    and roughly what, at a thousandth of the cost of looking closely everywhere. The saliency sums to 1; it is exactly
+    uniform when the spectrogram lies on its floor everywhere. The context holds ``GLOBAL_CONTEXT`` values for the clip,
+    then ``PATCH_CONTEXT`` for each patch, its measured descriptors first.
     """
 
-    pooling: Tensor
-
-    def __init__(self, grid: PatchGrid, channels: int, labels: int) -> None:
+    def __init__(self, grid: PatchGrid, labels: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(convolution(1, channels, stride=(2, 2)), separable(channels, channels))
+        height = 2 * _coarse(gcd(grid.tile[0], grid.stride[0]) // 2, grid.rows // (2 * ROWS))
+        width = _coarse(gcd(grid.tile[1], grid.stride[1]), grid.tile[1] // COLUMNS)
+        first, second, deep = CHANNELS
         self.body = nn.Sequential(
-            nn.AvgPool2d(2, ceil_mode=True),
-            separable(channels, 2 * channels, stride=(2, 2)),
-            separable(2 * channels, 4 * channels, stride=(1, 1)),
+            nn.AvgPool2d((height // 2, width)),
+            convolution(1, first, stride=(2, 1)),
+            separable(first, second),
+            separable(second, deep),
         )
-        deep = 4 * channels
-        height, width = math.ceil(math.ceil(grid.rows / 2) / 2), math.ceil(math.ceil(grid.columns / 2) / 2)
-        self.register_buffer("pooling", _overlap(grid, height, width), persistent=False)
-        self.patch_context = nn.Sequential(nn.Linear(deep, PATCH_CONTEXT), nn.Tanh())
+        tile = grid.tile[0] // height, grid.tile[1] // width
+        stride = grid.stride[0] // height, grid.stride[1] // width
+        self.mean, self.most = nn.AvgPool2d(tile, stride), nn.MaxPool2d(tile, stride)
+        self.describe = PatchDescriptors(grid)
+        self.patch_context = nn.Sequential(nn.Linear(deep, LEARNED_CONTEXT), nn.Tanh())
         self.global_context = nn.Sequential(nn.Linear(deep, GLOBAL_CONTEXT), nn.Tanh())
         self.saliency = nn.Linear(deep, 1)
         self.prior = nn.Sequential(nn.Dropout(0.2), nn.Linear(deep, labels))
 
-    def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        feature_map = self.stem(spectrogram)
-        deep = self.body(feature_map)
-        patches = deep.flatten(2).transpose(1, 2)  # [B, cells, deep]
-        patches = self.pooling @ patches  # [B, P, deep]
+    def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        deep = self.body(spectrogram)
+        patches = (self.mean(deep) + self.most(deep)).flatten(2).transpose(1, 2)  # [B, P, deep]
         summary = deep.mean((2, 3)) + deep.amax((2, 3))
-        activity = ramp(spectrogram.amax((1, 2, 3)), -SPECTROGRAM_LIMIT, 1 - SPECTROGRAM_LIMIT)
+        # From just above the floor, so that rounding is not taken for sound.
+        activity = ramp(spectrogram.amax((1, 2, 3)), 0.01 - SPECTROGRAM_LIMIT, 1 - SPECTROGRAM_LIMIT)
         saliency = torch.softmax(self.saliency(patches).squeeze(-1) * activity[:, None], dim=1)
-        context = torch.cat([self.global_context(summary), self.patch_context(patches).flatten(1)], dim=1)
-        return saliency, context, self.prior(summary), feature_map
+        about_patches = torch.cat([self.describe(spectrogram), self.patch_context(patches)], dim=2)
+        context = torch.cat([self.global_context(summary), about_patches.flatten(1)], dim=1)
+        return saliency, context, self.prior(summary)
 
 
-def _overlap(grid: PatchGrid, height: int, width: int) -> Tensor:
-    """Share of each deep cell in each patch, [P, height * width]; rows sum to 1."""
-
-    def axis(count: int, tile: int, stride: int, size: int, cells: int) -> Tensor:
-        start = torch.arange(count)[:, None] * stride / size * cells
-        stop = start + tile / size * cells
-        left = torch.arange(cells)[None, :]
-        return torch.clamp(torch.minimum(stop, left + 1.0) - torch.maximum(start, left.float()), min=0)
-
-    n_freq, n_time = grid.shape
-    freq = axis(n_freq, grid.tile[0], grid.stride[0], grid.rows, height)
-    time = axis(n_time, grid.tile[1], grid.stride[1], grid.columns, width)
-    both = torch.einsum("fh,tw->fthw", freq, time).reshape(grid.count, height * width)
-    return both / both.sum(1, keepdim=True)
+def _coarse(size: int, most: int) -> int:
+    """The largest divisor of ``size`` that is no larger than ``most``, and at least 1."""
+    return next(cells for cells in range(max(min(most, size), 1), 0, -1) if size % cells == 0)

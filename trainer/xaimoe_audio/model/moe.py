@@ -30,8 +30,6 @@ class Routed:
     """[B, C]"""
     prior_logits: Tensor
     """[B, L]"""
-    feature_map: Tensor
-    """[B, C', F', T']"""
     gates: Tensor
     """[B, P, E], sparse"""
     gates_dense: Tensor
@@ -55,13 +53,12 @@ class MoEAudioModel(nn.Module):
         self.grid = config.grid
         labels = len(config.labels)
         self.frontend = Frontend(config.frontend)
-        self.glance = Glance(self.grid, config.stem_channels, labels)
+        self.glance = Glance(self.grid, labels)
         self.router = Router(config.experts, band_fit(config.experts, self.grid), config.router)
         self.experts = nn.ModuleDict(
             {
                 name: Expert(
                     FAMILIES[name],
-                    config.stem_channels,
                     self.grid.tile[0],
                     self.grid.tile[0] == self.grid.rows,
                     config.expert_width,
@@ -73,22 +70,34 @@ class MoEAudioModel(nn.Module):
         self.head = Head(config.features, labels, config.task)
         self.register_buffer("positions", torch.from_numpy(self.grid.positions()), persistent=False)
 
-    def route(self, spectrogram: Tensor, attributes: Tensor) -> Routed:
-        """Glance and router on a spectrogram [B, 1, F, T] and its attributes [B, A]."""
-        saliency, context, prior_logits, feature_map = self.glance(spectrogram)
-        gates, dense = self.router(saliency, context, attributes)
-        return Routed(spectrogram, attributes, saliency, context, prior_logits, feature_map, gates, dense)
+    def route(self, spectrogram: Tensor, attributes: Tensor, explore: float = 0.0) -> Routed:
+        """Glance and router on a spectrogram [B, 1, F, T] and its attributes [B, A].
 
-    def tiles(self, feature_map: Tensor) -> Tensor:
-        """All patches of a feature map, a view: [B, P, C', PF, PT]."""
+        With ``explore`` the router is given the saliency under Gumbel noise of that scale on its logarithm, as
+        in training, so that not always the same patches are the most salient ones.
+        """
+        saliency, context, prior_logits = self.glance(spectrogram)
+        guide = self.attend(saliency, spectrogram)
+        if explore > 0:
+            noise = -torch.log(-torch.log(torch.rand_like(guide).clamp(1e-9, 1 - 1e-6)))
+            guide = torch.softmax(torch.log(torch.clamp(guide, min=1e-9)) + explore * noise, dim=1)
+        gates, dense = self.router(guide, context, attributes)
+        return Routed(spectrogram, attributes, saliency, context, prior_logits, gates, dense)
+
+    def attend(self, saliency: Tensor, spectrogram: Tensor) -> Tensor:
+        """What the router takes for the importance of the patches, [B, P]: the saliency. Studies choose otherwise."""
+        return saliency
+
+    def tiles(self, spectrogram: Tensor) -> Tensor:
+        """All patches of a spectrogram, a view: [B, P, 1, PF, PT]."""
         (tile_f, tile_t), (stride_f, stride_t) = self.grid.tile, self.grid.stride
-        unfolded = feature_map.unfold(2, tile_f, stride_f).unfold(3, tile_t, stride_t)
+        unfolded = spectrogram.unfold(2, tile_f, stride_f).unfold(3, tile_t, stride_t)
         return unfolded.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
-    def mixture(self, feature_map: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+    def mixture(self, spectrogram: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
         """Runs each expert once, on the patches it has a gate for: ``mixture`` [B, D] and ``mass`` [B, 1]."""
-        tiles = self.tiles(feature_map)
-        mixture = feature_map.new_zeros(len(gates), self.config.features)
+        tiles = self.tiles(spectrogram)
+        mixture = spectrogram.new_zeros(len(gates), self.config.features)
         for e, expert in enumerate(self.experts.values()):
             clips, patches = torch.nonzero(gates[:, :, e], as_tuple=True)
             if len(clips):
@@ -96,9 +105,9 @@ class MoEAudioModel(nn.Module):
                 mixture = mixture.index_add(0, clips, gates[clips, patches, e, None] * features)
         return mixture, gates.sum((1, 2))[:, None]
 
-    def mixture_reference(self, feature_map: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+    def mixture_reference(self, spectrogram: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
         """The same by running every expert on every patch: slow, simple, and what ``mixture`` is tested against."""
-        tiles = self.tiles(feature_map)
+        tiles = self.tiles(spectrogram)
         batch, patches = tiles.shape[:2]
         position = self.positions.repeat(batch, 1)
         features = torch.stack([expert(tiles.flatten(0, 1), position) for expert in self.experts.values()], dim=1)
@@ -108,5 +117,5 @@ class MoEAudioModel(nn.Module):
     def forward(self, waveform: Tensor, source: Tensor, routing: Routing = "routed") -> tuple[Tensor, Routed]:
         """``waveform`` [B, S], ``source`` [B, 2] (native rate in Hz, clipping rate) -> scores [B, L], routing."""
         routed = self.route(*self.frontend(waveform, source))
-        mixture, mass = self.mixture(routed.feature_map, routed.gates_for(routing))
+        mixture, mass = self.mixture(routed.spectrogram, routed.gates_for(routing))
         return self.head(mixture, mass, routed.prior_logits), routed

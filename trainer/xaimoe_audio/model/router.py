@@ -11,7 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from xaimoe_audio.config import RouterConfig
+from xaimoe_audio.config import FINE_EXPERTS, HIGHBAND_EXPERTS, RouterConfig
+from xaimoe_audio.model.descriptors import DESCRIPTORS
+from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
 from xaimoe_audio.spectrogram.attributes import INDEX, ramp
 
@@ -19,8 +21,11 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-SOFT_EDGE = 0.1
-"""Width over which an expert's share fades in above the cut."""
+FOCUS = 2.0
+"""Power to which the saliency is raised before pairs are weighed: the best patches get several experts before a
+middling one gets its first."""
+SOFT_EDGE = 0.4
+"""Width over which an expert's share fades in above the cut, in even shares."""
 MASS_SOFTENER = 1.0
 """In even shares of a pair: what pairs exceed the bar by is normalised by its sum and this. Few pairs just over the
 bar thus have little mass, and the gates fade to none without a step."""
@@ -32,8 +37,6 @@ HIGHBAND_RAMP = (2_000.0, 2_500.0)
 """Effective upper frequency in Hz between which the highband experts fade in."""
 FINE_QUALITY_RAMP = (0.05, 0.2)
 """Quality between which the experts of fine resolution fade in."""
-HIGHBAND_EXPERTS = frozenset({"HighbandGeneral"})
-FINE_EXPERTS = frozenset({"HarmonicExpert"})
 TRANSIENT_EXPERTS = frozenset({"TransientExpert"})
 TRANSIENT_GAIN = 2.0
 """How far many transients raise the transient expert's logit."""
@@ -43,9 +46,13 @@ class Router(nn.Module):
     """``saliency`` [B, P], ``context`` [B, C], ``attributes`` [B, A] -> ``gates`` and ``gates_dense``, both [B, P, E].
 
     ``gates_dense`` has every compatible pair, weighted by saliency and by the expert's affinity to the patch.
-    ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs; low quality raises the bar, high
-    quality with saliency spread over many patches lowers it. The dense gates sum to 1; the sum of the sparse ones,
-    0…1, says how clearly their pairs pass the bar.
+    ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs, the most salient patches getting the most
+    experts; low quality raises the bar, high quality with saliency spread over many patches lowers it, and the router
+    learns to move it by a factor of up to 2 either way. The dense gates sum to 1; the sum of the sparse ones, 0…1, says
+    how clearly their pairs pass the bar.
+
+    The affinity of experts to patches starts from the families' ``suits`` on the measured descriptors and is learned
+    from there.
     """
 
     band_fit: Tensor
@@ -61,6 +68,12 @@ class Router(nn.Module):
         self.register_buffer("band_fit", band_fit, persistent=False)
         self.clip_affinity = nn.Linear(GLOBAL_CONTEXT + len(LEARNED_ATTRIBUTES), len(experts))
         self.patch_affinity = nn.Linear(PATCH_CONTEXT, len(experts), bias=False)
+        with torch.no_grad():
+            for e, expert in enumerate(experts):
+                suits = FAMILIES[expert].suits
+                told = torch.tensor([suits.get(name, 0.0) for name in DESCRIPTORS])
+                self.patch_affinity.weight[e, : len(DESCRIPTORS)] = told
+        self.thrift = nn.Linear(GLOBAL_CONTEXT, 1)
         for name, members in (("highband", HIGHBAND_EXPERTS), ("fine", FINE_EXPERTS), ("transient", TRANSIENT_EXPERTS)):
             flags = torch.tensor([float(expert in members) for expert in experts])
             self.register_buffer(name, flags, persistent=False)
@@ -81,23 +94,30 @@ class Router(nn.Module):
         patch: Tensor = self.patch_affinity(context[:, GLOBAL_CONTEXT:].reshape(-1, self.patches, PATCH_CONTEXT))
         return clip[:, None] + patch
 
+    def bar(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> Tensor:
+        """What a share must exceed to count, in even shares, [B]: about 1 for noise, half of it for a clean scene."""
+        quality = attributes[:, INDEX["quality"]]
+        spread = -(saliency * torch.log(torch.clamp(saliency, min=1e-9))).sum(1) / math.log(max(self.patches, 2))
+        learned: Tensor = torch.tanh(self.thrift(context[:, :GLOBAL_CONTEXT])).squeeze(1)
+        return (1.2 - 0.4 * quality - 0.3 * quality * spread) * torch.exp(math.log(2) * learned)
+
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
         share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
-        pairs = saliency[:, :, None] * share
+        focused = saliency**FOCUS
+        pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
         dense = pairs / torch.clamp(pairs.sum((1, 2), keepdim=True), min=LEAST_COMPATIBLE)
 
-        quality = attributes[:, INDEX["quality"]]
-        spread = -(saliency * torch.log(torch.clamp(saliency, min=1e-9))).sum(1) / math.log(max(self.patches, 2))
-        bar = 1.0 - 0.3 * quality - 0.4 * quality * spread  # in even shares: 1 for noise, 0.3 for a clean busy scene
+        bar = self.bar(saliency, context, attributes)
         clip_share = pairs.sum(1)  # [B, E]
-        even_expert = 1 / self.experts
-        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), even_expert * bar)
-        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE) * ramp(quality, *WAKING_RAMP)[:, None]
+        even = 1 / self.experts
+        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), even * bar)
+        awake = ramp(attributes[:, INDEX["quality"]], *WAKING_RAMP)
+        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE * even) * awake[:, None]
         kept_pairs = (pairs * kept[:, None]).flatten(1)
         cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), kept_pairs.mean(1) * bar)
         over = torch.relu(kept_pairs - cut[:, None])
-        gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even_expert / self.patches)
+        gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even / self.patches)
         return gates.reshape_as(pairs), dense
 
 

@@ -13,6 +13,8 @@ from xaimoe_audio.config import (
     DEFAULT_FMIN,
     DEFAULT_FRAME_S,
     DEFAULT_HOP_S,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_SALIENCY_TEACHER,
     DEFAULT_SAMPLE_RATE,
     DEFAULT_SPECTROGRAM,
     SIZES,
@@ -36,7 +38,10 @@ DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "k_max": lambda f, m: min(SIZES[f.budget].k_max, len(m["experts"])),
     "tile": lambda f, m: (m["bins"], TILE_FRAMES),
     "stride": lambda f, m: m["tile"],
-    "width": lambda f, m: f.budget,
+    "pair_share": lambda f, m: SIZES[f.budget].pair_share,
+    "expert_width": lambda f, m: SIZES[f.budget].expert_width,
+    "learning_rate": lambda f, m: DEFAULT_LEARNING_RATE,
+    "saliency_teacher": lambda f, m: DEFAULT_SALIENCY_TEACHER,
     "experts": lambda f, m: DEFAULT_EXPERTS,
 } | {family: lambda f, m: True for family in DEFAULT_EXPERTS}
 """What is chosen with ``auto_config=False``."""

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from xaimoe_audio.config import DEFAULT_EXPERTS, DEFAULT_FMIN, DEFAULT_FRAME_S, SIZES
+from xaimoe_audio.config import (
+    DEFAULT_EXPERTS,
+    DEFAULT_FMIN,
+    DEFAULT_FRAME_S,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_SALIENCY_TEACHER,
+    FINE_EXPERTS,
+    HIGHBAND_EXPERTS,
+    SIZES,
+)
 from xaimoe_audio.policy.facts import Facts
 from xaimoe_audio.spectrogram.framing import constant_q
 
@@ -295,48 +304,60 @@ RULES: tuple[Rule, ...] = (
         ),
         ("centre", "snr", "val_snr"),
     ),
-    Rule(
-        "HighbandGeneral",
-        "no high band",
-        lambda f, m: min(f.highest, m["sample_rate"] / 2) <= HIGHBAND_HZ,
-        lambda f, m: False,
-        lambda f, m: (
-            f"no recording reaches beyond {min(f.highest, m['sample_rate'] / 2):.0f} Hz at {m['sample_rate']} "
-            "Hz, and the router keeps this family from clips that end at 2 kHz"
-        ),
-        ("highest", "sample_rate"),
+    *(
+        Rule(
+            family,
+            "no high band",
+            lambda f, m: min(f.highest, m["sample_rate"] / 2) <= HIGHBAND_HZ,
+            lambda f, m: False,
+            lambda f, m: (
+                f"no recording reaches beyond {min(f.highest, m['sample_rate'] / 2):.0f} Hz at {m['sample_rate']} "
+                "Hz, and the router keeps this family from clips that end at 2 kHz"
+            ),
+            ("highest", "sample_rate"),
+        )
+        for family in sorted(HIGHBAND_EXPERTS)
     ),
-    Rule(
-        "HarmonicExpert",
-        "never clean",
-        lambda f, m: f.best_quality <= FINE_QUALITY,
-        lambda f, m: False,
-        lambda f, m: (
-            f"the best recording has a quality of {f.best_quality:.2f}; the router keeps this family from clips "
-            "under 0.05"
-        ),
-        ("best_quality",),
+    *(
+        Rule(
+            family,
+            "never clean",
+            lambda f, m: f.best_quality <= FINE_QUALITY,
+            lambda f, m: False,
+            lambda f, m: (
+                f"the best recording has a quality of {f.best_quality:.2f}; the router keeps this family from clips "
+                "under 0.05"
+            ),
+            ("best_quality",),
+        )
+        for family in sorted(FINE_EXPERTS)
     ),
-    Rule(
-        "HighbandGeneral",
-        "usable",
-        _always,
-        lambda f, m: True,
-        lambda f, m: f"recordings reach {min(f.highest, m['sample_rate'] / 2):.0f} Hz at {m['sample_rate']} Hz",
-        ("highest", "sample_rate"),
+    *(
+        Rule(
+            family,
+            "usable",
+            _always,
+            lambda f, m: True,
+            lambda f, m: f"recordings reach {min(f.highest, m['sample_rate'] / 2):.0f} Hz at {m['sample_rate']} Hz",
+            ("highest", "sample_rate"),
+        )
+        for family in sorted(HIGHBAND_EXPERTS)
     ),
-    Rule(
-        "HarmonicExpert",
-        "usable",
-        _always,
-        lambda f, m: True,
-        lambda f, m: f"recordings reach a quality of {f.best_quality:.2f}",
-        ("best_quality",),
+    *(
+        Rule(
+            family,
+            "usable",
+            _always,
+            lambda f, m: True,
+            lambda f, m: f"recordings reach a quality of {f.best_quality:.2f}",
+            ("best_quality",),
+        )
+        for family in sorted(FINE_EXPERTS)
     ),
     *(
         Rule(family, "always", _always, lambda f, m: True, lambda f, m: "the router keeps it from no clip", ())
         for family in DEFAULT_EXPERTS
-        if family not in ("HighbandGeneral", "HarmonicExpert")
+        if family not in HIGHBAND_EXPERTS | FINE_EXPERTS
     ),
     Rule(
         "experts",
@@ -367,19 +388,43 @@ RULES: tuple[Rule, ...] = (
         "no overlap",
         _always,
         lambda f, m: m["tile"],
-        lambda f, m: "the stem's map gives tiles their context, so none needs to overlap",
+        lambda f, m: "every frame is seen once; overlapping tiles would cost more for the same clip",
         ("tile",),
     ),
     Rule(
-        "width",
+        "pair_share",
+        "budget",
+        _always,
+        lambda f, m: SIZES[f.budget].pair_share,
+        lambda f, m: f"{_by_budget(f, m)}: share of all pairs that a clip may run",
+        ("budget",),
+    ),
+    Rule(
+        "expert_width",
         "few recordings",
         lambda f, m: f.budget == "accuracy" and f.recordings < FEW_RECORDINGS * f.classes,
-        lambda f, m: "latency",
+        lambda f, m: SIZES["latency"].expert_width,
         lambda f, m: (
             f"{f.recordings} recordings of {f.classes} classes, however long, are too few sources for the "
             "larger networks"
         ),
         ("recordings", "classes", "budget"),
     ),
-    Rule("width", "budget", _always, lambda f, m: f.budget, _by_budget, ("budget",)),
+    Rule("expert_width", "budget", _always, lambda f, m: SIZES[f.budget].expert_width, _by_budget, ("budget",)),
+    Rule(
+        "learning_rate",
+        "usual",
+        _always,
+        lambda f, m: DEFAULT_LEARNING_RATE,
+        lambda f, m: "found good for all datasets that were tried",
+        (),
+    ),
+    Rule(
+        "saliency_teacher",
+        "usual",
+        _always,
+        lambda f, m: DEFAULT_SALIENCY_TEACHER,
+        lambda f, m: "follows the whole model down to each cell; Grad-CAM follows the experts' last maps alone",
+        (),
+    ),
 )

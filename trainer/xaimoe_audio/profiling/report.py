@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from xaimoe_audio.figures import COLOURS, plain, save_figure
 from xaimoe_audio.profiling.bands import BAND_CENTRES
 from xaimoe_audio.profiling.profile import LISTED, DatasetProfile, Part, Profiled, most_important
 from xaimoe_runtime.console import replacing
@@ -29,8 +29,6 @@ NAME = 24
 """Width of the first column of the summary."""
 MAX_CLASSES = 12
 """Classes that the figure draws; the largest ones."""
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""M. Okabe and K. Ito's palette, which colour-blind people can tell apart; a second round is dashed."""
 
 
 def write_profile(profiled: Profiled, out: Path) -> None:
@@ -46,10 +44,7 @@ def write_profile(profiled: Profiled, out: Path) -> None:
     files = files.assign(label=files["label"].str.join("|"))
     with replacing(out / "profile.csv") as file:
         files.to_csv(file, index=False)
-    figure = draw(profiled)
-    with replacing(out / "profile.png") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks: boxes
-        figure.savefig(file, format="png", dpi=150)
+    save_figure(draw(profiled), out / "profile.png")
     with replacing(out / "profile.json") as file:  # last: it says that the others are there
         file.write(content)
 
@@ -104,12 +99,6 @@ def _row(name: str, part: Part) -> str:
     )
 
 
-def _plain(label: str) -> str:
-    """A class's name as matplotlib shows it letter by letter: no formula, and not left out of the legend."""
-    label = label.replace("$", r"\$")
-    return f" {label}" if label.startswith("_") else label
-
-
 def draw(profiled: Profiled) -> Any:
     """The figure: spectra by class, durations, SNR by class, sampling rates."""
     from matplotlib.figure import Figure  # here, so that a profile without a figure needs no matplotlib
@@ -128,7 +117,7 @@ def draw(profiled: Profiled) -> Any:
             continue  # not in the training split
         level = np.array(profile.sounds[name].third_octaves, dtype=float)
         known |= np.isfinite(level)
-        spectra.plot(BAND_CENTRES, level, label=_plain(name), linewidth=1.5, **styles[name])
+        spectra.plot(BAND_CENTRES, level, label=plain(name), linewidth=1.5, **styles[name])
     spectra.set_xscale("log")
     if known.any():
         spectra.set_xlim(BAND_CENTRES[known][0], BAND_CENTRES[known][-1])
@@ -147,7 +136,7 @@ def draw(profiled: Profiled) -> Any:
     noise.boxplot(
         by_class,
         orientation="horizontal",
-        tick_labels=[_plain(name) for name in names],
+        tick_labels=[plain(name) for name in names],
         showfliers=False,
         medianprops={"color": "k"},
     )

@@ -1,11 +1,124 @@
-"""Augmentation of a batch, drawn from torch's global generator."""
+"""Augmentation of a batch: of its frames' powers, then of its spectrograms; drawn from torch's global generator."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
+from xaimoe_audio.config import FrontendConfig
+from xaimoe_audio.spectrogram.attributes import BANDS
+from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT, Frontend
+from xaimoe_audio.training.clips import Clips
+from xaimoe_runtime.schema import TaskKind
+
+LEAST_POWER = 1e-12
+NOISE_SNR = (5.0, 30.0)
+"""Of added noise, in dB under the clip."""
+NOISES = 32
+STEEPEST_NOISE = 30.0
+"""Slope of added noise from 0 Hz to Nyquist, up or down, in dB at most."""
+NARROWEST = 0.25
+"""Least share of its rate at which a recording is made to seem recorded."""
+
+
+def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) -> Clips:
+    """A ``share`` of the clips mixed with another one each (Y. Tokozume et al., "Between-class learning", 2018).
+
+    The two are brought to the same power first, so the share r of one in the mixture is the one that is heard. For one
+    class a clip, its target is r and the other's 1 - r. For several, r stays within 0.25…0.75 and both clips' classes
+    are present. Powers add, which is what mixed sounds do on average. Of the sources, the higher rate and clipping
+    count. ``hop`` is that of the frames, in samples.
+    """
+    batch, device = len(clips.power), clips.power.device
+    other = torch.randperm(batch, device=device)
+    ratio = torch.rand(batch, 1, device=device).clamp(1e-3, 1 - 1e-3)
+    if task == "multi_label":
+        ratio = 0.25 + ratio / 2
+    ratio = torch.where(torch.rand(batch, 1, device=device) < share, ratio, 1.0)
+    power = _mean_power(clips.sums)
+    amplitude = 1 / (1 + torch.sqrt(power / power[other]) * (1 - ratio) / ratio)
+    norm = torch.square(amplitude) + torch.square(1 - amplitude)
+    mine, others = torch.square(amplitude) / norm, torch.square(1 - amplitude) / norm
+    mixed = _added(clips, mine, _taken(clips, other), others, hop)
+    there = (ratio < 1).float()
+    targets = torch.maximum(clips.targets, clips.targets[other] * there)
+    if task == "single_label":
+        targets = ratio * clips.targets + (1 - ratio) * clips.targets[other]
+    return mixed._replace(
+        source=torch.maximum(clips.source, clips.source[other] * there),
+        targets=targets,
+        taught=ratio * clips.taught + (1 - ratio) * clips.taught[other],
+    )
+
+
+def noise_clips(frontend: Frontend, config: FrontendConfig) -> Clips:
+    """Clips of stationary noise of all spectral slopes, as the frontend hears them."""
+    waveform = torch.randn(NOISES, config.clip_samples)
+    spectrum = torch.fft.rfft(waveform)
+    slope = torch.linspace(-STEEPEST_NOISE, STEEPEST_NOISE, NOISES)[:, None]
+    spectrum = spectrum * 10 ** (slope * torch.linspace(0, 1, spectrum.shape[1]) / 20)
+    device = frontend.window.mean.device
+    noise = torch.fft.irfft(spectrum, n=config.clip_samples).to(device)
+    parts = [frontend.frame(one[None]) for one in noise]
+    power, sums = (torch.cat(column) for column in zip(*parts, strict=True))
+    nothing = torch.zeros(NOISES, 0, device=device)
+    return Clips(power, sums, torch.zeros(NOISES, 2, device=device), nothing, nothing)
+
+
+def add_noise(clips: Clips, noise: Clips, share: float, hop: int) -> Clips:
+    """A ``share`` of the clips with one of the noises at a random level; ``hop`` is that of the frames."""
+    batch, device = len(clips.power), clips.power.device
+    chosen = _taken(noise, torch.randint(len(noise.power), (batch,), device=device))
+    turn = int(torch.randint(chosen.power.shape[2], ()))
+    chosen = chosen._replace(power=chosen.power.roll(turn, 2), sums=chosen.sums.roll(turn, 2))
+    low, high = NOISE_SNR
+    snr = low + torch.rand(batch, 1, device=device) * (high - low)
+    factor = _mean_power(clips.sums) / _mean_power(chosen.sums) * 10 ** (-snr / 10)
+    factor = torch.where(torch.rand(batch, 1, device=device) < share, factor, 0.0)
+    return _added(clips, torch.ones_like(factor), chosen, factor, hop)
+
+
+def band_limit(clips: Clips, centres: Tensor, rate: int, share: float) -> Clips:
+    """A ``share`` of the clips as if recorded at a lower rate: nothing is left above half of it, as the source says.
+
+    Args:
+        clips: at ``rate`` Hz.
+        centres: [F], of the bands, in Hz.
+        rate: of the model, in Hz.
+        share: of the clips that are limited, 0…1.
+    """
+    batch, device = len(clips.power), clips.power.device
+    native = rate * (NARROWEST + torch.rand(batch, 1, device=device) * (1 - NARROWEST))
+    native = torch.where(torch.rand(batch, 1, device=device) < share, native, math.inf)
+    kept = (centres < native / 2).to(clips.power.dtype)
+    edges = torch.arange(BANDS, device=device) * rate / 2 / BANDS
+    kept_sums = torch.cat([edges < native / 2, native.new_ones(batch, clips.sums.shape[1] - BANDS)], dim=1)
+    source = torch.cat([torch.minimum(native, clips.source[:, :1]), clips.source[:, 1:]], dim=1)
+    return clips._replace(power=clips.power * kept[:, :, None], sums=clips.sums * kept_sums[:, :, None], source=source)
+
+
+def _taken(clips: Clips, index: Tensor) -> Clips:
+    return Clips(*(part[index] for part in clips))
+
+
+def _mean_power(sums: Tensor) -> Tensor:
+    """Mean of x**2 over a clip, up to a factor, [B, 1]; never 0."""
+    return torch.clamp(sums[:, BANDS].mean(1, keepdim=True), min=LEAST_POWER)
+
+
+def _added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop: int) -> Clips:
+    """``clips`` and ``others`` with their powers multiplied by factors [B, 1] and added."""
+    a, b = factor[:, :, None], other_factor[:, :, None]
+    bands = a * clips.sums[:, :BANDS] + b * others.sums[:, :BANDS]
+    square, other_square = a * clips.sums[:, BANDS : BANDS + 1], b * others.sums[:, BANDS : BANDS + 1]
+    # (x + y)**4 on average, x and y independent: x**4 + 6 x**2 y**2 + y**4; the sums are over a hop of samples.
+    fourth = a * a * clips.sums[:, BANDS + 1 :] + b * b * others.sums[:, BANDS + 1 :]
+    fourth = fourth + 6 * square * other_square / hop
+    return clips._replace(
+        power=a * clips.power + b * others.power, sums=torch.cat([bands, square + other_square, fourth], dim=1)
+    )
 
 
 def level_jitter(spectrogram: Tensor, most: float) -> Tensor:

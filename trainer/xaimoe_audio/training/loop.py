@@ -7,6 +7,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,28 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from xaimoe_audio.data.dataset import LabelledRecording, TrainingClips, windows_of
-from xaimoe_audio.engine import audio_spec
+from xaimoe_audio.data.dataset import LabelledRecording
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.run import LAST, LOGS
+from xaimoe_audio.training.clips import TrainingClips, ValidationWindows
+from xaimoe_audio.training.job import Job
+from xaimoe_audio.training.losses import class_weights
 from xaimoe_audio.training.module import TrainingModule
+from xaimoe_audio.training.probe import SaliencyProbe
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
-LAST = "last.pt"
+Data = tuple[list[LabelledRecording], Floats]
+"""The recordings of a split, and their targets [N, L]."""
 MIN_PATIENCE = 10
-
-
-class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Windows over whole recordings: (waveform [S], source [2], target [L])."""
-
-    def __init__(self, items: list[LabelledRecording], targets: Floats, model: MoEAudioModel) -> None:
-        self.items, self.targets, self.spec = items, torch.from_numpy(targets), audio_spec(model.config)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for owner, window in windows_of(self.items, self.spec):
-            yield torch.from_numpy(window.samples), torch.tensor(window.source), self.targets[owner]
 
 
 class Averaging(WeightAveraging):
@@ -90,37 +86,34 @@ class KeepBest(Callback):
 
 
 def train(
-    model: MoEAudioModel,
-    recipe: Recipe,
-    train_data: tuple[list[LabelledRecording], Floats],
-    val_data: tuple[list[LabelledRecording], Floats],
-    epochs: int,
-    batch_size: int,
-    device: torch.device,
-    out_dir: Path,
-    save_best: Callable[[], None],
-    resume: bool,
+    model: MoEAudioModel, job: Job, recipe: Recipe, train_data: Data, val_data: Data, save_best: Callable[[], None]
 ) -> None:
     """Trains ``model`` in place; ``save_best`` is called with the model at each new best validation loss.
 
-    Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv``.
+    Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv`` (and for TensorBoard, if that is
+    installed). With several devices or nodes the processes train together (PyTorch's DistributedDataParallel); each
+    hears its share of the training clips and all of the validation ones.
 
     Raises:
         BundleError: ``last.pt`` is broken.
         KeyboardInterrupt: the user stopped the training; ``last.pt`` is of the last whole epoch.
     """
-    last = out_dir / LAST
-    if resume:
+    last = job.out / LAST
+    if job.resume:
         _check_readable(last)
-    clips = TrainingClips(*train_data, model.config.frontend.clip_samples)
-    loader = DataLoader(clips, batch_size, shuffle=True, drop_last=len(clips) >= batch_size)
+    processes = job.devices * job.nodes
+    clips = TrainingClips(*train_data, model)
+    full = len(clips) // processes >= job.batch_size
+    loader = DataLoader(clips, job.batch_size, shuffle=True, drop_last=full)
     windows = DataLoader(ValidationWindows(*val_data, model), BATCH)
-    steps = epochs * len(loader)
-    module = TrainingModule(model, recipe, total_steps=steps)
-    patience = max(MIN_PATIENCE, round(recipe.patience_share * epochs))
-    last_saver = ModelCheckpoint(dirpath=out_dir, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
+    share = -(-len(clips) // processes)
+    steps = job.epochs * (share // job.batch_size if full else 1)
+    module = TrainingModule(model, recipe, steps, class_weights(train_data[1], recipe.class_balance))
+    patience = max(MIN_PATIENCE, round(recipe.patience_share * job.epochs))
+    last_saver = ModelCheckpoint(dirpath=job.out, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     last_saver.FILE_EXTENSION = Path(LAST).suffix
     callbacks = [
+        SaliencyProbe(*val_data, model),
         KeepBest(save_best),  # before the averages leave the model
         Averaging(recipe.average_share * steps),
         EarlyStopping("val_loss", patience=patience, mode="min"),
@@ -129,23 +122,43 @@ def train(
     ]
     with _quiet():
         trainer = lightning.Trainer(
-            max_epochs=epochs,
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            logger=CSVLogger(out_dir, name="logs", version=_log_version(out_dir / "logs", resume)),
+            max_epochs=job.epochs,
+            accelerator="gpu" if job.device.type == "cuda" else "cpu",
+            devices=job.devices,
+            num_nodes=job.nodes,
+            strategy=_strategy(processes, job.device),
+            logger=_loggers(job),
             callbacks=callbacks,
             enable_model_summary=False,
             gradient_clip_val=recipe.clip_gradient,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
+            inference_mode=False,  # the saliency's teacher takes gradients in validation, too
         )
         try:
-            trainer.fit(module, loader, windows, ckpt_path=last if resume else None, weights_only=True)
+            trainer.fit(module, loader, windows, ckpt_path=last if job.resume else None, weights_only=True)
         except SystemExit as error:
             # lightning answers Ctrl-C by ignoring the next ones and leaving with 1.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from error
-    model.to(device).eval()
+    model.to(job.device).eval()
+
+
+def _strategy(processes: int, device: torch.device) -> Strategy | str:
+    """One process, or several with the collective library of their device."""
+    if processes == 1:
+        return "auto"
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    # An expert that no clip of a batch chose has no gradient in that step.
+    return DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
+
+
+def _loggers(job: Job) -> list[Logger]:
+    version = _log_version(job.out / LOGS, job.resume)
+    loggers: list[Logger] = [CSVLogger(job.out, name=LOGS, version=version)]
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        loggers.append(TensorBoardLogger(job.out, name=LOGS, version=version))
+    return loggers
 
 
 def _log_version(logs: Path, resume: bool) -> str:

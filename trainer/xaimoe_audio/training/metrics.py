@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import (
     binary_average_precision,
+    binary_calibration_error,
     binary_f1_score,
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -24,8 +25,9 @@ Floats = NDArray[np.float32]
 def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
     """Metrics of N recordings: scores [N, L] against targets [N, L].
 
-    Single-label: ``accuracy``, ``macro_f1``, ``ece`` (15 bins), ``per_class`` (F1), ``confusion`` (rows are the truth).
-    Multi-label: ``mAP`` (macro), ``macro_f1`` and ``accuracy`` (all labels right) at the thresholds, ``per_class``
+    Single-label: ``accuracy``, ``macro_f1``, ``ece`` (the expected calibration error of the top class, 15 bins; C. Guo
+    et al., 2017), ``per_class`` (F1), ``confusion`` (rows are the truth). Multi-label: ``mAP`` (macro), ``macro_f1``
+    and ``accuracy`` (all labels right) at the thresholds, ``ece`` (each class's own, their mean), ``per_class``
     (average precision). Classes that the split does not hold are left out of the means.
     """
     predicted, truth = torch.from_numpy(scores), torch.from_numpy(targets)
@@ -42,11 +44,14 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
         wanted, over = truth.int(), (predicted >= torch.tensor(task.thresholds)).int()
         per_class = torch.zeros(len(task.labels))
         f1 = torch.zeros(len(task.labels))
+        ece = torch.zeros(len(task.labels))
         for i in present:
             per_class[i] = binary_average_precision(predicted[:, i], wanted[:, i])
             f1[i] = binary_f1_score(over[:, i], wanted[:, i])
+            ece[i] = binary_calibration_error(predicted[:, i], wanted[:, i], n_bins=15)
         figures["accuracy"] = float((over == wanted).all(1).float().mean())
         figures["macro_f1"] = float(f1[present].mean())
+        figures["ece"] = float(ece[present].mean())
         figures["mAP"] = float(per_class[present].mean())
     figures["per_class"] = {task.labels[i]: float(per_class[i]) for i in present}
     return figures

@@ -7,87 +7,137 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from xaimoe_audio.architecture import expert_costs
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
-from xaimoe_audio.training.augment import frequency_shift, level_jitter, spec_augment, stretch, time_shift
+from xaimoe_audio.training import augment
+from xaimoe_audio.training.clips import Clips
+from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
+from xaimoe_audio.training.teacher import Activations, grad_cam, gradient_times_input, saliency_loss
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Windows = tuple[Tensor, Tensor, Tensor]
+"""Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
 
 
 class TrainingModule(lightning.LightningModule):
     """Trains glance, router, experts and head together.
 
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
-    over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator; the dense steps
-    give a gradient to the pairs that are not chosen.
+    over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
+    are not chosen get their gradient from the clips that run all pairs for the saliency's teacher, and from the first
+    phase, in which pairs are run at random.
+
+    Args:
+        model: is trained in place.
+        recipe: the numbers.
+        total_steps: of the whole training.
+        class_weights: [L], weight of each class in the loss.
     """
 
-    def __init__(self, model: MoEAudioModel, recipe: Recipe, total_steps: int) -> None:
+    def __init__(self, model: MoEAudioModel, recipe: Recipe, total_steps: int, class_weights: Tensor) -> None:
         super().__init__()
         self.model, self.recipe, self.total_steps = model, recipe, total_steps
+        self.task = model.config.task
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        costs = torch.tensor([float(cost) for cost in expert_costs(model).values()])
+        self.register_buffer("centres", model.frontend.window.backend.centres().float(), persistent=False)
+        self.register_buffer("costs", costs / costs.sum(), persistent=False)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch of waveforms [B, S], sources [B, 2] and targets [B, L]."""
+    class_weights: Tensor
+    costs: Tensor
+    centres: Tensor
+    noise: Clips
+
+    @torch.no_grad()
+    def on_fit_start(self) -> None:
+        """Makes the noises that are added."""
+        self.noise = augment.noise_clips(self.model.frontend, self.model.config.frontend)
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done."""
+        return min(self.global_step / max(self.total_steps, 1), 1.0)
+
+    def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
         recipe, model = self.recipe, self.model
-        waveform, source, targets = batch
-        with torch.no_grad():
-            spectrogram, attributes = model.frontend(waveform, source)
-            spectrogram = level_jitter(spectrogram, recipe.level_jitter)
-            spectrogram = stretch(spectrogram, recipe.stretch)
-            spectrogram = time_shift(spectrogram, recipe.time_shift)
-            spectrogram = frequency_shift(spectrogram, recipe.frequency_shift)
-            spectrogram = spec_augment(spectrogram, recipe.masks)
-        teaching = self.global_step % recipe.teach_every == 0
-        spectrogram.requires_grad_(teaching)
-        routed = model.route(spectrogram, attributes)
-        gates = self._training_gates(routed, teaching)
-        logits = model.head.logits(*model.mixture(routed.feature_map, gates), routed.prior_logits)
-        loss = self.classification_loss(logits, targets)
-        loss = loss + recipe.prior_weight * self.classification_loss(routed.prior_logits, targets)
-        loss = loss + recipe.balance_weight * self.balance_loss(routed)
-        if teaching:
-            teacher = gradient_times_input(logits, targets, spectrogram, model)
-            distance = saliency_loss(routed.saliency, teacher)
+        spectrogram, attributes, targets = self._augmented(batch)
+        taught = round(recipe.teach_share * len(spectrogram)) if self.global_step % recipe.teach_every == 0 else 0
+        taught = max(taught, min(2, len(spectrogram))) if taught else 0
+        spectrogram.requires_grad_(taught > 0)
+        explore = recipe.explore * max(1 - self.progress / 0.8, 0.0)
+        routed = model.route(spectrogram, attributes, explore)
+        gates = self._training_gates(routed, taught)
+        with Activations.recorded(model, gates) as activations:
+            logits = model.head.logits(*model.mixture(routed.spectrogram, gates), routed.prior_logits)
+        loss = self._loss(logits, targets) + recipe.prior_weight * self._loss(routed.prior_logits, targets)
+        loss = loss + recipe.balance_weight * balance_loss(routed.gates_dense)
+        loss = loss + recipe.z_weight * z_loss(model.router.affinity_logits(routed.context, attributes))
+        loss = loss + recipe.compute_weight * compute_share(routed.gates, self.costs)
+        if taught:
+            known = targets / torch.clamp(targets.sum(1, keepdim=True), min=1e-6)
+            teacher = gradient_times_input(logits, known, spectrogram, model)
+            if recipe.grad_cam_share > 0:
+                second = grad_cam(logits, known, activations, model)
+                teacher = (1 - recipe.grad_cam_share) * teacher + recipe.grad_cam_share * second
+            distance = saliency_loss(routed.saliency[:taught], teacher[:taught])
             self.log("saliency_loss", distance, on_step=False, on_epoch=True)
             loss = loss + recipe.saliency_weight * distance
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss of the routed model on windows of the validation split."""
-        waveform, source, targets = batch
-        routed = self.model.route(*self.model.frontend(waveform, source))
-        logits = self.model.head.logits(*self.model.mixture(routed.feature_map, routed.gates), routed.prior_logits)
-        losses = self.classification_loss(logits, targets, smoothing=0.0)
-        self.log("val_loss", losses, on_epoch=True, prog_bar=True, batch_size=len(waveform))
+    @torch.no_grad()
+    def _augmented(self, clips: Clips) -> tuple[Tensor, Tensor, Tensor]:
+        """Spectrograms, attributes and targets of a batch as it is trained on."""
+        recipe, frontend = self.recipe, self.model.config.frontend
+        clips = augment.mix_between_classes(clips, recipe.mix, self.task, frontend.hop)
+        clips = augment.band_limit(clips, self.centres, frontend.sample_rate, recipe.resample)
+        clips = augment.add_noise(clips, self.noise, recipe.noise, frontend.hop)
+        spectrogram, attributes = self.model.frontend.window(clips.power, clips.sums, clips.source)
+        spectrogram = augment.level_jitter(spectrogram, recipe.level_jitter)
+        spectrogram = augment.stretch(spectrogram, recipe.stretch)
+        spectrogram = augment.time_shift(spectrogram, recipe.time_shift)
+        spectrogram = augment.frequency_shift(spectrogram, recipe.frequency_shift)
+        return augment.spec_augment(spectrogram, recipe.masks), attributes, clips.targets
 
-    def classification_loss(self, logits: Tensor, targets: Tensor, smoothing: float | None = None) -> Tensor:
-        """Cross-entropy of logits [B, L] and soft targets [B, L], by the task."""
-        smoothing = self.recipe.label_smoothing if smoothing is None else smoothing
-        if self.model.config.task == "single_label":
-            return nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
-        soft = targets * (1 - smoothing) + smoothing / 2
-        return nn.functional.binary_cross_entropy_with_logits(logits, soft)
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return classification_loss(logits, targets, self.task, self.recipe.label_smoothing, self.class_weights)
 
-    def balance_loss(self, routed: Routed) -> Tensor:
-        """1 when the experts share the load evenly over the batch, E when one takes all."""
-        share = routed.gates_dense.sum(1)  # [B, E]
-        share = share / (share.sum(1, keepdim=True) + 1e-6)
-        return share.shape[1] * torch.square(share.mean(0)).sum()
-
-    def _training_gates(self, routed: Routed, teaching: bool) -> Tensor:
-        """All compatible pairs for the teacher; a random part of them at first; then the router's own choice."""
+    def _training_gates(self, routed: Routed, taught: int) -> Tensor:
+        """All compatible pairs for clips that the teacher is asked about; for the others a random part of them at
+        first, then the router's own choice."""
         recipe = self.recipe
-        if teaching:
-            return routed.gates_dense
-        if self.global_step < recipe.warmup_pairs_share * self.total_steps:
-            return _drop_pairs(routed.gates_dense, recipe.warmup_pairs)
-        if float(torch.rand(())) < recipe.drop_share:
-            return _drop_pairs(routed.gates, 1.0)
-        return routed.gates
+        if self.progress < recipe.warmup_pairs_share:
+            gates = _drop_pairs(routed.gates_dense, recipe.warmup_pairs)
+        elif float(torch.rand(())) < recipe.drop_share:
+            gates = _drop_pairs(routed.gates, 1.0)
+        else:
+            gates = routed.gates
+        return torch.cat([routed.gates_dense[:taught], gates[taught:]]) if taught else gates
+
+    @torch.no_grad()
+    def validation_step(self, batch: Windows, batch_idx: int) -> None:
+        """Loss, score and compute of the routed model on windows of the validation split."""
+        spectrogram, attributes, targets = batch
+        model = self.model
+        routed = model.route(spectrogram, attributes)
+        logits = model.head.logits(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        used = routed.gates > 0
+        found = {
+            "val_loss": classification_loss(logits, targets, self.task),
+            "val_score": self._right(logits, targets),
+            "val_pairs_share": used.float().mean(),
+            "val_experts_share": used.any(1).float().mean(),
+        }
+        self.log_dict(found, on_epoch=True, batch_size=len(spectrogram), sync_dist=True)
+
+    def _right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Share of windows whose labels are all right: the highest, or those over one half."""
+        if self.task == "single_label":
+            return (logits.argmax(1) == targets.argmax(1)).float().mean()
+        return ((logits > 0) == (targets > 0.5)).all(1).float().mean()
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors, a short warm-up, then a cosine down to nothing."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from xaimoe_audio.config import DEFAULT_LEARNING_RATE, Budget, SaliencyTeacher
+
+COMPUTE_WEIGHTS: dict[Budget, float] = {"accuracy": 0.02, "latency": 0.3}
+GRAD_CAM_SHARES: dict[SaliencyTeacher, float] = {"gradxinput": 0.0, "gradcam": 1.0, "both": 0.5}
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a model is trained."""
 
-    learning_rate: float = 4e-3
+    learning_rate: float = DEFAULT_LEARNING_RATE
     """Peak of the cosine schedule, for AdamW."""
     warmup_share: float = 0.04
     """Share of all steps in which the learning rate rises."""
@@ -16,6 +23,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clip_gradient: float = 5.0
     """Largest norm of the gradient."""
     label_smoothing: float = 0.1
+    class_balance: float = 0.5
+    """Power of the rarity by which the loss of a class is weighed: 0 for none, 1 for all classes alike."""
+    mix: float = 0.5
+    """Share of the clips that are mixed with another one."""
+    noise: float = 0.15
+    """Share of the clips that noise is added to."""
+    resample: float = 0.1
+    """Share of the clips that are made as if recorded at a lower rate."""
     level_jitter: float = 0.4
     """Spectrograms are raised or lowered by up to this, in their standard deviations (about 6 dB): the mean power that
     they are normalised by depends on how much of a clip is sound."""
@@ -28,13 +43,20 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Spectrograms are moved up or down by up to this share of their height: another vessel, animal or voice."""
     masks: int = 1
     """Bands, and stretches of time, that are masked in each spectrogram."""
-    warmup_pairs: float = 0.7
+    warmup_pairs: float = 0.5
     """In the first phase each clip runs a random share, up to this, of all compatible pairs: every expert learns to
     see everywhere, at a fraction of the cost of running all pairs."""
-    warmup_pairs_share: float = 0.4
+    warmup_pairs_share: float = 0.3
     """Share of the steps that belong to the first phase."""
+    explore: float = 0.0
+    """Gumbel noise on the logarithm of the saliency at the start, going down to none at four fifths of the steps: the
+    experts go on seeing patches that are not the most salient ones."""
     teach_every: int = 6
-    """Every so many steps, in both phases, all compatible pairs run and the saliency's teacher is asked."""
+    """Every so many steps, in both phases, the saliency's teacher is asked."""
+    teach_share: float = 0.4
+    """Share of the batch's clips that it is asked about; all their compatible pairs run."""
+    grad_cam_share: float = 0.0
+    """Share of Grad-CAM in the teacher; the rest is Gradient x Input."""
     drop_share: float = 0.5
     """Share of routed batches in which pairs are dropped at random, down to none, so that a cut budget costs little."""
     prior_weight: float = 0.5
@@ -43,8 +65,23 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weight of the saliency's distance from its teacher."""
     balance_weight: float = 0.05
     """Weight of the load balance over the experts."""
+    z_weight: float = 1e-3
+    """Weight of the router's z-loss, which keeps its logits small (B. Zoph et al., "ST-MoE", 2022)."""
+    compute_weight: float = COMPUTE_WEIGHTS["accuracy"]
+    """Weight of the compute that the chosen pairs cost, as a share of all pairs'."""
+    distill_weight: float = 1.0
+    """Weight of the distance from another classifier's answers, if there is one."""
     average_share: float = 0.1
     """The weights that are validated and kept are an exponential moving average over about this share of the steps
     (B. T. Polyak and A. B. Juditsky, "Acceleration of stochastic approximation by averaging", 1992)."""
     patience_share: float = 0.4
     """Training stops when val has not improved for this share of the epochs (at least 10)."""
+
+    @classmethod
+    def of(cls, made: dict[str, Any], budget: Budget) -> Recipe:
+        """The recipe with what a policy chose."""
+        return cls(
+            learning_rate=made["learning_rate"],
+            grad_cam_share=GRAD_CAM_SHARES[made["saliency_teacher"]],
+            compute_weight=COMPUTE_WEIGHTS[budget],
+        )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +29,66 @@ def gradient_times_input(logits: Tensor, targets: Tensor, spectrogram: Tensor, m
     (gradient,) = torch.autograd.grad((logits * targets).sum(), spectrogram, retain_graph=True)
     relevance = torch.relu(gradient * spectrogram.detach())
     config = model.config
-    pooled = nn.functional.avg_pool2d(relevance, config.tile, config.stride).flatten(1) + EPSILON
-    return pooled / pooled.sum(1, keepdim=True)
+    return _as_shares(nn.functional.avg_pool2d(relevance, config.tile, config.stride).flatten(1))
+
+
+class Activations:
+    """The experts' last feature maps in one dense run, and which clip and patch each belongs to."""
+
+    def __init__(self) -> None:
+        self.maps: list[Tensor] = []
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    @classmethod
+    @contextmanager
+    def recorded(cls, model: MoEAudioModel, gates: Tensor) -> Iterator[Activations]:
+        """Records what the experts see while ``gates`` [B, P, E] are run."""
+        found = cls()
+
+        def keep(expert: int, maps: Tensor) -> None:
+            found.maps.append(maps)
+            clips, patches = torch.nonzero(gates[:, :, expert], as_tuple=True)
+            found.pairs.append((clips, patches))
+
+        handles = [
+            model.experts.get_submodule(f"{name}.body").register_forward_hook(
+                lambda _module, _inputs, maps, e=e: keep(e, maps)
+            )
+            for e, name in enumerate(model.experts)
+        ]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def grad_cam(logits: Tensor, targets: Tensor, activations: Activations, model: MoEAudioModel) -> Tensor:
+    """Relevance of each patch for the target classes by Grad-CAM, [B, P]; each row sums to 1.
+
+    (R. R. Selvaraju et al., "Grad-CAM", 2017.) The layer is the last convolution of every expert: channels are weighed
+    by the mean of their gradient over a tile, summed, rectified, and averaged over the tile; then the experts' are
+    added. The graph is kept for the backward pass to come.
+
+    Args:
+        logits: [B, L] of the whole model.
+        targets: [B, L], the weight of each class.
+        activations: recorded while the logits were computed.
+        model: gives the number of patches.
+    """
+    gradients = torch.autograd.grad((logits * targets).sum(), activations.maps, retain_graph=True)
+    relevance = logits.new_zeros(len(logits), model.grid.count)
+    for maps, gradient, pair in zip(activations.maps, gradients, activations.pairs, strict=True):
+        weights = gradient.mean((2, 3), keepdim=True)
+        relevance.index_put_(pair, torch.relu((weights * maps.detach()).sum(1)).mean((1, 2)), accumulate=True)
+    return _as_shares(relevance)
+
+
+def _as_shares(relevance: Tensor) -> Tensor:
+    """Rows [B, P] that sum to 1; those without any relevance, uniform."""
+    scale = relevance.amax(1, keepdim=True)
+    scaled = relevance / torch.where(scale > 0, scale, 1.0) + EPSILON
+    return scaled / scaled.sum(1, keepdim=True)
 
 
 def saliency_loss(saliency: Tensor, teacher: Tensor) -> Tensor:

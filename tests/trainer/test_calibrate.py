@@ -1,0 +1,49 @@
+"""Thresholds of several labels: known answers for small cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xaimoe_audio.training.calibrate import THRESHOLD, fit_thresholds
+
+
+def thresholds(scores: list[float], present: list[int]) -> float:
+    (found,) = fit_thresholds(np.array(scores, np.float32)[:, None], np.array(present, np.float32)[:, None])
+    return found
+
+
+def test_a_threshold_lies_between_the_scores_that_it_separates() -> None:
+    assert thresholds([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]) == pytest.approx(0.25)
+
+
+def test_of_thresholds_as_good_the_one_next_to_one_half_is_taken() -> None:
+    assert thresholds([0.1, 0.9], [0, 1]) == pytest.approx(THRESHOLD)
+
+
+def test_a_rare_class_is_not_missed_for_a_low_score() -> None:
+    """One half would find nothing; F1 is highest where one false alarm comes with the two that are right."""
+    scores = [0.05, 0.05, 0.05, 0.30, 0.28, 0.26]
+    assert 0.05 < thresholds(scores, [0, 0, 0, 1, 0, 1]) < 0.26
+
+
+def test_overlapping_scores_are_cut_where_f1_is_highest() -> None:
+    scores, present = np.array([0.2, 0.4, 0.5, 0.6, 0.8]), np.array([0, 1, 0, 1, 1])
+
+    def f1(threshold: float) -> float:
+        over = scores >= threshold
+        return float(2 * (over & (present == 1)).sum() / (over.sum() + present.sum()))
+
+    found = thresholds(scores.tolist(), present.tolist())
+    assert f1(found) == max(f1(threshold) for threshold in np.linspace(0, 1, 101))
+
+
+@pytest.mark.parametrize("present", [[0, 0], [1, 1]])
+def test_a_class_that_is_everywhere_or_nowhere_keeps_the_usual_threshold(present: list[int]) -> None:
+    assert thresholds([0.1, 0.2], present) == THRESHOLD
+
+
+def test_each_class_has_its_own() -> None:
+    scores = np.array([[0.1, 0.6], [0.2, 0.7], [0.3, 0.8]], np.float32)
+    low, high = fit_thresholds(scores, np.array([[0, 0], [1, 0], [1, 1]], np.float32))
+    assert (low, high) == pytest.approx((0.15, 0.75))

@@ -1,0 +1,54 @@
+"""Scores of a saliency's faithfulness: known answers, and the right side of random."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.training.faithfulness import cells, deletion_insertion, rank_correlation
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    torch.manual_seed(0)
+    a, b = torch.rand(5, 9), torch.rand(5, 9)
+    b[0, :4] = b[0, 0]  # ties
+    wanted = [spearmanr(x, y).statistic for x, y in zip(a.numpy(), b.numpy(), strict=True)]
+    assert rank_correlation(a, b).tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_rank_correlation_with_a_uniform_map_is_nothing() -> None:
+    assert rank_correlation(torch.full((1, 6), 1 / 6), torch.rand(1, 6)).item() == 0
+
+
+def test_cells_are_those_of_the_chosen_patches(config: ModelConfig) -> None:
+    grid = config.grid
+    chosen = torch.zeros(1, grid.count, dtype=torch.bool)
+    chosen[0, grid.shape[1] + 1] = True  # second row, second column
+    found = cells(chosen, config)[0, 0]
+    assert found.shape == (config.frontend.bins, config.frontend.frames)
+    (height, width), (down, right) = config.tile, config.stride
+    assert found.sum() == height * width
+    assert found[down : down + height, right : right + width].all()
+
+
+def test_all_patches_are_all_cells(config: ModelConfig) -> None:
+    assert cells(torch.ones(2, config.grid.count, dtype=torch.bool), config).all()
+
+
+def test_a_map_that_knows_where_the_answer_lies_beats_one_that_does_not(config: ModelConfig) -> None:
+    """The score is the share of patch 3 that is left; the best map names it first, the worst last."""
+    count = config.grid.count
+    spectrogram = torch.ones(1, 1, config.frontend.bins, config.frontend.frames)
+    place = cells(torch.eye(count, dtype=torch.bool)[3:4], config).float()
+
+    def score(masked: Tensor) -> Tensor:
+        return (masked * place).sum((1, 2, 3)) / place.sum()
+
+    best = torch.eye(count)[3:4]
+    deleted, inserted = deletion_insertion(score, spectrogram, best, config)
+    assert (deleted.item(), inserted.item()) == pytest.approx((1 / 8, 7 / 8))
+    deleted, inserted = deletion_insertion(score, spectrogram, 1 - best, config)
+    assert (deleted.item(), inserted.item()) == pytest.approx((7 / 8, 1 / 8))

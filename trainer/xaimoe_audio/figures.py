@@ -1,0 +1,29 @@
+"""What all figures share: colours, names as they are, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from xaimoe_runtime.console import replacing
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+"""M. Okabe and K. Ito's palette, which colour-blind people can tell apart; a second round is dashed."""
+
+
+def plain(label: str) -> str:
+    """A class's name as matplotlib shows it letter by letter: no formula, and not left out of the legend."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
+
+
+def save_figure(figure: Any, out: Path, dpi: int = 150) -> None:
+    """Writes a figure of matplotlib as PNG.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    with replacing(out) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks: boxes
+        figure.savefig(file, format="png", dpi=dpi)

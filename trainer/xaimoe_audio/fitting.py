@@ -1,0 +1,190 @@
+"""From a folder of labelled recordings to a run folder: profile, policy, training, calibration, measurements."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import lightning
+import msgspec
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+
+from xaimoe_audio import run
+from xaimoe_audio.architecture import describe, expert_costs, floor_macs, parts
+from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
+from xaimoe_audio.config import SPLITS, ModelConfig, Split
+from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
+from xaimoe_audio.engine import TorchEngine
+from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.policy import Facts, decide
+from xaimoe_audio.policy import describe as describe_policy
+from xaimoe_audio.policy.build import build
+from xaimoe_audio.profiling import Profiled, most_important, profile_dataset
+from xaimoe_audio.spectrogram import BACKENDS
+from xaimoe_audio.training.assess import answer, attribute_quantiles
+from xaimoe_audio.training.calibrate import THRESHOLD, fit_temperatures, fit_thresholds
+from xaimoe_audio.training.figures import write_confusion, write_curves
+from xaimoe_audio.training.job import Job
+from xaimoe_audio.training.loop import train
+from xaimoe_audio.training.metrics import headline, measure
+from xaimoe_audio.training.normalise import fit_normalisation
+from xaimoe_audio.training.recipe import Recipe
+from xaimoe_audio.training.usage import expert_usage, macs_run
+from xaimoe_runtime.errors import ConfigError, DatasetError
+from xaimoe_runtime.schema import ROUTINGS
+
+Data = tuple[list[LabelledRecording], NDArray[Any]]
+"""The recordings of a split, and their targets [N, L]."""
+
+
+def fit(job: Job) -> Checkpoint:
+    """Trains and writes the run folder; see :meth:`xaimoe_audio.classifier.MoEAudioClassifier.fit`."""
+    _check(job)
+    lightning.seed_everything(job.seed, workers=True, verbose=False)
+    profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
+    profiled.defects.raise_if_any()
+    profile = profiled.profile
+    labels = tuple(sorted(profile.classes))
+    if job.task == "single_label" and len(labels) < 2:
+        raise DatasetError(f"{job.metadata_csv}: found one class, {labels[0]!r}; expected at least two to tell apart")
+    _check_audible(profiled)
+    policy = decide(Facts.of(profile, job.budget), job.overrides, job.auto_config)
+    config = build(policy.made, job.task, labels, FAMILIES, BACKENDS)
+    print("\n".join([*most_important(profile.warnings), describe_policy(policy)]), file=sys.stderr)  # noqa: T201
+    dataset = load_dataset(job.dataset_dir, job.metadata_csv, job.task, config.frontend.sample_rate, job.channel)
+    data: dict[Split, Data] = {}
+    for split in SPLITS:
+        items = dataset.split(split)
+        data[split] = items, dataset.targets(items, labels)
+    recipe = job.recipe or Recipe.of(policy.made, job.budget)
+    model = _model(config, job, data["train"][0])
+    thresholds = (THRESHOLD,) * len(labels)
+    engine = TorchEngine(model, thresholds, job.device, str(job.out / run.BEST))
+    info = CheckpointInfo(
+        model=config,
+        budget=job.budget,
+        auto_config=job.auto_config,
+        overrides=job.overrides,
+        thresholds=thresholds,
+        attributes=attribute_quantiles(answer(engine, data["train"][0], "glance")),
+        dataset_sha256=profile.dataset_sha256,
+        seed=job.seed,
+        versions=run.versions(),
+        metrics={},
+    )
+    run_config = _run_config(job, config, recipe, info) | {"policy": policy, "profile": profile}
+    if job.resume:
+        run.check_same_run(job.out / run.RUN_CONFIG, run_config)
+    if first_process():
+        if not job.resume:
+            run.clear(job.out)
+        for name, content in ((run.RUN_CONFIG, run_config), (run.PROFILE, profile), (run.POLICY, policy)):
+            run.write_json(job.out / name, content)
+        run.write_json(job.out / run.SPECTRO_CONFIG, config.frontend)
+    train(model, job, recipe, data["train"], data["val"], lambda: save_checkpoint(job.out / run.BEST, model, info))
+    if not first_process():
+        return load_checkpoint(job.out / run.BEST)
+    if not (job.out / run.BEST).is_file():
+        raise DatasetError(
+            f"{job.metadata_csv}: the validation loss was never finite, so there is no model; check the recordings"
+        )
+    model.load_state_dict(load_checkpoint(job.out / run.BEST).model.state_dict())
+    return finish(job, model, info, data)
+
+
+def first_process() -> bool:
+    """Whether this process writes the run folder; of several that train together, one does."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _check(job: Job) -> None:
+    if job.epochs < 1 or job.batch_size < 1:
+        raise ConfigError(f"epochs, batch_size: found {job.epochs} and {job.batch_size}, expected 1 or more")
+    if job.devices < 1 or job.nodes < 1:
+        raise ConfigError(f"devices, nodes: found {job.devices} and {job.nodes}, expected 1 or more")
+    if job.resume and not (job.out / run.LAST).is_file():
+        raise ConfigError(f"{job.out / run.LAST}: no such file; expected the folder of an earlier run to resume")
+
+
+def _check_audible(profiled: Profiled) -> None:
+    """Raises DatasetError if nothing is heard in any training recording of a class."""
+    trained = profiled.files.loc[profiled.files["split"] == "train", "label"].explode()
+    silent = sorted(set(trained) - set(profiled.profile.sounds))
+    if silent:
+        raise DatasetError(
+            f"{profiled.profile.dataset}: class(es) {', '.join(silent)}: all training recordings are silent (under "
+            "-90 dB re full scale); add others, take the class out, or choose a channel if channels cancel each other"
+        )
+
+
+def _model(config: ModelConfig, job: Job, items: list[LabelledRecording]) -> MoEAudioModel:
+    model = MoEAudioModel(config).to(job.device)
+    # Channels last: the layout in which small convolutions are fastest, on CPU and GPU.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    fit_normalisation(model, items, job.device)
+    return model
+
+
+def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Split, Data]) -> Checkpoint:
+    """Calibrates a trained model on the validation split, measures it, and writes what that gives."""
+    out, (items, targets) = job.out, data["val"]
+    fit_temperatures(model, items, targets, job.device)
+    if job.task == "multi_label":
+        engine = TorchEngine(model, info.thresholds, job.device, str(out / run.BEST))
+        thresholds = fit_thresholds(answer(engine, items, "routed").scores, targets)
+        info = msgspec.structs.replace(info, thresholds=thresholds)
+    engine = TorchEngine(model, info.thresholds, job.device, str(out / run.BEST))
+    figures: dict[str, Any] = {
+        split: split_figures(engine, *data[split]) for split in ("val", "test") if data[split][0]
+    }
+    usage = {split: found.pop("expert_usage") for split, found in figures.items()}
+    run.write_json(out / run.METRICS, figures)
+    run.write_json(out / run.EXPERT_USAGE, usage)
+    run.write_text(out / run.ARCHITECTURE, describe(model))
+    write_curves(out / run.LOGS, out / run.CURVES)
+    for split, found in figures.items():
+        if "confusion" in found:
+            write_confusion(found["confusion"], engine.task.labels, out / run.confusion_figure(split))
+    metric = headline(engine.task)
+    metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
+    save_checkpoint(out / run.BEST, model, msgspec.structs.replace(info, metrics=metrics))
+    return load_checkpoint(out / run.BEST)
+
+
+def split_figures(engine: TorchEngine, items: list[LabelledRecording], targets: NDArray[Any]) -> dict[str, Any]:
+    """Metrics of the routed model on a split, its compute and use of experts, and the headline of each routing."""
+    metric, labels = headline(engine.task), engine.task.labels
+    by_routing = {routing: answer(engine, items, routing) for routing in ROUTINGS}
+    measured = {routing: measure(found.scores, targets, engine.task) for routing, found in by_routing.items()}
+    usage = expert_usage(by_routing["routed"], engine.experts, targets, labels)
+    table = parts(engine.model)
+    return measured["routed"] | {
+        "by_routing": {
+            routing: {"ece": figures["ece"], metric: figures[metric]} for routing, figures in measured.items()
+        },
+        "macs": macs_run(usage, expert_costs(engine.model), floor_macs(table)) | {"frontend": table[0].macs},
+        "expert_usage": usage,
+    }
+
+
+def _run_config(job: Job, config: ModelConfig, recipe: Recipe, info: CheckpointInfo) -> dict[str, Any]:
+    """Every choice of a run, as ``run_config.json`` has them."""
+    return {
+        "labels": config.labels,
+        "task": job.task,
+        "budget": job.budget,
+        "auto_config": job.auto_config,
+        "overrides": job.overrides,
+        "model": config,
+        "recipe": recipe,
+        "epochs": job.epochs,
+        "batch_size": job.batch_size,
+        "channel": job.channel,
+        "seed": info.seed,
+        "device": job.device.type,
+        "versions": info.versions,
+        "dataset_sha256": info.dataset_sha256,
+    }

@@ -1,0 +1,156 @@
+"""What training and validation hear: clips at random places, and whole recordings window by window.
+
+The frontend learns nothing, so its work is done once and kept as far as memory allows. Training keeps the power in each
+band and frame, before normalisation: there, sounds can be mixed and noise added by adding powers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from xaimoe_audio.data.dataset import LabelledRecording, windows_of
+from xaimoe_audio.engine import audio_spec
+from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.spectrogram.backend import backend_class
+from xaimoe_runtime.audio import fill_clip
+from xaimoe_runtime.console import progress
+from xaimoe_runtime.inference import BATCH
+
+Floats = NDArray[np.float32]
+KEPT_BYTES = 4 * 2**30
+"""Frames, and again spectrograms of the validation split, that are kept in memory; what is more is computed anew each
+time."""
+CHUNK = 4_000
+"""Frames of a long recording that are computed at once."""
+
+
+class Clips(NamedTuple):
+    """A batch of training clips, as the first stage of the frontend gives them."""
+
+    power: Tensor
+    """[B, F, T], power in each band and frame."""
+    sums: Tensor
+    """[B, BANDS + 2, T], what the signal attributes need of each frame."""
+    source: Tensor
+    """[B, 2], native rate in Hz and native clipping rate."""
+    targets: Tensor
+    """[B, L], weight of each class."""
+    taught: Tensor
+    """[B, C], what another classifier answers; C is 0 without one."""
+
+
+class TrainingClips(Dataset[Clips]):
+    """Clips at random places, without the batch axis.
+
+    A recording gives as many clips an epoch as it has clip lengths, so long recordings are not heard less.
+
+    Args:
+        items: the recordings.
+        targets: [N, L], 1 for each class heard.
+        model: its frontend computes the frames.
+        taught: [N, C], another classifier's answers.
+    """
+
+    def __init__(
+        self, items: list[LabelledRecording], targets: Floats, model: MoEAudioModel, taught: Floats | None = None
+    ) -> None:
+        self.items, self.targets, self.model = items, torch.from_numpy(targets), model
+        self.taught = torch.from_numpy(taught) if taught is not None else torch.zeros(len(items), 0)
+        self.config = config = model.config.frontend
+        self.streamable = backend_class(config.spectrogram).streamable
+        repeats = [-(-item.recording.length // config.clip_samples) for item in items]
+        self.order = np.repeat(np.arange(len(items)), repeats)
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        room = KEPT_BYTES
+        with progress("computing spectrograms", len(items)) as advance:
+            for i, item in enumerate(items):
+                size = 4 * (config.bins + 34) * max(item.recording.length // config.hop, config.frames)
+                if size <= room and (self.streamable or item.recording.length <= config.clip_samples):
+                    room -= size
+                    self.kept[i] = self._frames(self._samples(i, 0, item.recording.length))
+                advance()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Clips:
+        which = int(self.order[index])
+        recording, config = self.items[which].recording, self.config
+        if which in self.kept:
+            power, sums = self.kept[which]
+            start = int(torch.randint(power.shape[1] - config.frames + 1, ()))
+            power, sums = (part[:, start : start + config.frames] for part in (power, sums))
+        else:
+            spare = max(recording.length - config.clip_samples, 0)
+            start = int(torch.randint(spare + 1, ()))
+            power, sums = self._frames(self._samples(which, start, config.clip_samples))
+        source = torch.tensor([float(recording.native_rate), recording.clipping_rate])
+        return Clips(power, sums, source, self.targets[which], self.taught[which])
+
+    def _samples(self, which: int, start: int, count: int) -> Floats:
+        samples = np.array(self.items[which].recording.samples()[start : start + count])
+        return fill_clip(samples, max(len(samples), self.config.clip_samples))
+
+    @torch.no_grad()
+    def _frames(self, samples: Floats) -> tuple[Tensor, Tensor]:
+        """``power`` [F, n] and ``sums`` [BANDS + 2, n] of samples, by chunks."""
+        config, device = self.config, next(self.model.parameters()).device
+        chunks = [samples]
+        if self.streamable:
+            count = (len(samples) - config.win_length) // config.hop + 1
+            edges = [(first, min(first + CHUNK, count) - 1) for first in range(0, count, CHUNK)]
+            chunks = [samples[first * config.hop : last * config.hop + config.win_length] for first, last in edges]
+        parts = [self.model.frontend.frame(torch.from_numpy(chunk)[None].to(device)) for chunk in chunks]
+        power, sums = (torch.cat(column, dim=2)[0].cpu() for column in zip(*parts, strict=True))
+        return power, sums
+
+
+class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """Windows over whole recordings: (spectrogram [1, F, T], attributes [A], target [L])."""
+
+    def __init__(self, items: list[LabelledRecording], targets: Floats, model: MoEAudioModel) -> None:
+        self.items, self.targets, self.model = items, torch.from_numpy(targets), model
+        self.spec = audio_spec(model.config)
+        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.whole = False
+        """Whether all windows are kept."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        if self.whole:
+            yield from self.kept
+            return
+        self.kept.clear()
+        room = KEPT_BYTES
+        for window in self._windows():
+            room -= window[0].nbytes
+            if room >= 0:
+                self.kept.append(window)
+            yield window
+        self.whole = room >= 0
+
+    @torch.no_grad()
+    def _windows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        device = next(self.model.parameters()).device
+        group: list[tuple[Floats, tuple[float, float], int]] = []
+
+        def computed() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            waveform = torch.from_numpy(np.stack([samples for samples, _, _ in group])).to(device)
+            source = torch.tensor([source for _, source, _ in group], dtype=torch.float32, device=device)
+            spectrograms, attributes = self.model.frontend(waveform, source)
+            for (_, _, owner), spectrogram, found in zip(group, spectrograms.cpu(), attributes.cpu(), strict=True):
+                yield spectrogram, found, self.targets[owner]
+            group.clear()
+
+        for owner, window in windows_of(self.items, self.spec):
+            group.append((window.samples, window.source, owner))
+            if len(group) == BATCH:
+                yield from computed()
+        if group:
+            yield from computed()

@@ -1,0 +1,144 @@
+"""Knowledge distillation: what another classifier, given as an ONNX file, hears in the training recordings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import soxr
+import torch
+import torchaudio
+from numpy.typing import NDArray
+
+from xaimoe_audio.data.dataset import LabelledRecording
+from xaimoe_runtime.console import progress
+from xaimoe_runtime.errors import BundleError, ConfigError
+
+Floats = NDArray[np.float32]
+
+
+class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a teacher wants its input; the defaults are YAMNet's (M. Plakal and D. Ellis, 2019).
+
+    Read from ``NAME.teacher.json`` beside ``NAME.onnx`` if that is there.
+    """
+
+    kind: Literal["logmel", "waveform"] = "logmel"
+    """``logmel`` [1, patch_frames, mels], or ``waveform`` [n] or [1, n]."""
+    sample_rate: int = 16_000
+    win_length: int = 400
+    """Samples of the periodic Hann window."""
+    hop: int = 160
+    n_fft: int = 512
+    mels: int = 64
+    """Triangular bands on the HTK mel scale, over the magnitude spectrum."""
+    fmin: float = 125.0
+    fmax: float = 7_500.0
+    log_offset: float = 1e-3
+    """Added to the bands before the logarithm."""
+    patch_frames: int = 96
+    patch_hop: int = 48
+    """Frames from patch to patch."""
+
+
+class OnnxTeacher:
+    """A classifier as an ONNX file; its answer for a recording is the mean of its first output over the patches.
+
+    Raises:
+        BundleError: the file is missing or ONNX Runtime refuses it.
+        ConfigError: its input is of another shape than the adapter makes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        if not path.is_file():
+            raise BundleError(f"{path}: no such file; expected a teacher as an ONNX model")
+        raw = path.read_bytes()
+        self.path, self.sha256 = path, hashlib.sha256(raw).hexdigest()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # so that its sums do not depend on the machine
+        try:
+            self.session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions have no common base but this
+            raise BundleError(f"{path}: ONNX Runtime refuses it ({str(error).splitlines()[0]})") from error
+        self.input = _read_input(path.with_suffix(".teacher.json"), self._shape)
+        self._check_shape()
+
+    @property
+    def _shape(self) -> list[Any]:
+        return list(self.session.get_inputs()[0].shape)
+
+    def _check_shape(self) -> None:
+        spec, shape = self.input, self._shape
+        wanted = [1, spec.patch_frames, spec.mels] if spec.kind == "logmel" else [1, None][-min(len(shape), 2) :]
+        fits = len(shape) == len(wanted) and all(
+            not isinstance(found, int) or want is None or found == want
+            for found, want in zip(shape, wanted, strict=True)
+        )
+        if not fits or len(self.session.get_inputs()) != 1:
+            raise ConfigError(
+                f"{self.path}: found inputs {[list(i.shape) for i in self.session.get_inputs()]}, the adapter makes "
+                f"one {spec.kind} {wanted}; describe the input in {self.path.with_suffix('.teacher.json').name}"
+            )
+
+    def __call__(self, samples: Floats) -> Floats:
+        """The teacher's answer [C] for samples [n] at its rate."""
+        spec, name = self.input, self.session.get_inputs()[0].name
+        answers = [self.session.run(None, {name: patch})[0] for patch in self._patches(samples, spec)]
+        flat = np.stack(
+            [np.asarray(answer, np.float32).reshape(-1, np.shape(answer)[-1]).mean(0) for answer in answers]
+        )
+        return np.asarray(flat.mean(0), np.float32)
+
+    def _patches(self, samples: Floats, spec: TeacherInput) -> Iterator[Floats]:
+        if spec.kind == "waveform":
+            yield samples if len(self._shape) == 1 else samples[None]
+            return
+        least = spec.win_length + (spec.patch_frames - 1) * spec.hop
+        bands = _log_mel(np.resize(samples, max(len(samples), least)), spec)
+        for start in range(0, len(bands) - spec.patch_frames + 1, spec.patch_hop):
+            yield bands[None, start : start + spec.patch_frames]
+
+
+def _read_input(path: Path, shape: list[Any]) -> TeacherInput:
+    if not path.is_file():
+        return TeacherInput(kind="logmel" if len(shape) == 3 else "waveform")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=TeacherInput)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path}: {error}; expected {', '.join(TeacherInput.__struct_fields__)}") from error
+
+
+def _log_mel(samples: Floats, spec: TeacherInput) -> Floats:
+    """Log-mel spectrogram [T, mels] of samples [n]."""
+    transform = torchaudio.transforms.MelSpectrogram(
+        spec.sample_rate,
+        n_fft=spec.n_fft,
+        win_length=spec.win_length,
+        hop_length=spec.hop,
+        f_min=spec.fmin,
+        f_max=spec.fmax,
+        n_mels=spec.mels,
+        power=1.0,
+        center=False,
+    )
+    bands = transform(torch.from_numpy(np.ascontiguousarray(samples, np.float32)))
+    return np.asarray(torch.log(bands + spec.log_offset).T.contiguous().numpy())
+
+
+def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording], rate: int) -> Floats:
+    """The teacher's answers for recordings decoded at ``rate`` Hz, [N, C], with a progress bar on stderr."""
+    answers = []
+    with progress("asking the teacher", len(items)) as advance:
+        for item in items:
+            samples = np.asarray(item.recording.samples(), np.float32)
+            if rate != teacher.input.sample_rate:
+                samples = soxr.resample(samples, rate, teacher.input.sample_rate)
+            answers.append(teacher(samples))
+            advance()
+    return np.stack(answers)

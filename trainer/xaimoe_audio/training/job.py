@@ -1,0 +1,44 @@
+"""One training, as it was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from xaimoe_audio.config import Budget, Overrides
+from xaimoe_audio.training.recipe import Recipe
+from xaimoe_runtime.schema import TaskKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train on, with, and where to."""
+
+    dataset_dir: Path
+    metadata_csv: Path
+    task: TaskKind
+    budget: Budget
+    auto_config: bool
+    overrides: Overrides
+    """What the user chose instead of the library."""
+    recipe: Recipe | None
+    """How to train; None for what the policy chooses."""
+    epochs: int
+    batch_size: int
+    """Clips a step, on each device."""
+    out: Path
+    """The run folder."""
+    channel: str
+    device: torch.device
+    devices: int = 1
+    """Processes on each node, one for each GPU; on the CPU they share its cores."""
+    nodes: int = 1
+    """Machines; on each the same command runs, under a launcher such as torchrun or SLURM."""
+    resume: bool = False
+
+    @property
+    def seed(self) -> int:
+        """Of all randomness."""
+        return self.overrides.seed or 0
