@@ -11,6 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 DATA = Path(os.environ.get("XAIMOE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+PEERS = Path(os.environ.get("XAIMOE_PEERS", Path(__file__).parents[3] / "shared" / "peers"))
 
 
 def real_data(name: str) -> Path:
@@ -19,6 +20,14 @@ def real_data(name: str) -> Path:
     if not (folder / "metadata.csv").is_file():
         pytest.skip(f"real recordings {folder} are not here; set XAIMOE_DATA to the folder that holds {name}")
     return folder
+
+
+def peer(name: str) -> Path:
+    """A model of others; the test is skipped where it is absent."""
+    path = PEERS / name
+    if not path.is_file():
+        pytest.skip(f"the peer {path} is not here; set XAIMOE_PEERS to the folder that holds {name}")
+    return path
 
 
 def noise(samples: int, seed: int = 0, level: float = 0.1) -> NDArray[np.float32]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -107,6 +110,7 @@ class MoEAudioClassifier:
         devices: int = 1,
         nodes: int = 1,
         recipe: Recipe | None = None,
+        teacher: str | Path | None = None,
     ) -> Self:
         """Trains on a folder of labelled recordings and writes the run folder; a run that is there is replaced.
 
@@ -124,32 +128,72 @@ class MoEAudioClassifier:
                 They are started by running the caller's script again, so it must be one that can be.
             nodes: machines that train together; run the same call on each under torchrun or SLURM.
             recipe: the training's numbers, to choose all of them instead of the library.
+            teacher: another audio classifier as an ONNX file, whose answers for the training recordings are learnt
+                with the labels (knowledge distillation); see :class:`xaimoe_audio.training.distill.TeacherInput`.
 
         Raises:
             DatasetError: everything that is wrong with the dataset, with row numbers.
             ConfigError: an option or override is out of range.
+            BundleError: the teacher cannot be used.
         """
-        folder = Path(dataset_dir)
-        self._checkpoint = fit(
-            Job(
-                dataset_dir=folder,
-                metadata_csv=_table(folder, metadata_csv),
-                task=self.task,
-                budget=self.budget,
-                auto_config=self.auto_config,
-                overrides=self.overrides,
-                recipe=recipe,
-                epochs=epochs,
-                batch_size=batch_size,
-                out=Path(out_dir),
-                channel=channel,
-                device=self.device,
-                devices=devices,
-                nodes=nodes,
-                resume=resume,
-            )
-        )
+        job = self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel)
+        teacher = None if teacher is None else Path(teacher)
+        job = replace(job, recipe=recipe, teacher=teacher, devices=devices, nodes=nodes, resume=resume)
+        self._checkpoint = fit(job)
         return self
+
+    def tune(
+        self,
+        dataset_dir: str | Path,
+        metadata_csv: str | Path | None = None,
+        trials: int = 20,
+        epochs: int = 60,
+        batch_size: int = 16,
+        out_dir: str | Path = "runs/tune",
+        channel: str = "mix",
+        report: Callable[[str], None] = print,
+    ) -> dict[str, Any]:
+        """Searches sizes and learning rate by whole trainings; goes on where an earlier search in ``out_dir`` ended.
+
+        Gives, and writes to ``out_dir/tune.json``, the ``best`` trial, the ``pareto`` front and all ``trials``, each
+        with its validation score, multiply-accumulates and the overrides that make it; see
+        :func:`xaimoe_audio.tuning.tune`. What this classifier overrides is not searched.
+
+        Raises:
+            DatasetError: what is wrong with the dataset.
+            ConfigError: Optuna is missing, or the folder holds another search.
+        """
+        if find_spec("optuna") is None:
+            raise ConfigError('tune needs Optuna; install it with: pip install "xai-moe-audio[tune]"')
+        if trials < 1:
+            raise ConfigError(f"trials: found {trials}, expected 1 or more")
+        from xaimoe_audio.tuning import tune
+
+        return tune(self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel), trials, report)
+
+    def _job(
+        self,
+        dataset_dir: str | Path,
+        metadata_csv: str | Path | None,
+        epochs: int,
+        batch_size: int,
+        out_dir: str | Path,
+        channel: str,
+    ) -> Job:
+        folder = Path(dataset_dir)
+        return Job(
+            dataset_dir=folder,
+            metadata_csv=_table(folder, metadata_csv),
+            task=self.task,
+            budget=self.budget,
+            auto_config=self.auto_config,
+            overrides=self.overrides,
+            epochs=epochs,
+            batch_size=batch_size,
+            out=Path(out_dir),
+            channel=channel,
+            device=self.device,
+        )
 
     def evaluate(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xaimoe_audio.config import Budget, Split
+from xaimoe_audio.config import Budget, SaliencyTeacher, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
@@ -141,6 +141,18 @@ def train(
     clip_s: Annotated[
         float | None, typer.Option(help="Clip length in s [default: by policy: the median, 0.5 to 5].")
     ] = None,
+    expert_width: Annotated[
+        int | None, typer.Option(help="Channels of an expert's first convolution [default: by budget].")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the learning rate [default: by policy].")] = None,
+    saliency_teacher: Annotated[
+        SaliencyTeacher | None, typer.Option(help="What the saliency is trained against [default: gradxinput].")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Another audio classifier as an ONNX file, to learn from as well.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes that train together on this machine.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that train together, each running this command.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")] = 0,
 ) -> None:
     """Train on a folder of labelled recordings."""
@@ -154,11 +166,37 @@ def train(
         "tile": _cells(tile, "--tile"),
         "stride": _cells(stride, "--stride"),
         "clip_s": clip_s,
+        "expert_width": expert_width,
+        "learning_rate": learning_rate,
+        "saliency_teacher": saliency_teacher,
         "seed": seed,
     }
     classifier = _classifier()(task, budget, auto_config, device, **overrides)
-    classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume)
+    classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes, teacher=teacher)
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
+
+
+@app.command()
+def tune(
+    dataset: DatasetOption,
+    out: Annotated[Path, typer.Option(help="Folder of the search; one that is there is gone on with.")],
+    metadata: MetadataOption = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trainings there are to be in the end.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split, in each.")] = 60,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 16,
+    task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
+    budget: Annotated[Budget, typer.Option(help="What counts more in the end, score or compute.")] = "accuracy",
+    device: DeviceOption = "auto",
+    channel: device_cli.ChannelOption = "mix",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")] = 0,
+) -> None:
+    """Search sizes and learning rate by whole trainings; the outcome is one JSON object on stdout."""
+    classifier = _classifier()(task, budget, device=device, seed=seed)
+    write_json(
+        classifier.tune(
+            dataset, metadata, trials, epochs, batch_size, out, channel, lambda line: typer.echo(line, err=True)
+        )
+    )
 
 
 @app.command(name="eval")

@@ -26,6 +26,7 @@ from xaimoe_audio.profiling import Profiled, most_important, profile_dataset
 from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.training.assess import answer, attribute_quantiles
 from xaimoe_audio.training.calibrate import THRESHOLD, fit_temperatures, fit_thresholds
+from xaimoe_audio.training.distill import OnnxTeacher, as_targets, teacher_answers
 from xaimoe_audio.training.figures import write_confusion, write_curves
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train
@@ -43,6 +44,7 @@ Data = tuple[list[LabelledRecording], NDArray[Any]]
 def fit(job: Job) -> Checkpoint:
     """Trains and writes the run folder; see :meth:`xaimoe_audio.classifier.MoEAudioClassifier.fit`."""
     _check(job)
+    teacher = OnnxTeacher(job.teacher) if job.teacher is not None else None
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
     profiled.defects.raise_if_any()
@@ -76,6 +78,7 @@ def fit(job: Job) -> Checkpoint:
         metrics={},
     )
     run_config = _run_config(job, config, recipe, info) | {"policy": policy, "profile": profile}
+    run_config["teacher"] = None if teacher is None else {"input": teacher.input, "sha256": teacher.sha256}
     if job.resume:
         run.check_same_run(job.out / run.RUN_CONFIG, run_config)
     if first_process():
@@ -84,7 +87,18 @@ def fit(job: Job) -> Checkpoint:
         for name, content in ((run.RUN_CONFIG, run_config), (run.PROFILE, profile), (run.POLICY, policy)):
             run.write_json(job.out / name, content)
         run.write_json(job.out / run.SPECTRO_CONFIG, config.frontend)
-    train(model, job, recipe, data["train"], data["val"], lambda: save_checkpoint(job.out / run.BEST, model, info))
+    taught = None
+    if teacher is not None:
+        taught = as_targets(teacher_answers(teacher, data["train"][0], config.frontend.sample_rate))
+    train(
+        model,
+        job,
+        recipe,
+        data["train"],
+        data["val"],
+        lambda: save_checkpoint(job.out / run.BEST, model, info),
+        taught,
+    )
     if not first_process():
         return load_checkpoint(job.out / run.BEST)
     if not (job.out / run.BEST).is_file():

@@ -19,6 +19,7 @@ from xaimoe_runtime.console import progress
 from xaimoe_runtime.errors import BundleError, ConfigError
 
 Floats = NDArray[np.float32]
+LEAST_PROBABILITY = 1e-4
 
 
 class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +100,7 @@ class OnnxTeacher:
         if spec.kind == "waveform":
             yield samples if len(self._shape) == 1 else samples[None]
             return
-        least = spec.win_length + (spec.patch_frames - 1) * spec.hop
+        least = max(spec.n_fft, spec.win_length) + (spec.patch_frames - 1) * spec.hop
         bands = _log_mel(np.resize(samples, max(len(samples), least)), spec)
         for start in range(0, len(bands) - spec.patch_frames + 1, spec.patch_hop):
             yield bands[None, start : start + spec.patch_frames]
@@ -142,3 +143,16 @@ def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording], rate: 
             answers.append(teacher(samples))
             advance()
     return np.stack(answers)
+
+
+def as_targets(answers: Floats) -> Floats:
+    """A teacher's answers [N, C] as what a student is to say: each with mean 0 and deviation 1 over the recordings.
+
+    Probabilities are taken as log-odds first, in which small ones count, too.
+    """
+    if answers.min() >= 0 and answers.max() <= 1:
+        within = np.clip(answers, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        answers = np.log(within / (1 - within))
+    spread = answers.std(0)
+    scaled = (answers - answers.mean(0)) / np.where(spread > 0, spread, 1.0)
+    return np.asarray(scaled, np.float32)

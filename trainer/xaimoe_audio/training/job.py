@@ -23,8 +23,6 @@ class Job:
     auto_config: bool
     overrides: Overrides
     """What the user chose instead of the library."""
-    recipe: Recipe | None
-    """How to train; None for what the policy chooses."""
     epochs: int
     batch_size: int
     """Clips a step, on each device."""
@@ -32,6 +30,10 @@ class Job:
     """The run folder."""
     channel: str
     device: torch.device
+    recipe: Recipe | None = None
+    """How to train; None for what the policy chooses."""
+    teacher: Path | None = None
+    """Another classifier to learn from, as an ONNX file."""
     devices: int = 1
     """Processes on each node, one for each GPU; on the CPU they share its cores."""
     nodes: int = 1

@@ -86,13 +86,20 @@ class KeepBest(Callback):
 
 
 def train(
-    model: MoEAudioModel, job: Job, recipe: Recipe, train_data: Data, val_data: Data, save_best: Callable[[], None]
+    model: MoEAudioModel,
+    job: Job,
+    recipe: Recipe,
+    train_data: Data,
+    val_data: Data,
+    save_best: Callable[[], None],
+    taught: Floats | None = None,
 ) -> None:
     """Trains ``model`` in place; ``save_best`` is called with the model at each new best validation loss.
 
     Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv`` (and for TensorBoard, if that is
     installed). With several devices or nodes the processes train together (PyTorch's DistributedDataParallel); each
-    hears its share of the training clips and all of the validation ones.
+    hears its share of the training clips and all of the validation ones. ``taught`` [N, C] is what another classifier
+    says of the training recordings.
 
     Raises:
         BundleError: ``last.pt`` is broken.
@@ -102,13 +109,14 @@ def train(
     if job.resume:
         _check_readable(last)
     processes = job.devices * job.nodes
-    clips = TrainingClips(*train_data, model)
+    clips = TrainingClips(*train_data, model, taught)
     full = len(clips) // processes >= job.batch_size
     loader = DataLoader(clips, job.batch_size, shuffle=True, drop_last=full)
     windows = DataLoader(ValidationWindows(*val_data, model), BATCH)
     share = -(-len(clips) // processes)
     steps = job.epochs * (share // job.batch_size if full else 1)
-    module = TrainingModule(model, recipe, steps, class_weights(train_data[1], recipe.class_balance))
+    weights = class_weights(train_data[1], recipe.class_balance)
+    module = TrainingModule(model, recipe, steps, weights, 0 if taught is None else taught.shape[1])
     patience = max(MIN_PATIENCE, round(recipe.patience_share * job.epochs))
     last_saver = ModelCheckpoint(dirpath=job.out, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     last_saver.FILE_EXTENSION = Path(LAST).suffix

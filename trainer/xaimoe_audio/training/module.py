@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xaimoe_audio.architecture import expert_costs
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
@@ -34,12 +34,17 @@ class TrainingModule(lightning.LightningModule):
         recipe: the numbers.
         total_steps: of the whole training.
         class_weights: [L], weight of each class in the loss.
+        taught: number C of values that another classifier answers with, which a linear layer on the experts' mixture
+            learns to repeat; 0 without one.
     """
 
-    def __init__(self, model: MoEAudioModel, recipe: Recipe, total_steps: int, class_weights: Tensor) -> None:
+    def __init__(
+        self, model: MoEAudioModel, recipe: Recipe, total_steps: int, class_weights: Tensor, taught: int = 0
+    ) -> None:
         super().__init__()
         self.model, self.recipe, self.total_steps = model, recipe, total_steps
         self.task = model.config.task
+        self.student = nn.Linear(model.config.features, taught) if taught else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         costs = torch.tensor([float(cost) for cost in expert_costs(model).values()])
         self.register_buffer("centres", model.frontend.window.backend.centres().float(), persistent=False)
@@ -63,7 +68,8 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
         """Loss of a batch."""
         recipe, model = self.recipe, self.model
-        spectrogram, attributes, targets = self._augmented(batch)
+        spectrogram, attributes, batch = self._augmented(batch)
+        targets = batch.targets
         taught = round(recipe.teach_share * len(spectrogram)) if self.global_step % recipe.teach_every == 0 else 0
         taught = max(taught, min(2, len(spectrogram))) if taught else 0
         spectrogram.requires_grad_(taught > 0)
@@ -71,8 +77,13 @@ class TrainingModule(lightning.LightningModule):
         routed = model.route(spectrogram, attributes, explore)
         gates = self._training_gates(routed, taught)
         with Activations.recorded(model, gates) as activations:
-            logits = model.head.logits(*model.mixture(routed.spectrogram, gates), routed.prior_logits)
+            mixture, mass = model.mixture(routed.spectrogram, gates)
+        logits = model.head.logits(mixture, mass, routed.prior_logits)
         loss = self._loss(logits, targets) + recipe.prior_weight * self._loss(routed.prior_logits, targets)
+        if self.student is not None:
+            distance = self._distance_from_teacher(mixture, mass, batch.taught)
+            self.log("distill_loss", distance, on_step=False, on_epoch=True)
+            loss = loss + recipe.distill_weight * distance
         loss = loss + recipe.balance_weight * balance_loss(routed.gates_dense)
         loss = loss + recipe.z_weight * z_loss(model.router.affinity_logits(routed.context, attributes))
         loss = loss + recipe.compute_weight * compute_share(routed.gates, self.costs)
@@ -89,8 +100,8 @@ class TrainingModule(lightning.LightningModule):
         return loss
 
     @torch.no_grad()
-    def _augmented(self, clips: Clips) -> tuple[Tensor, Tensor, Tensor]:
-        """Spectrograms, attributes and targets of a batch as it is trained on."""
+    def _augmented(self, clips: Clips) -> tuple[Tensor, Tensor, Clips]:
+        """Spectrograms and attributes of a batch as it is trained on, and the batch with its targets."""
         recipe, frontend = self.recipe, self.model.config.frontend
         clips = augment.mix_between_classes(clips, recipe.mix, self.task, frontend.hop)
         clips = augment.band_limit(clips, self.centres, frontend.sample_rate, recipe.resample)
@@ -100,10 +111,17 @@ class TrainingModule(lightning.LightningModule):
         spectrogram = augment.stretch(spectrogram, recipe.stretch)
         spectrogram = augment.time_shift(spectrogram, recipe.time_shift)
         spectrogram = augment.frequency_shift(spectrogram, recipe.frequency_shift)
-        return augment.spec_augment(spectrogram, recipe.masks), attributes, clips.targets
+        return augment.spec_augment(spectrogram, recipe.masks), attributes, clips
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return classification_loss(logits, targets, self.task, self.recipe.label_smoothing, self.class_weights)
+
+    def _distance_from_teacher(self, mixture: Tensor, mass: Tensor, taught: Tensor) -> Tensor:
+        """Mean square error of the student's answers, over the clips that ran a pair."""
+        assert self.student is not None
+        said = self.student(mixture / torch.clamp(mass, min=1e-6))
+        ran = (mass > 0).float()
+        return (torch.square(said - taught) * ran).mean() / torch.clamp(ran.mean(), min=1e-6)
 
     def _training_gates(self, routed: Routed, taught: int) -> Tensor:
         """All compatible pairs for clips that the teacher is asked about; for the others a random part of them at
@@ -141,8 +159,8 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors, a short warm-up, then a cosine down to nothing."""
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim <= 1]
         groups = [
             {"params": matrices, "weight_decay": self.recipe.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
