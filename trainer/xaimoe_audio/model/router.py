@@ -31,8 +31,15 @@ MASS_SOFTENER = 1.0
 bar thus have little mass, and the gates fade to none without a step."""
 LEAST_COMPATIBLE = 0.01
 """Sum of the compatible shares under which the dense gates fade to 0, too: nothing suits the clip then."""
-WAKING_RAMP = (0.0, 0.05)
-"""Quality over which the experts wake up: silence and ruined recordings are left to the glance."""
+EXPERT_BAR = 0.2
+"""Share of the best expert's weight over which another one runs, too, in a clip of the best quality. In one of no
+quality at all it is 1, which not even the best expert exceeds: silence and ruined recordings are left to the glance."""
+PAIR_BAR = 0.1
+"""Share of the best pair's weight over which another one runs, too, in a clip of the best quality; at lower quality it
+rises to 1."""
+LEARNED_FACTOR = 1.4
+"""Most by which the router learns to lower or to raise both bars; enough to leave a noisy clip to the glance alone, not
+enough to starve the experts."""
 HIGHBAND_RAMP = (2_000.0, 2_500.0)
 """Effective upper frequency in Hz between which the highband experts fade in."""
 FINE_QUALITY_RAMP = (0.05, 0.2)
@@ -47,9 +54,10 @@ class Router(nn.Module):
 
     ``gates_dense`` has every compatible pair, weighted by saliency and by the expert's affinity to the patch.
     ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs, the most salient patches getting the most
-    experts; low quality raises the bar, high quality with saliency spread over many patches lowers it, and the router
-    learns to move it by a factor of up to 2 either way. The dense gates sum to 1; the sum of the sparse ones, 0…1, says
-    how clearly their pairs pass the bar.
+    experts. Within that, an expert runs if its weight in the clip comes near the best one's, and a pair if it comes
+    near the best pair: a tone asks for few, a scene of many sounds for many. Low quality raises both bars, so that
+    noise is left to one expert or none, and the router learns to move them by a factor either way. The dense gates sum
+    to 1; the sum of the sparse ones, 0…1, says how clearly their pairs pass the bars.
 
     The affinity of experts to patches starts from the families' ``suits`` on the measured descriptors and is learned
     from there.
@@ -68,6 +76,9 @@ class Router(nn.Module):
         self.register_buffer("band_fit", band_fit, persistent=False)
         self.clip_affinity = nn.Linear(GLOBAL_CONTEXT + len(LEARNED_ATTRIBUTES), len(experts))
         self.patch_affinity = nn.Linear(PATCH_CONTEXT, len(experts), bias=False)
+        for linear in (self.clip_affinity, self.patch_affinity):
+            nn.init.zeros_(linear.weight)
+        nn.init.zeros_(self.clip_affinity.bias)
         with torch.no_grad():
             for e, expert in enumerate(experts):
                 suits = FAMILIES[expert].suits
@@ -94,12 +105,12 @@ class Router(nn.Module):
         patch: Tensor = self.patch_affinity(context[:, GLOBAL_CONTEXT:].reshape(-1, self.patches, PATCH_CONTEXT))
         return clip[:, None] + patch
 
-    def bar(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> Tensor:
-        """What a share must exceed to count, in even shares, [B]: about 1 for noise, half of it for a clean scene."""
+    def bars(self, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares of the best expert's and of the best pair's weight that others must exceed to run, both [B]."""
         quality = attributes[:, INDEX["quality"]]
-        spread = -(saliency * torch.log(torch.clamp(saliency, min=1e-9))).sum(1) / math.log(max(self.patches, 2))
         learned: Tensor = torch.tanh(self.thrift(context[:, :GLOBAL_CONTEXT])).squeeze(1)
-        return (1.2 - 0.4 * quality - 0.3 * quality * spread) * torch.exp(math.log(2) * learned)
+        factor = torch.exp(math.log(LEARNED_FACTOR) * learned)
+        return (1 - (1 - EXPERT_BAR) * quality) * factor, PAIR_BAR / torch.clamp(quality, min=PAIR_BAR) * factor
 
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
@@ -108,14 +119,13 @@ class Router(nn.Module):
         pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
         dense = pairs / torch.clamp(pairs.sum((1, 2), keepdim=True), min=LEAST_COMPATIBLE)
 
-        bar = self.bar(saliency, context, attributes)
+        expert_bar, pair_bar = self.bars(context, attributes)
         clip_share = pairs.sum(1)  # [B, E]
+        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), expert_bar * clip_share.amax(1))
         even = 1 / self.experts
-        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), even * bar)
-        awake = ramp(attributes[:, INDEX["quality"]], *WAKING_RAMP)
-        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE * even) * awake[:, None]
+        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE * even)
         kept_pairs = (pairs * kept[:, None]).flatten(1)
-        cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), kept_pairs.mean(1) * bar)
+        cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), pair_bar * kept_pairs.amax(1))
         over = torch.relu(kept_pairs - cut[:, None])
         gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even / self.patches)
         return gates.reshape_as(pairs), dense

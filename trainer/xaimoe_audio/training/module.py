@@ -158,14 +158,16 @@ class TrainingModule(lightning.LightningModule):
         return ((logits > 0) == (targets > 0.5)).all(1).float().mean()
 
     def configure_optimizers(self) -> Any:
-        """AdamW without decay on vectors, a short warm-up, then a cosine down to nothing."""
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.ndim <= 1]
+        """AdamW without decay on vectors and on the router, a short warm-up, then a cosine down to nothing."""
+        recipe = self.recipe
+        router = list(self.model.router.parameters())
+        others = [p for p in self.parameters() if all(p is not own for own in router)]
         groups = [
-            {"params": matrices, "weight_decay": self.recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": router, "weight_decay": 0.0, "lr": recipe.router_rate * recipe.learning_rate},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
         warmup = max(round(self.recipe.warmup_share * self.total_steps), 1)
 
         def factor(step: int) -> float:

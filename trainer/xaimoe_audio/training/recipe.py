@@ -8,7 +8,7 @@ import msgspec
 
 from xaimoe_audio.config import DEFAULT_LEARNING_RATE, Budget, SaliencyTeacher
 
-COMPUTE_WEIGHTS: dict[Budget, float] = {"accuracy": 0.02, "latency": 0.3}
+COMPUTE_WEIGHTS: dict[Budget, float] = {"accuracy": 0.02, "latency": 0.1}
 GRAD_CAM_SHARES: dict[SaliencyTeacher, float] = {"gradxinput": 0.0, "gradcam": 1.0, "both": 0.5}
 
 
@@ -17,6 +17,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     learning_rate: float = DEFAULT_LEARNING_RATE
     """Peak of the cosine schedule, for AdamW."""
+    router_rate: float = 0.1
+    """Learning rate of the router over that of the rest: experts become good at what they are given before that
+    changes. At 1 the router left the families' own sounds to other experts within 25 epochs."""
     warmup_share: float = 0.04
     """Share of all steps in which the learning rate rises."""
     weight_decay: float = 0.03
