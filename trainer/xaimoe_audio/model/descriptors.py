@@ -56,11 +56,10 @@ class PatchDescriptors(nn.Module):
         self.register_buffer("bands", weights.flatten(0, 1), persistent=False)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        n_freq = self.grid.shape[0]
+        n_freq, n_time = self.grid.shape
         rows = self.over_time(spectrogram)  # [B, 1, F, n_time]
-        bands = (
-            torch.clamp(self.bands @ rows.squeeze(1), -LIMIT, LIMIT).unflatten(1, (n_freq, BANDS)).permute(0, 1, 3, 2)
-        )
+        bands = torch.clamp(self.bands @ rows.squeeze(1), -LIMIT, LIMIT)
+        bands = bands.reshape(-1, n_freq, BANDS, n_time).permute(0, 1, 3, 2)
         lines = torch.abs(rows[:, :, 1:-1] - (rows[:, :, :-2] + rows[:, :, 2:]) / 2)
         tonality = _over(self.over_rows(lines), USUAL_TONALITY)  # [B, 1, n_freq, n_time]
         frames = self.over_height(spectrogram)  # [B, 1, n_freq, T]

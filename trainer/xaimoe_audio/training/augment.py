@@ -37,11 +37,11 @@ def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) ->
     if task == "multi_label":
         ratio = 0.25 + ratio / 2
     ratio = torch.where(torch.rand(batch, 1, device=device) < share, ratio, 1.0)
-    power = _mean_power(clips.sums)
+    power = mean_power(clips.sums)
     amplitude = 1 / (1 + torch.sqrt(power / power[other]) * (1 - ratio) / ratio)
     norm = torch.square(amplitude) + torch.square(1 - amplitude)
     mine, others = torch.square(amplitude) / norm, torch.square(1 - amplitude) / norm
-    mixed = _added(clips, mine, _taken(clips, other), others, hop)
+    mixed = added(clips, mine, taken(clips, other), others, hop)
     there = (ratio < 1).float()
     targets = torch.maximum(clips.targets, clips.targets[other] * there)
     if task == "single_label":
@@ -70,14 +70,14 @@ def noise_clips(frontend: Frontend, config: FrontendConfig) -> Clips:
 def add_noise(clips: Clips, noise: Clips, share: float, hop: int) -> Clips:
     """A ``share`` of the clips with one of the noises at a random level; ``hop`` is that of the frames."""
     batch, device = len(clips.power), clips.power.device
-    chosen = _taken(noise, torch.randint(len(noise.power), (batch,), device=device))
+    chosen = taken(noise, torch.randint(len(noise.power), (batch,), device=device))
     turn = int(torch.randint(chosen.power.shape[2], ()))
     chosen = chosen._replace(power=chosen.power.roll(turn, 2), sums=chosen.sums.roll(turn, 2))
     low, high = NOISE_SNR
     snr = low + torch.rand(batch, 1, device=device) * (high - low)
-    factor = _mean_power(clips.sums) / _mean_power(chosen.sums) * 10 ** (-snr / 10)
+    factor = mean_power(clips.sums) / mean_power(chosen.sums) * 10 ** (-snr / 10)
     factor = torch.where(torch.rand(batch, 1, device=device) < share, factor, 0.0)
-    return _added(clips, torch.ones_like(factor), chosen, factor, hop)
+    return added(clips, torch.ones_like(factor), chosen, factor, hop)
 
 
 def band_limit(clips: Clips, centres: Tensor, rate: int, share: float) -> Clips:
@@ -99,16 +99,17 @@ def band_limit(clips: Clips, centres: Tensor, rate: int, share: float) -> Clips:
     return clips._replace(power=clips.power * kept[:, :, None], sums=clips.sums * kept_sums[:, :, None], source=source)
 
 
-def _taken(clips: Clips, index: Tensor) -> Clips:
+def taken(clips: Clips, index: Tensor) -> Clips:
+    """The clips of an index."""
     return Clips(*(part[index] for part in clips))
 
 
-def _mean_power(sums: Tensor) -> Tensor:
+def mean_power(sums: Tensor) -> Tensor:
     """Mean of x**2 over a clip, up to a factor, [B, 1]; never 0."""
     return torch.clamp(sums[:, BANDS].mean(1, keepdim=True), min=LEAST_POWER)
 
 
-def _added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop: int) -> Clips:
+def added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop: int) -> Clips:
     """``clips`` and ``others`` with their powers multiplied by factors [B, 1] and added."""
     a, b = factor[:, :, None], other_factor[:, :, None]
     bands = a * clips.sums[:, :BANDS] + b * others.sums[:, :BANDS]

@@ -93,13 +93,16 @@ def train(
     val_data: Data,
     save_best: Callable[[], None],
     taught: Floats | None = None,
+    make_module: Callable[..., TrainingModule] = TrainingModule,
+    watch: bool = True,
 ) -> None:
     """Trains ``model`` in place; ``save_best`` is called with the model at each new best validation loss.
 
     Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv`` (and for TensorBoard, if that is
     installed). With several devices or nodes the processes train together (PyTorch's DistributedDataParallel); each
     hears its share of the training clips and all of the validation ones. ``taught`` [N, C] is what another classifier
-    says of the training recordings.
+    says of the training recordings. Studies that train in another way
+    ``make_module`` of their own, and need not ``watch`` the saliency.
 
     Raises:
         BundleError: ``last.pt`` is broken.
@@ -116,12 +119,12 @@ def train(
     share = -(-len(clips) // processes)
     steps = job.epochs * (share // job.batch_size if full else 1)
     weights = class_weights(train_data[1], recipe.class_balance)
-    module = TrainingModule(model, recipe, steps, weights, 0 if taught is None else taught.shape[1])
+    module = make_module(model, recipe, steps, weights, 0 if taught is None else taught.shape[1])
     patience = max(MIN_PATIENCE, round(recipe.patience_share * job.epochs))
     last_saver = ModelCheckpoint(dirpath=job.out, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     last_saver.FILE_EXTENSION = Path(LAST).suffix
     callbacks = [
-        SaliencyProbe(*val_data, model),
+        *([SaliencyProbe(*val_data, model)] if watch else []),
         KeepBest(save_best),  # before the averages leave the model
         Averaging(recipe.average_share * steps),
         EarlyStopping("val_loss", patience=patience, mode="min"),

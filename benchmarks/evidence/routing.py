@@ -1,0 +1,313 @@
+"""Does the saliency earn its place? Each way of choosing patches is trained with itself, under the same recipe.
+
+::
+
+    python benchmarks/evidence/routing.py train --out runs/evidence/routing     # goes on where it was stopped
+    python benchmarks/evidence/routing.py table --out runs/evidence/routing
+
+Arms: ``saliency`` (the product's), ``random`` (drawn anew for each clip, as peaked as a saliency) and ``loudest`` (by
+the power of each patch, with a learned sharpness). Every clip runs 1/16 or 1/8 of all pairs, fixed beforehand: in
+training one of the two by turns, in the test each. ``distracted`` adds one or two bursts of noise or pieces of
+recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5 to 1.5 s and 0 to 10 dB over the
+clip, in training and test; the recordings of the test are not those of the training. ``swapped`` tests the saliency's
+model with the choices of the others. All on ESC-10's official folds.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning
+import msgspec
+import numpy as np
+import soundfile
+import soxr
+import torch
+import typer
+from cells import DATA, FOLDS, Cells, fold_table, interval
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xaimoe_audio.config import ModelConfig, Overrides
+from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
+from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.model.router import Router
+from xaimoe_audio.policy import Facts, decide
+from xaimoe_audio.policy.build import build
+from xaimoe_audio.profiling import profile_dataset
+from xaimoe_audio.spectrogram import BACKENDS
+from xaimoe_audio.training import augment
+from xaimoe_audio.training.assess import batches
+from xaimoe_audio.training.clips import Clips
+from xaimoe_audio.training.job import Job
+from xaimoe_audio.training.loop import train as train_module
+from xaimoe_audio.training.module import TrainingModule
+from xaimoe_audio.training.normalise import fit_normalisation
+from xaimoe_audio.training.recipe import Recipe
+
+Arm = Literal["saliency", "random", "loudest"]
+ARMS: tuple[Arm, ...] = ("saliency", "random", "loudest")
+SHARES = (1 / 16, 1 / 8)
+OUTSIDE = ("arabic_digits", "marine_watkins", "uw_ships_multilabel")
+PIECES = 60
+"""Recordings taken from each split of each of them."""
+BURST_S, BURST_DB = (0.5, 1.5), (0.0, 10.0)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+Floats = NDArray[np.float32]
+
+
+class FixedRouter(Router):
+    """A router without bars: as many pairs run as it is told to, whatever the clip."""
+
+    share = SHARES[-1]
+
+    def bars(self, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = torch.zeros_like(attributes[:, 0])
+        return nothing, nothing
+
+    def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = round(self.share * self.patches * self.experts)
+        self.config = msgspec.structs.replace(self.config, max_pairs=pairs)
+        return super().forward(saliency, context, attributes)
+
+
+class StudiedModel(MoEAudioModel):
+    """The mixture with one of the ways to choose patches."""
+
+    def __init__(self, config: ModelConfig, arm: Arm) -> None:
+        super().__init__(config)
+        self.arm: Arm = arm
+        self.router = FixedRouter(config.experts, self.router.band_fit, config.router)
+        self.sharpness = nn.Parameter(torch.tensor(1.0))
+
+    def attend(self, saliency: Tensor, spectrogram: Tensor) -> Tensor:
+        if self.arm == "random":
+            return torch.softmax(2 * torch.randn_like(saliency), dim=1)
+        if self.arm == "loudest":
+            window = self.frontend.window
+            decibels = spectrogram * window.deviation[:, None] + window.mean[:, None]
+            power = nn.functional.avg_pool2d(10 ** (decibels / 10), self.config.tile, self.config.stride).flatten(1)
+            level = torch.log(torch.clamp(power, min=1e-12))
+            return torch.softmax(self.sharpness * (level - level.amax(1, keepdim=True)), dim=1)
+        return saliency
+
+
+class TrainStudied(TrainingModule):
+    """The product's training at two fixed shares of the pairs, with distractors if wanted."""
+
+    def __init__(self, distractors: Clips | None, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.distractors = distractors
+
+    def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
+        router = self.model.router
+        assert isinstance(router, FixedRouter)
+        router.share = SHARES[batch_idx % len(SHARES)]
+        return super().training_step(batch, batch_idx)
+
+    def _augmented(self, clips: Clips) -> tuple[Tensor, Tensor, Clips]:
+        if self.distractors is not None:
+            clips = with_bursts(clips, self.distractors, self.model.config)
+        return super()._augmented(clips)
+
+
+def with_bursts(clips: Clips, pool: Clips, config: ModelConfig) -> Clips:
+    """Each clip with one burst of the pool, and half of them with two."""
+    batch, frames, hop = len(clips.power), clips.power.shape[2], config.frontend.hop
+    per_second = config.frontend.sample_rate / hop
+    for again in (False, True):
+        burst = augment.taken(pool, torch.randint(len(pool.power), (batch,)))
+        length = per_second * (BURST_S[0] + torch.rand(batch, 1) * (BURST_S[1] - BURST_S[0]))
+        start = torch.rand(batch, 1) * (frames - length)
+        at = torch.arange(frames)
+        inside = ((at >= start) & (at < start + length)).float()[:, None]
+        turn = int(torch.randint(frames, ()))
+        burst = burst._replace(power=burst.power.roll(turn, 2) * inside, sums=burst.sums.roll(turn, 2) * inside)
+        decibels = BURST_DB[0] + torch.rand(batch, 1) * (BURST_DB[1] - BURST_DB[0])
+        # The burst's power where it is, over the clip's: its mean over the whole clip is less by the share it takes.
+        factor = augment.mean_power(clips.sums) / augment.mean_power(burst.sums) * length / frames
+        factor = factor * 10 ** (decibels / 10)
+        if again:
+            factor = factor * (torch.rand(batch, 1) < 0.5)
+        clips = augment.added(clips, torch.ones_like(factor), burst, factor, hop)
+    return clips
+
+
+def distractors(model: MoEAudioModel, split: str) -> Clips:
+    """Noises, and as many pieces of recordings from outside the ten classes, as the frontend hears them."""
+    frontend = model.config.frontend
+    clips = []
+    for name in OUTSIDE:
+        with (DATA / name / "metadata.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == split]
+        for row in rows[:: max(len(rows) // PIECES, 1)][:PIECES]:
+            samples, rate = soundfile.read(DATA / name / row["filepath"], dtype="float32", always_2d=True)
+            samples = soxr.resample(samples.mean(1), rate, frontend.sample_rate)
+            if samples.std() > 0:
+                clips.append(np.resize(samples / samples.std(), frontend.clip_samples))
+    with torch.no_grad():
+        parts = [model.frontend.frame(torch.from_numpy(clip)[None]) for clip in clips]
+        noise = augment.noise_clips(model.frontend, frontend)
+    again = torch.arange(len(clips)) % len(noise.power)
+    power = torch.cat([*(power for power, _ in parts), noise.power[again]])
+    sums = torch.cat([*(sums for _, sums in parts), noise.sums[again]])
+    nothing = torch.zeros(len(power), 0)
+    return Clips(power, sums, torch.zeros(len(power), 2), nothing, nothing)
+
+
+@torch.no_grad()
+def right(model: StudiedModel, heard: tuple[Tensor, Tensor], truth: Tensor, share: float, arm: Arm) -> list[int]:
+    """Which clips are recognised when an arm chooses that share of the pairs."""
+    assert isinstance(model.router, FixedRouter)
+    model.eval()
+    trained, model.arm, model.router.share = model.arm, arm, share
+    torch.manual_seed(0)  # of the random patches
+    routed = model.route(*heard)
+    scores = model.head(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+    model.arm = trained
+    answers: list[int] = (scores.argmax(1) == truth).int().tolist()
+    return answers
+
+
+@torch.no_grad()
+def heard_in(
+    model: MoEAudioModel, items: list[LabelledRecording], pool: Clips | None
+) -> tuple[tuple[Tensor, Tensor], int]:
+    """Spectrograms and attributes of the first clip of each recording, with bursts from a pool if wanted."""
+    parts = []
+    for _, waveform, source in batches(model, items, torch.device("cpu"), 1):
+        power, sums = model.frontend.frame(waveform)
+        parts.append((power, sums, source))
+    power, sums, source = (torch.cat(column) for column in zip(*parts, strict=True))
+    nothing = torch.zeros(len(power), 0)
+    clips = Clips(power, sums, source, nothing, nothing)
+    if pool is not None:
+        torch.manual_seed(1)  # the same bursts for every arm
+        clips = with_bursts(clips, pool, model.config)
+    return model.frontend.window(clips.power, clips.sums, clips.source), len(power)
+
+
+def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out: Path) -> dict[str, Any]:
+    """Trains one arm and gives which test clips it recognises, at each share."""
+    dataset = DATA / "esc10"
+    table = fold_table(dataset, fold, 2, out / f"fold{fold}.csv")
+    profile = profile_dataset(dataset, table, "single_label").profile
+    policy = decide(Facts.of(profile, "accuracy"), Overrides(seed=seed))
+    config = build(policy.made, "single_label", tuple(sorted(profile.classes)), FAMILIES, BACKENDS)
+    loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
+    data: dict[str, tuple[list[LabelledRecording], Floats]] = {}
+    for split in ("train", "val", "test"):
+        items = [item for item in loaded.items if item.row.split == split]
+        data[split] = items, loaded.targets(items, config.labels)
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    model = StudiedModel(config, arm)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    fit_normalisation(model, data["train"][0], torch.device("cpu"))
+    job = Job(
+        dataset_dir=dataset,
+        metadata_csv=table,
+        task="single_label",
+        budget="accuracy",
+        auto_config=True,
+        overrides=Overrides(seed=seed),
+        epochs=epochs,
+        batch_size=16,
+        out=out / "run" / f"{arm}-{distracted}-{fold}-{seed}",
+        channel="mix",
+        device=torch.device("cpu"),
+    )
+    recipe = Recipe(compute_weight=0.0, drop_share=0.0, patience_share=1.0)
+    pool = distractors(model, "train") if distracted else None
+    start = time.perf_counter()
+    # The last averages are taken: the validation split is too small to choose an epoch by.
+    train_module(
+        model,
+        job,
+        recipe,
+        data["train"],
+        data["val"],
+        lambda: None,
+        make_module=partial(TrainStudied, pool),
+        watch=False,
+    )
+    seconds = time.perf_counter() - start
+    items, targets = data["test"]
+    heard, _ = heard_in(model, items, distractors(model, "test") if distracted else None)
+    truth = torch.from_numpy(targets).argmax(1)
+    chosen = dict.fromkeys((arm, *(ARMS if arm == "saliency" else ())))
+    return {
+        "arm": arm,
+        "distracted": distracted,
+        "fold": fold,
+        "seed": seed,
+        "epochs": epochs,
+        "seconds": seconds,
+        "clips": [item.row.filepath for item in items],
+        "right": {name: {str(share): right(model, heard, truth, share, name) for share in SHARES} for name in chosen},
+    }
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Where cells go.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, …")] = 3,
+    folds: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(map(str, FOLDS)),
+    worker: Annotated[str, typer.Option(help="i/n: of n processes side by side, the i-th, from 0.")] = "0/1",
+) -> None:
+    """Train every cell that is not there yet."""
+    cells = Cells(out / "cells")
+    index, count = map(int, worker.split("/"))
+    order = itertools.product(range(seeds), map(int, folds.split(",")), (True, False), ARMS)
+    for i, (seed, fold, distracted, arm) in enumerate(order):
+        name = f"{'distracted' if distracted else 'clean'}-{arm}-fold{fold}-seed{seed}"
+        if i % count == index and cells.get(name) is None:
+            cells.put(name, run_cell(arm, distracted, fold, seed, epochs, out))
+            typer.echo(name)
+
+
+@app.command()
+def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> None:
+    """Accuracy of each arm, and how far the saliency is ahead of the others, with 95 % intervals."""
+    cells = Cells(out / "cells")
+    found = [cells.get(path.stem) or {} for path in sorted(cells.folder.glob("*.json"))]
+    for distracted, share in itertools.product((False, True), SHARES):
+        here = [cell for cell in found if cell["distracted"] == distracted]
+        whole = _complete(here)
+        typer.echo(f"{'with distractors' if distracted else 'clean'}, {share:.4f} of the pairs, seeds x clips {whole}")
+        known = {arm: _right(here, arm, arm, share) for arm in ARMS}
+        known |= {f"swapped to {arm}": _right(here, "saliency", arm, share) for arm in ARMS if arm != "saliency"}
+        for name, answers in known.items():
+            line = f"  {name:<20} {answers.mean():.4f}"
+            if name != "saliency":
+                mean, low, high = interval(known["saliency"], answers)
+                line += f"   saliency ahead by {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+            typer.echo(line)
+
+
+def _complete(cells: list[dict[str, Any]]) -> str:
+    seeds, folds = {cell["seed"] for cell in cells}, {cell["fold"] for cell in cells}
+    return f"{len(seeds)} x {80 * len(folds)}"
+
+
+def _right(cells: list[dict[str, Any]], trained: str, chosen: str, share: float) -> NDArray[np.float64]:
+    """[seeds, clips], over the folds and seeds for which all arms are there."""
+    by_cell = {(cell["seed"], cell["fold"], cell["arm"]): cell for cell in cells}
+    keys = sorted({(seed, fold) for seed, fold, _ in by_cell})
+    keys = [key for key in keys if all((*key, arm) in by_cell for arm in ARMS)]
+    seeds = sorted({seed for seed, _ in keys})
+    folds = [fold for fold in FOLDS if all((seed, fold) in keys for seed in seeds)]
+    rows = [
+        np.concatenate([by_cell[seed, fold, trained]["right"][chosen][str(share)] for fold in folds]) for seed in seeds
+    ]
+    return np.array(rows, dtype=np.float64)
+
+
+if __name__ == "__main__":
+    app()
