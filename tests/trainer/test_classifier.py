@@ -239,7 +239,7 @@ def test_evaluate_repeats_the_figures_of_the_run(
         for name in ("accuracy", "macro_f1", "confusion", "per_class"):
             assert found[name] == written[split][name]
     glance = classifier.evaluate(scenes, routing="glance")
-    assert glance["accuracy"] == written["test"]["by_routing"]["glance"]
+    assert {"accuracy": glance["accuracy"], "ece": glance["ece"]} == written["test"]["by_routing"]["glance"]
     assert glance["expert_usage"]["pairs_per_window"] == 0
 
 
@@ -309,7 +309,8 @@ def test_an_unknown_choice_is_refused_with_the_choices(arguments: dict[str, Any]
 
 def test_an_unknown_override_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match="expected sample_rate, fmin, fmax, spectrogram, experts, k_max, tile, stride, clip_s, seed"
+        ConfigError,
+        match="expected sample_rate, fmin, fmax, spectrogram, experts, k_max, tile, stride, clip_s, expert_width",
     ):
         MoEAudioClassifier(tiles=(8, 8))
 

@@ -38,6 +38,7 @@ def test_train_writes_the_run_folder(scenes: Path, tmp_path: Path) -> None:
         *("--out", tmp_path, "--budget", "latency", "--device", "cpu", "--sample-rate", 8_000, "--clip-s", 0.5),
         *("--tile", "24x16", "--stride", "24x16", "--k-max", 1, "--experts", "TransientExpert, HarmonicExpert"),
         *("--fmin", 100, "--fmax", 3_500, "--seed", 4, "--task", "single_label", "--channel", "mix"),
+        *("--expert-width", 6, "--learning-rate", 0.002, "--saliency-teacher", "both"),
     )
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
@@ -49,6 +50,8 @@ def test_train_writes_the_run_folder(scenes: Path, tmp_path: Path) -> None:
     assert config["model"]["tile"] == [24, 16]
     assert config["model"]["experts"] == ["TransientExpert", "HarmonicExpert"]
     assert config["model"]["frontend"]["fmax"] == 3_500
+    assert config["model"]["expert_width"] == 6
+    assert (config["recipe"]["learning_rate"], config["recipe"]["grad_cam_share"]) == (0.002, 0.5)
     assert (config["epochs"], config["batch_size"], config["seed"]) == (1, 16, 4)
 
 
@@ -80,6 +83,18 @@ def test_train_without_the_policy_takes_the_fixed_defaults(scenes: Path, tmp_pat
     rules = {choice["choice"]: choice["rule"] for choice in policy["choices"]}
     assert (rules["sample_rate"], rules["spectrogram"], rules["clip_s"]) == ("default", "override", "override")
     assert json.loads((tmp_path / "spectro_config.json").read_text())["spectrogram"] == "stft"
+
+
+def test_tune_prints_the_outcome_as_json_and_tells_each_trial(scenes: Path, tmp_path: Path) -> None:
+    result = run(
+        *("tune", "--dataset", scenes, "--out", tmp_path, "--trials", 1, "--epochs", 1, "--batch-size", 16),
+        *("--budget", "latency", "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found == json.loads((tmp_path / "tune.json").read_text())
+    assert found["best"]["number"] == 0
+    assert "trial 0: score " in result.stderr
 
 
 def test_eval_gives_one_json_object(scenes: Path, checkpoint: Path, run_folder: Path) -> None:
@@ -224,6 +239,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
         ("train", "--dataset", "d", "--out", "o"),
         ("eval", "--dataset", "d", "--ckpt", "c"),
         ("infer", "--audio", "a", "--ckpt", "c"),
+        ("tune", "--dataset", "d", "--out", "o"),
         ("export", "--ckpt", "c", "--out", "o"),
         ("demo",),
     ],
@@ -248,7 +264,7 @@ def test_the_version_is_shown() -> None:
     assert run("--version").stdout.strip() == __version__
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "infer", "export", "demo", "device"])
+@pytest.mark.parametrize("command", ["train", "tune", "profile", "eval", "infer", "export", "demo", "device"])
 def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

@@ -61,14 +61,14 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "NoiseRobust_Broadband": Family(
         purpose="broadband sounds in changing noise: cavitation, rain, engines; blind to gain",
-        suits={"tonality": -1.5, "transience": -1.5},
+        suits={"tonality": -0.75, "transience": -0.75},
         sibling="MidbandGeneral",
         look=_less_tile_mean,
         strides=((2, 2), (1, 1), (2, 2), (2, 2)),
     ),
     "NoiseRobust_LowFreq": Family(
         purpose="low sounds in noise: ships, machinery, thunder, the calls of large whales; integrates over time",
-        suits={"low": 1.5},
+        suits={"low": 0.75},
         sibling="NoiseRobust_Broadband",
         band=(0.0, 0.5),
         look=_less_tile_mean,
@@ -77,7 +77,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "NoiseRobust_HighFreq": Family(
         purpose="high sounds in noise: hiss, sprays, snapping shrimp, insects; integrates over time",
-        suits={"high": 1.5},
+        suits={"high": 0.75},
         sibling="HighbandGeneral",
         band=(0.5, 1.0),
         look=_less_tile_mean,
@@ -86,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "TransientExpert": Family(
         purpose="short events: clicks, snaps, knocks; blind to what is stationary, keeps the resolution in time",
-        suits={"transience": 2.0},
+        suits={"transience": 1.0},
         sibling="NoiseRobust_HighFreq",
         look=_less_time_mean,
         kernel=(3, 5),
@@ -95,7 +95,7 @@ FAMILIES: dict[str, Family] = {
     "HarmonicExpert": Family(
         purpose="lines and their harmonics: voices, whistles, tonals that move; blind to broadband level, sees several "
         "partials at once",
-        suits={"tonality": 3.0},
+        suits={"tonality": 1.5},
         sibling="FineFreqExpert",
         look=_less_frequency_mean,
         kernel=(7, 3),
@@ -103,7 +103,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "FineFreqExpert": Family(
         purpose="fine structure of a steady spectrum: engine lines, hum, tones; keeps every band, gives up time",
-        suits={"tonality": 3.0},
+        suits={"tonality": 1.5},
         sibling="HarmonicExpert",
         average=(1, 4),
         kernel=(5, 1),
@@ -111,13 +111,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "MidbandGeneral": Family(
         purpose="whatever lies in the middle of the band: most voices, calls and tools",
-        suits={"middle": 1.5},
+        suits={"middle": 0.75},
         sibling="NoiseRobust_Broadband",
         band=(0.25, 0.75),
     ),
     "HighbandGeneral": Family(
         purpose="whatever lies in the upper half of the band: chirps, bird song, high whistles, insects",
-        suits={"high": 1.5},
+        suits={"high": 0.75},
         sibling="NoiseRobust_HighFreq",
         band=(0.5, 1.0),
     ),

@@ -70,18 +70,10 @@ class MoEAudioModel(nn.Module):
         self.head = Head(config.features, labels, config.task)
         self.register_buffer("positions", torch.from_numpy(self.grid.positions()), persistent=False)
 
-    def route(self, spectrogram: Tensor, attributes: Tensor, explore: float = 0.0) -> Routed:
-        """Glance and router on a spectrogram [B, 1, F, T] and its attributes [B, A].
-
-        With ``explore`` the router is given the saliency under Gumbel noise of that scale on its logarithm, as
-        in training, so that not always the same patches are the most salient ones.
-        """
+    def route(self, spectrogram: Tensor, attributes: Tensor) -> Routed:
+        """Glance and router on a spectrogram [B, 1, F, T] and its attributes [B, A]."""
         saliency, context, prior_logits = self.glance(spectrogram)
-        guide = self.attend(saliency, spectrogram)
-        if explore > 0:
-            noise = -torch.log(-torch.log(torch.rand_like(guide).clamp(1e-9, 1 - 1e-6)))
-            guide = torch.softmax(torch.log(torch.clamp(guide, min=1e-9)) + explore * noise, dim=1)
-        gates, dense = self.router(guide, context, attributes)
+        gates, dense = self.router(self.attend(saliency, spectrogram), context, attributes)
         return Routed(spectrogram, attributes, saliency, context, prior_logits, gates, dense)
 
     def attend(self, saliency: Tensor, spectrogram: Tensor) -> Tensor:

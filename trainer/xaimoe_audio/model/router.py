@@ -37,6 +37,9 @@ quality at all it is 1, which not even the best expert exceeds: silence and ruin
 PAIR_BAR = 0.1
 """Share of the best pair's weight over which another one runs, too, in a clip of the best quality; at lower quality it
 rises to 1."""
+HALF_TRUSTED = 0.2
+"""Quality at which the bars are about half way between those of the best and of no quality. Rain and engines have a
+quality of 0.3 to 0.4: they are noise, but noise that is to be told apart."""
 LEARNED_FACTOR = 1.4
 """Most by which the router learns to lower or to raise both bars; enough to leave a noisy clip to the glance alone, not
 enough to starve the experts."""
@@ -110,7 +113,8 @@ class Router(nn.Module):
         quality = attributes[:, INDEX["quality"]]
         learned: Tensor = torch.tanh(self.thrift(context[:, :GLOBAL_CONTEXT])).squeeze(1)
         factor = torch.exp(math.log(LEARNED_FACTOR) * learned)
-        return (1 - (1 - EXPERT_BAR) * quality) * factor, PAIR_BAR / torch.clamp(quality, min=PAIR_BAR) * factor
+        trust = (1 + HALF_TRUSTED) * quality / (quality + HALF_TRUSTED)
+        return (1 - (1 - EXPERT_BAR) * trust) * factor, PAIR_BAR / torch.clamp(trust, min=PAIR_BAR) * factor
 
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
@@ -121,11 +125,11 @@ class Router(nn.Module):
 
         expert_bar, pair_bar = self.bars(context, attributes)
         clip_share = pairs.sum(1)  # [B, E]
-        cut = torch.maximum(_next_largest(clip_share, self.config.k_max), expert_bar * clip_share.amax(1))
+        cut = _over_both(_next_largest(clip_share, self.config.k_max), expert_bar * clip_share.amax(1))
         even = 1 / self.experts
         kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE * even)
         kept_pairs = (pairs * kept[:, None]).flatten(1)
-        cut = torch.maximum(_next_largest(kept_pairs, self.config.max_pairs), pair_bar * kept_pairs.amax(1))
+        cut = _over_both(_next_largest(kept_pairs, self.config.max_pairs), pair_bar * kept_pairs.amax(1))
         over = torch.relu(kept_pairs - cut[:, None])
         gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even / self.patches)
         return gates.reshape_as(pairs), dense
@@ -136,3 +140,8 @@ def _next_largest(values: Tensor, count: int) -> Tensor:
     if count >= values.shape[1]:
         return torch.zeros_like(values[:, 0])
     return torch.topk(values, count + 1, dim=1).values[:, count]
+
+
+def _over_both(limit: Tensor, bar: Tensor) -> Tensor:
+    """No lower than either, and moved by both, so that the bar learns even where the limit is higher."""
+    return torch.sqrt(torch.clamp(torch.square(limit) + torch.square(bar), min=1e-12))

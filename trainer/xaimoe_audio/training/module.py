@@ -26,8 +26,8 @@ class TrainingModule(lightning.LightningModule):
 
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
-    are not chosen get their gradient from the clips that run all pairs for the saliency's teacher, and from the first
-    phase, in which pairs are run at random.
+    are not chosen get their gradient from the clips that run all pairs for the saliency's teacher, and from those that
+    explore: they run pairs at random.
 
     Args:
         model: is trained in place.
@@ -73,8 +73,7 @@ class TrainingModule(lightning.LightningModule):
         taught = round(recipe.teach_share * len(spectrogram)) if self.global_step % recipe.teach_every == 0 else 0
         taught = max(taught, min(2, len(spectrogram))) if taught else 0
         spectrogram.requires_grad_(taught > 0)
-        explore = recipe.explore * max(1 - self.progress / 0.8, 0.0)
-        routed = model.route(spectrogram, attributes, explore)
+        routed = model.route(spectrogram, attributes)
         gates = self._training_gates(routed, taught)
         with Activations.recorded(model, gates) as activations:
             mixture, mass = model.mixture(routed.spectrogram, gates)
@@ -124,16 +123,22 @@ class TrainingModule(lightning.LightningModule):
         return (torch.square(said - taught) * ran).mean() / torch.clamp(ran.mean(), min=1e-6)
 
     def _training_gates(self, routed: Routed, taught: int) -> Tensor:
-        """All compatible pairs for clips that the teacher is asked about; for the others a random part of them at
-        first, then the router's own choice."""
+        """All compatible pairs for clips that the teacher is asked about; of the others, some explore, and the rest run
+        what the router chose, or a part of it."""
         recipe = self.recipe
-        if self.progress < recipe.warmup_pairs_share:
-            gates = _drop_pairs(routed.gates_dense, recipe.warmup_pairs)
-        elif float(torch.rand(())) < recipe.drop_share:
-            gates = _drop_pairs(routed.gates, 1.0)
-        else:
-            gates = routed.gates
+        gates = routed.gates
+        if float(torch.rand(())) < recipe.drop_share:
+            gates = _drop_pairs(gates, 1.0)
+        share = 1.0 if self.progress < recipe.warmup else recipe.explore
+        explores = torch.rand(len(gates), 1, 1, device=gates.device) < share
+        gates = torch.where(explores, self._explored(routed), gates)
         return torch.cat([routed.gates_dense[:taught], gates[taught:]]) if taught else gates
+
+    def _explored(self, routed: Routed) -> Tensor:
+        """Compatible pairs at random, [B, P, E], weighted by the saliency of their patches alone."""
+        compatible = routed.saliency[:, :, None] * (routed.gates_dense > 0)
+        drawn = _drop_pairs(compatible, self.recipe.explored_pairs)
+        return drawn / torch.clamp(drawn.sum((1, 2), keepdim=True), min=1e-6)
 
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
@@ -168,7 +173,7 @@ class TrainingModule(lightning.LightningModule):
             {"params": router, "weight_decay": 0.0, "lr": recipe.router_rate * recipe.learning_rate},
         ]
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
-        warmup = max(round(self.recipe.warmup_share * self.total_steps), 1)
+        warmup = max(round(recipe.rise * self.total_steps), 1)
 
         def factor(step: int) -> float:
             progress = min(step / max(self.total_steps, 1), 1.0)

@@ -20,7 +20,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     router_rate: float = 0.1
     """Learning rate of the router over that of the rest: experts become good at what they are given before that
     changes. At 1 the router left the families' own sounds to other experts within 25 epochs."""
-    warmup_share: float = 0.04
+    rise: float = 0.04
     """Share of all steps in which the learning rate rises."""
     weight_decay: float = 0.03
     clip_gradient: float = 5.0
@@ -46,14 +46,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Spectrograms are moved up or down by up to this share of their height: another vessel, animal or voice."""
     masks: int = 1
     """Bands, and stretches of time, that are masked in each spectrogram."""
-    warmup_pairs: float = 0.5
-    """In the first phase each clip runs a random share, up to this, of all compatible pairs: every expert learns to
-    see everywhere, at a fraction of the cost of running all pairs."""
-    warmup_pairs_share: float = 0.3
-    """Share of the steps that belong to the first phase."""
-    explore: float = 0.0
-    """Gumbel noise on the logarithm of the saliency at the start, going down to none at four fifths of the steps: the
-    experts go on seeing patches that are not the most salient ones."""
+    warmup: float = 0.15
+    """Share of the steps in which all clips explore."""
+    explore: float = 0.4
+    """Share of the clips that explore after that: they run pairs at random, all experts alike, so that each learns from
+    all the data and not only from what the router gives it."""
+    explored_pairs: float = 0.5
+    """Share of all compatible pairs, at most, that a clip explores."""
     teach_every: int = 6
     """Every so many steps, in both phases, the saliency's teacher is asked."""
     teach_share: float = 0.4

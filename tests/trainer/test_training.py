@@ -1,0 +1,156 @@
+"""What a training step runs and learns from: who explores, who is taught, and by which teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from data.configs import model_config
+
+from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.model.moe import MoEAudioModel, Routed
+from xaimoe_audio.training.clips import Clips
+from xaimoe_audio.training.losses import compute_share
+from xaimoe_audio.training.module import TrainingModule
+from xaimoe_audio.training.recipe import Recipe
+
+BATCH = 12
+
+
+@pytest.fixture(scope="module")
+def config() -> ModelConfig:
+    return model_config("latency", ("boat", "rain", "whale"), {"duration": 1.0})
+
+
+def a_module(config: ModelConfig, taught: int = 0, step: int = 0, **recipe: Any) -> TrainingModule:
+    torch.manual_seed(0)
+    model = MoEAudioModel(config)
+    model.frontend.window.mean.fill_(-60)
+    model.frontend.window.deviation.fill_(15)
+
+    class AtStep(TrainingModule):
+        """Thinks that it is at a step of 100."""
+
+        global_step = step  # type: ignore[assignment]
+
+        def log(self, name: str, value: Any, *arguments: Any, **options: Any) -> None:
+            self.logged = getattr(self, "logged", {}) | {name: float(torch.as_tensor(value).detach())}
+
+    module = AtStep(model, msgspec.structs.replace(Recipe(), **recipe), 100, torch.ones(3), taught)
+    module.on_fit_start()
+    return module.train()
+
+
+def clips(module: TrainingModule, taught: int = 0) -> Clips:
+    torch.manual_seed(1)
+    frontend = module.model.config.frontend
+    time = torch.arange(frontend.clip_samples) / frontend.sample_rate
+    pitch = 200.0 * (1 + torch.arange(BATCH))[:, None]
+    waveform = 0.3 * torch.sin(2 * torch.pi * pitch * time) * (time % 0.4 < 0.2) + 1e-3 * torch.randn(BATCH, len(time))
+    with torch.no_grad():
+        power, sums = module.model.frontend.frame(waveform)
+    source = torch.tensor([[float(frontend.sample_rate), 0.0]] * BATCH)
+    return Clips(power, sums, source, torch.eye(3)[torch.arange(BATCH) % 3], torch.randn(BATCH, taught))
+
+
+def routed_of(module: TrainingModule) -> Routed:
+    spectrogram, attributes, _ = module._augmented(clips(module))
+    return module.model.route(spectrogram, attributes)
+
+
+LATE = {"step": 50, "drop_share": 0.0}
+
+
+def test_at_first_all_clips_explore(config: ModelConfig) -> None:
+    module = a_module(config, step=0)
+    routed = routed_of(module)
+    gates = module._training_gates(routed, 0)
+    assert not ((gates > 0) & (routed.gates_dense == 0)).any()
+    assert ((gates > 0) & (routed.gates == 0)).any()
+    share = (gates > 0).float().mean((1, 2))
+    assert share.max() <= 0.7 and share.std() > 0.05
+
+
+def test_later_most_clips_run_what_the_router_chose(config: ModelConfig) -> None:
+    module = a_module(config, **LATE, explore=0.0)
+    routed = routed_of(module)
+    assert torch.equal(module._training_gates(routed, 0), routed.gates)
+    module = a_module(config, **LATE, explore=0.5)
+    same = sum(int((module._training_gates(routed, 0) == routed.gates).all((1, 2)).sum()) for _ in range(20)) / (
+        20 * BATCH
+    )
+    assert 0.35 < same < 0.65
+
+
+def test_dropping_goes_down_to_no_pair_at_all(config: ModelConfig) -> None:
+    module = a_module(config, step=50, drop_share=1.0, explore=0.0)
+    routed = routed_of(module)
+    kept = torch.stack([(module._training_gates(routed, 0) > 0).sum((1, 2)) for _ in range(60)])
+    chosen = (routed.gates > 0).sum((1, 2))
+    assert (kept <= chosen).all()
+    assert (kept == 0).any() and (kept == chosen).any()
+
+
+def test_clips_that_the_teacher_is_asked_about_run_all_pairs(config: ModelConfig) -> None:
+    module = a_module(config, **LATE, explore=0.0)
+    routed = routed_of(module)
+    gates = module._training_gates(routed, 4)
+    assert torch.equal(gates[:4], routed.gates_dense[:4])
+    assert torch.equal(gates[4:], routed.gates[4:])
+
+
+@pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])
+def test_a_step_learns_from_its_teachers(config: ModelConfig, grad_cam_share: float) -> None:
+    module = a_module(config, step=60, teach_every=6, grad_cam_share=grad_cam_share)
+    loss = module.training_step(clips(module), 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert module.logged["saliency_loss"] > 0  # type: ignore[attr-defined]
+    assert module.model.glance.saliency.weight.grad is not None
+    assert module.model.glance.saliency.weight.grad.abs().sum() > 0
+
+
+def test_between_its_turns_the_teacher_is_not_asked(config: ModelConfig) -> None:
+    module = a_module(config, step=61, teach_every=6)
+    module.training_step(clips(module), 0)
+    assert "saliency_loss" not in module.logged  # type: ignore[attr-defined]
+
+
+def test_the_two_teachers_differ(config: ModelConfig) -> None:
+    losses = []
+    for share in (0.0, 1.0):
+        module = a_module(config, step=60, teach_every=6, grad_cam_share=share)
+        module.training_step(clips(module), 0)
+        losses.append(module.logged["saliency_loss"])  # type: ignore[attr-defined]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_student_repeats_another_classifier(config: ModelConfig) -> None:
+    module = a_module(config, taught=5, step=50)
+    module.training_step(clips(module, 5), 0).backward()
+    assert module.student is not None and module.student.weight.grad is not None
+    assert module.logged["distill_loss"] > 0  # type: ignore[attr-defined]
+    assert not any("student" in name for name, _ in module.model.named_parameters())
+
+
+def test_compute_in_the_loss_lowers_the_gates(config: ModelConfig) -> None:
+    """The gradient of the compute term alone moves the router's bars up."""
+    module = a_module(config, **LATE)
+    routed = routed_of(module)
+    compute_share(routed.gates, module.costs).backward()
+    gradient = module.model.router.thrift.bias.grad
+    assert gradient is not None and float(gradient) < 0
+
+
+def test_the_router_learns_slower_than_the_rest(config: ModelConfig) -> None:
+    module = a_module(config)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    own = {id(p) for p in module.model.router.parameters()}
+    rates = {float(group["initial_lr"]) for group in groups if own & {id(p) for p in group["params"]}}
+    others = {float(group["initial_lr"]) for group in groups if not own & {id(p) for p in group["params"]}}
+    assert rates == {module.recipe.router_rate * module.recipe.learning_rate}
+    assert others == {module.recipe.learning_rate}
+    counted = [id(p) for group in groups for p in group["params"]]
+    assert len(counted) == len(set(counted)) == len(list(module.parameters()))
