@@ -8,17 +8,17 @@ from torch import Tensor
 
 from xaimoe_audio.config import DEFAULT_EXPERTS, FINE_EXPERTS, HIGHBAND_EXPERTS
 from xaimoe_audio.model.descriptors import DESCRIPTORS
-from xaimoe_audio.model.experts import FAMILIES, Expert
+from xaimoe_audio.model.experts import FAMILIES, Expert, Front, Trunk
 
 EXPERTS = tuple(FAMILIES)
 
 
-HEIGHT, WIDTH = 24, 16
+HEIGHT, WIDTH = 24, 24
 
 
 def an_expert(name: str) -> Expert:
     torch.manual_seed(1)
-    return Expert(FAMILIES[name], height=HEIGHT, full_height=True, width=8, features=16).eval()
+    return Expert(Front(FAMILIES[name], height=HEIGHT, full_height=True, width=4), Trunk(width=4)).eval()
 
 
 @torch.no_grad()
@@ -81,7 +81,15 @@ def test_an_expert_knows_where_its_patch_lies(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", EXPERTS)
 def test_an_expert_may_be_given_no_patch(name: str) -> None:
-    assert an_expert(name)(torch.zeros(0, 1, HEIGHT, WIDTH), torch.zeros(0, 2)).shape == (0, 16)
+    assert an_expert(name)(torch.zeros(0, 1, HEIGHT, WIDTH), torch.zeros(0, 2)).shape == (0, 32)
+
+
+@pytest.mark.parametrize("tile", [(24, 24), (64, 32), (40, 56)])
+@pytest.mark.parametrize("full_height", [True, False])
+def test_the_maps_of_all_families_have_one_size(tile: tuple[int, int], full_height: bool) -> None:
+    patches = torch.zeros(2, 1, *tile)
+    shapes = {Front(family, tile[0], full_height, width=4)(patches).shape for family in FAMILIES.values()}
+    assert shapes == {(2, 8, tile[0] // 4, tile[1] // 4)}
 
 
 def test_every_family_is_the_sibling_of_another_and_is_told_what_suits_it() -> None:

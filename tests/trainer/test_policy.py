@@ -34,6 +34,12 @@ CASES = [
     Case("sample_rate", {"rate": 16_000, "top": 8_000.0}, 16_000, "band of the recordings"),
     Case("sample_rate", {"rate": 44_100, "top": 22_050.0}, 16_000, "band of the recordings"),
     Case("sample_rate", {"rate": 44_100, "top": 22_050.0, "centre": 4_000.0}, 32_000, "band of the recordings"),
+    Case(
+        "sample_rate",
+        {"rate": 44_100, "top": 22_050.0, "centres": {"dog": 1_000.0, "rain": 7_900.0}},
+        32_000,
+        "band of the recordings",
+    ),
     Case("sample_rate", {"rate": 44_100, "top": 3_500.0}, 8_000, "band of the recordings"),
     Case("sample_rate", {"rate": 8_000, "top": 4_000.0}, 8_000, "band of the recordings"),
     Case("sample_rate", {"rate": 11_025, "top": 5_512.0}, 12_000, "band of the recordings"),

@@ -15,8 +15,9 @@ SaliencyTeacher = Literal["gradxinput", "gradcam", "both"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-MIN_TILE = 16
-"""Smallest height and width of a tile, in spectrogram cells; of less, an expert's last map would be a single cell."""
+MIN_TILE, TILE_STEP = 24, 8
+"""Smallest height and width of a tile, in spectrogram cells, and what both are a multiple of: of less, an expert's last
+map would be a single cell, and of another size, the maps of two families would differ in size."""
 
 
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,12 +76,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Expert families, by their names in ``model.experts.FAMILIES``."""
     router: RouterConfig
     expert_width: int
-    """Channels of an expert's first convolution; the stages after it have 1.5, 3 and 6 times as many."""
+    """Channels of an expert's first convolution; the stages after it have 2, 4 and 8 times as many."""
 
     @property
     def features(self) -> int:
         """Length D of an expert's answer."""
-        return 6 * self.expert_width
+        return 8 * self.expert_width
 
     @property
     def grid(self) -> PatchGrid:
@@ -147,7 +148,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     clip_s: float | None = None
     """Clip length in seconds; rounded up to fill the patch grid."""
     expert_width: Annotated[int, msgspec.Meta(ge=2, le=256)] | None = None
-    """Channels of an expert's first convolution, an even number."""
+    """Channels of an expert's first convolution."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     """Peak of the training's learning rate."""
     saliency_teacher: SaliencyTeacher | None = None

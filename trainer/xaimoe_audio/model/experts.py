@@ -3,11 +3,14 @@
 A family differs from the others in its band, in what it removes from the tile before looking, in the shape of its
 kernels, and in whether it gives up resolution in time or in frequency. What it is made for is said twice: in words, for
 people, and as weights on a patch's measured descriptors, from which the router starts.
+
+What a family sees, its front finds; what that means, a trunk says that all families share. Each pair that is run in
+training thus teaches the trunk, whichever expert it was of, and a few hundred recordings are enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -54,8 +57,9 @@ class Family:
     """Cells in frequency and time that are averaged before anything else; steadies noise."""
     kernel: Pair = (3, 3)
     """Kernel height (frequency) and width (time)."""
-    strides: tuple[Pair, Pair, Pair, Pair] = ((2, 2), (1, 1), (1, 2), (2, 2))
-    """Reduction in frequency and time at the first convolution and at each stage after it."""
+    strides: tuple[Pair, Pair] = ((2, 2), (2, 2))
+    """Reduction in frequency and time at the first and at the second convolution; with ``average``, by 4 in all. A
+    family that looks at half of the tile's height sees it at twice the resolution: the first reduces half as much."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -64,7 +68,6 @@ FAMILIES: dict[str, Family] = {
         suits={"tonality": -0.75, "transience": -0.75},
         sibling="MidbandGeneral",
         look=_less_tile_mean,
-        strides=((2, 2), (1, 1), (2, 2), (2, 2)),
     ),
     "NoiseRobust_LowFreq": Family(
         purpose="low sounds in noise: ships, machinery, thunder, the calls of large whales; integrates over time",
@@ -73,7 +76,7 @@ FAMILIES: dict[str, Family] = {
         band=(0.0, 0.5),
         look=_less_tile_mean,
         average=(1, 2),
-        strides=((2, 1), (1, 1), (1, 2), (2, 2)),
+        strides=((2, 1), (2, 2)),
     ),
     "NoiseRobust_HighFreq": Family(
         purpose="high sounds in noise: hiss, sprays, snapping shrimp, insects; integrates over time",
@@ -82,7 +85,7 @@ FAMILIES: dict[str, Family] = {
         band=(0.5, 1.0),
         look=_less_tile_mean,
         average=(1, 2),
-        strides=((2, 1), (1, 1), (1, 2), (2, 2)),
+        strides=((2, 1), (2, 2)),
     ),
     "TransientExpert": Family(
         purpose="short events: clicks, snaps, knocks; blind to what is stationary, keeps the resolution in time",
@@ -90,7 +93,7 @@ FAMILIES: dict[str, Family] = {
         sibling="NoiseRobust_HighFreq",
         look=_less_time_mean,
         kernel=(3, 5),
-        strides=((2, 2), (2, 1), (2, 1), (2, 2)),
+        strides=((4, 1), (1, 4)),
     ),
     "HarmonicExpert": Family(
         purpose="lines and their harmonics: voices, whistles, tonals that move; blind to broadband level, sees several "
@@ -99,7 +102,6 @@ FAMILIES: dict[str, Family] = {
         sibling="FineFreqExpert",
         look=_less_frequency_mean,
         kernel=(7, 3),
-        strides=((2, 2), (1, 2), (1, 2), (2, 2)),
     ),
     "FineFreqExpert": Family(
         purpose="fine structure of a steady spectrum: engine lines, hum, tones; keeps every band, gives up time",
@@ -107,7 +109,7 @@ FAMILIES: dict[str, Family] = {
         sibling="HarmonicExpert",
         average=(1, 4),
         kernel=(5, 1),
-        strides=((1, 1), (2, 1), (1, 2), (2, 2)),
+        strides=((1, 1), (4, 1)),
     ),
     "MidbandGeneral": Family(
         purpose="whatever lies in the middle of the band: most voices, calls and tools",
@@ -124,28 +126,81 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-class Expert(nn.Module):
-    """``patches`` [M, 1, PF, PT] and ``position`` [M, 2] -> ``features`` [M, D]; M may be 0 in evaluation."""
+class Front(nn.Module):
+    """What a family sees: ``patches`` [M, 1, PF, PT] -> maps [M, 2 W, PF / 4, PT / 4]."""
 
-    def __init__(self, family: Family, height: int, full_height: bool, width: int, features: int) -> None:
+    def __init__(self, family: Family, height: int, full_height: bool, width: int) -> None:
         super().__init__()
         self.look = family.look
         # A tile lower than the spectrogram lies in the family's band as a whole, or is never given to it.
         band = family.band if full_height else (0.0, 1.0)
         self.rows = slice(round(band[0] * height), round(band[1] * height))
-        first, *strides = family.strides
-        widths = (width, 3 * width // 2, 3 * width, 6 * width)
+        first, second = family.strides
+        if self.rows.stop - self.rows.start < height:
+            first = first[0] // 2, first[1]
         self.body = nn.Sequential(
             nn.AvgPool2d(family.average) if family.average != (1, 1) else nn.Identity(),
             convolution(1, width, family.kernel, first),
-            *(separable(i, o, family.kernel, s) for i, o, s in zip(widths, widths[1:], strides, strict=False)),
+            separable(width, 2 * width, family.kernel, second),
         )
-        self.answer = nn.Sequential(nn.Linear(widths[-1] + 2, features), nn.ReLU())
+
+    def forward(self, patches: Tensor) -> Tensor:
+        maps: Tensor = self.body(self.look(patches[:, :, self.rows]))
+        return maps
+
+
+@torch.no_grad()
+def start_alike(fronts: Iterable[Front], width: int) -> None:
+    """Gives fronts of first ``width`` channels the same filters to begin with, each set into its family's kernel, so
+    that the trunk understands all of them from the first step and learns from all at once."""
+    common = _convolutions(nn.Sequential(convolution(1, width), separable(width, 2 * width)))
+    for front in fronts:
+        for own, one in zip(_convolutions(front.body), common, strict=True):
+            own.weight.copy_(one.weight if own.kernel_size == (1, 1) else _set_into(one.weight, own.kernel_size))
+
+
+def _convolutions(body: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in body.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _set_into(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A 3x3 kernel in the middle of another size; where that has but one column, its columns' sum."""
+    height, width = size
+    kernel = kernel.sum(3, keepdim=True) if width == 1 else kernel
+    beside, above = (width - kernel.shape[3]) // 2, (height - 3) // 2
+    return nn.functional.pad(kernel, (beside, beside, above, above))
+
+
+class Trunk(nn.Module):
+    """What it means, for all families: maps [M, 2 W, H, T'] and ``position`` [M, 2] -> ``features`` [M, 8 W].
+
+    Of the position, the frequency counts; when in a clip a sound comes says nothing of what it is.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.place = nn.Linear(1, 2 * width)
+        self.body = nn.Sequential(
+            separable(2 * width, 4 * width),
+            separable(4 * width, 4 * width, stride=(2, 2)),
+            separable(4 * width, 8 * width, stride=(2, 2)),
+            separable(8 * width, 8 * width),
+        )
+
+    def forward(self, maps: Tensor, position: Tensor) -> Tensor:
+        deep: Tensor = self.body(maps + self.place(position[:, :1])[:, :, None, None])
+        return deep.mean((2, 3)) + deep.amax((2, 3))
+
+
+class Expert(nn.Module):
+    """``patches`` [M, 1, PF, PT] and ``position`` [M, 2] -> ``features`` [M, D]; M may be 0 in evaluation."""
+
+    def __init__(self, front: Front, trunk: Trunk) -> None:
+        super().__init__()
+        self.front, self.trunk = front, trunk
 
     def forward(self, patches: Tensor, position: Tensor) -> Tensor:
-        maps = self.body(self.look(patches[:, :, self.rows]))
-        pooled = maps.mean((2, 3)) + maps.amax((2, 3))
-        features: Tensor = self.answer(torch.cat([pooled, position], dim=1))
+        features: Tensor = self.trunk(self.front(patches), position)
         return features
 
 

@@ -11,12 +11,12 @@ from xaimoe_runtime.schema import TaskKind
 class Head(nn.Module):
     """``mixture`` [B, D], ``mass`` [B, 1], ``prior_logits`` [B, L] -> ``scores`` [B, L].
 
-    The mixture over the mass is the experts' mean answer, whatever share of the pairs was run. The mass says how far to
-    believe it: without any, the scores are exactly the calibrated prior.
+    The mixture over the mass is the experts' mean answer, whatever share of the pairs was run; it corrects what the
+    glance guessed. The mass says how far to believe it: without any, the scores are exactly the calibrated prior.
     """
 
     temperatures: Tensor
-    """Of the prior and of the experts' logits, fitted on the validation split."""
+    """Of the prior alone and of the whole answer, fitted on the validation split."""
 
     def __init__(self, features: int, labels: int, task: TaskKind) -> None:
         super().__init__()
@@ -28,8 +28,8 @@ class Head(nn.Module):
     def logits(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
         """Calibrated logits, [B, L]."""
         belief = mass / (mass + nn.functional.softplus(self.doubt))
-        expert_logits: Tensor = self.experts(mixture / torch.clamp(mass, min=1e-6)) / self.temperatures[1]
-        return prior_logits / self.temperatures[0] * (1 - belief) + expert_logits * belief
+        correction: Tensor = self.experts(mixture / torch.clamp(mass, min=1e-6)) * belief
+        return (prior_logits + correction) / torch.lerp(self.temperatures[0], self.temperatures[1], belief)
 
     def forward(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
         logits = self.logits(mixture, mass, prior_logits)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.config import ModelConfig
-from xaimoe_audio.model.experts import FAMILIES, Expert, band_fit
+from xaimoe_audio.model.experts import FAMILIES, Expert, Front, Trunk, band_fit, start_alike
 from xaimoe_audio.model.glance import Glance
 from xaimoe_audio.model.head import Head
 from xaimoe_audio.model.router import Router
@@ -55,20 +55,19 @@ class MoEAudioModel(nn.Module):
         self.frontend = Frontend(config.frontend)
         self.glance = Glance(self.grid, labels)
         self.router = Router(config.experts, band_fit(config.experts, self.grid), config.router)
-        self.experts = nn.ModuleDict(
-            {
-                name: Expert(
-                    FAMILIES[name],
-                    self.grid.tile[0],
-                    self.grid.tile[0] == self.grid.rows,
-                    config.expert_width,
-                    config.features,
-                )
-                for name in config.experts
-            }
-        )
+        height, width = self.grid.tile[0], config.expert_width
+        full_height = height == self.grid.rows
+        fronts = {name: Front(FAMILIES[name], height, full_height, width) for name in config.experts}
+        start_alike(fronts.values(), width)
+        self.fronts = nn.ModuleDict(fronts)
+        self.trunk = Trunk(width)
         self.head = Head(config.features, labels, config.task)
         self.register_buffer("positions", torch.from_numpy(self.grid.positions()), persistent=False)
+
+    @property
+    def experts(self) -> dict[str, Expert]:
+        """The experts, each a front and the trunk of all."""
+        return {name: Expert(front, self.trunk) for name, front in self.fronts.items()}  # type: ignore[arg-type]
 
     def route(self, spectrogram: Tensor, attributes: Tensor) -> Routed:
         """Glance and router on a spectrogram [B, 1, F, T] and its attributes [B, A]."""
@@ -87,14 +86,16 @@ class MoEAudioModel(nn.Module):
         return unfolded.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
     def mixture(self, spectrogram: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs each expert once, on the patches it has a gate for: ``mixture`` [B, D] and ``mass`` [B, 1]."""
+        """Runs each front once, on the patches it has a gate for: ``mixture`` [B, D] and ``mass`` [B, 1]."""
         tiles = self.tiles(spectrogram)
         mixture = spectrogram.new_zeros(len(gates), self.config.features)
-        for e, expert in enumerate(self.experts.values()):
-            clips, patches = torch.nonzero(gates[:, :, e], as_tuple=True)
-            if len(clips):
-                features = expert(tiles[clips, patches], self.positions[patches])
-                mixture = mixture.index_add(0, clips, gates[clips, patches, e, None] * features)
+        experts, clips, patches = torch.nonzero(gates.permute(2, 0, 1), as_tuple=True)  # by expert
+        if len(experts):
+            counts = torch.bincount(experts, minlength=len(self.fronts)).tolist()
+            chosen = torch.split(tiles[clips, patches], counts)
+            maps = [front(given) for front, given in zip(self.fronts.values(), chosen, strict=True) if len(given)]
+            features = self.trunk(torch.cat(maps), self.positions[patches])
+            mixture = mixture.index_add(0, clips, gates[clips, patches, experts, None] * features)
         return mixture, gates.sum((1, 2))[:, None]
 
     def mixture_reference(self, spectrogram: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
-from xaimoe_audio.config import MIN_TILE, FrontendConfig, ModelConfig, RouterConfig
+from xaimoe_audio.config import MIN_TILE, TILE_STEP, FrontendConfig, ModelConfig, RouterConfig
 from xaimoe_audio.policy.rules import TILE_FRAMES
 from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_runtime.errors import ConfigError
@@ -109,9 +109,6 @@ def check_choices(made: dict[str, Any], families: Collection[str], backends: Col
     k_max = made.get("k_max", 1)
     if not 1 <= k_max <= len(experts):
         raise ConfigError(f"k_max: found {k_max}, expected 1 to {len(experts)}, the number of experts")
-    width = made.get("expert_width", 2)
-    if width < 2 or width % 2:
-        raise ConfigError(f"expert_width: found {width}, expected an even number from 2 up")
     tile = made.get("tile", (made["bins"], TILE_FRAMES))
     _check_tiles(tuple(tile), tuple(made.get("stride", tile)), made["bins"])
 
@@ -123,10 +120,10 @@ def _steps(wanted_frames: float, tile: int, stride: int) -> int:
 
 def _check_tiles(tile: tuple[int, ...], stride: tuple[int, ...], bins: int) -> None:
     for name, pair in (("tile", tile), ("stride", stride)):
-        least = MIN_TILE if name == "tile" else 2
-        if any(cells < least or cells % 2 for cells in pair):
+        least, step = (MIN_TILE, TILE_STEP) if name == "tile" else (2, 2)
+        if any(cells < least or cells % step for cells in pair):
             raise ConfigError(
-                f"{name}: found {pair[0]}x{pair[1]}, expected two even numbers of spectrogram cells from {least} up"
+                f"{name}: found {pair[0]}x{pair[1]}, expected two multiples of {step} spectrogram cells from {least} up"
             )
     if tile[0] > bins or (bins - tile[0]) % stride[0] or any(s > t for s, t in zip(stride, tile, strict=True)):
         raise ConfigError(

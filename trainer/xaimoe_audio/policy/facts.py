@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 USUAL_RATE, HIGH_RATE = 16_000, 32_000
 """Sampling rates in Hz that are paid for: for any model, and for one for high sounds under the accuracy budget."""
 HIGH_CENTRE = 3_000.0
-"""Frequency in Hz from which a dataset's sounds count as high. At 32 kHz instead of 16 the marine mammals, centred at
-5 kHz, gained; ESC-10, centred at 1.3 kHz, gained nothing, and the sonar scenes, centred at 1.6 kHz, lost."""
+"""Frequency in Hz from which a class counts as high. One is enough: a single network went from 0.888 to 0.913 and from
+0.938 to 0.963 on two folds of ESC-10 at 32 kHz instead of 16, where fire lies around 3 kHz and rain around 8 kHz."""
 STEADY_DB, FULL_DB = 0.5, 10.0
 """Contrast in dB under which a band does not stand out, and from which it stands out as far as it can."""
 UNKNOWN_CENTRE = 1_000.0
@@ -63,7 +63,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def usual_rate(self) -> int:
         """Highest sampling rate in Hz that is paid for, unless most of the sound lies above its band."""
-        return HIGH_RATE if self.budget == "accuracy" and self.centre >= HIGH_CENTRE else USUAL_RATE
+        return HIGH_RATE if self.budget == "accuracy" and self.highest_centre >= HIGH_CENTRE else USUAL_RATE
+
+    @property
+    def highest_centre(self) -> float:
+        """Frequency in Hz around which the highest of the classes lies."""
+        return max(self.centres.values(), default=self.centre)
 
     def share_under(self, rate: int) -> float:
         """Share of the recordings that were made at less than ``rate`` Hz."""

@@ -144,10 +144,10 @@ RULES: tuple[Rule, ...] = (
         lambda f, m: len(f.rates) > 1,
         lambda f, m: min(_rate_of(f), f.usual_rate),
         lambda f, m: (
-            f"{len(f.rates)} native rates, of which half of the recordings reach {f.rate} Hz; for sounds "
-            f"around {f.centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most"
+            f"{len(f.rates)} native rates, of which half of the recordings reach {f.rate} Hz; for classes "
+            f"up to {f.highest_centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most"
         ),
-        ("rates", "rate", "top", "centre", "budget"),
+        ("rates", "rate", "top", "centres", "budget"),
     ),
     Rule(
         "sample_rate",
@@ -155,10 +155,10 @@ RULES: tuple[Rule, ...] = (
         _always,
         lambda f, m: min(_rate_of(f), f.usual_rate),
         lambda f, m: (
-            f"the recordings end at {f.top:.0f} Hz and are sampled at {f.rate} Hz; for sounds around "
-            f"{f.centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most"
+            f"the recordings end at {f.top:.0f} Hz and are sampled at {f.rate} Hz; for classes up to "
+            f"{f.highest_centre:.0f} Hz the {f.budget} budget goes to {f.usual_rate} Hz at most"
         ),
-        ("top", "rate", "centre", "budget"),
+        ("top", "rate", "centres", "budget"),
     ),
     Rule(
         "clip_s",

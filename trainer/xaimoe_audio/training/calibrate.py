@@ -25,8 +25,8 @@ def fit_temperatures(
 ) -> None:
     """Sets the head's two temperatures to those with the least negative log-likelihood on the validation split.
 
-    The prior's is fitted on the glance alone, the experts' on the routed answer with the prior's in place
-    (temperature scaling, C. Guo et al., "On calibration of modern neural networks", 2017).
+    The first is fitted on the glance alone, the second on the routed answer with the first in place (temperature
+    scaling; C. Guo et al., "On calibration of modern neural networks", 2017).
     """
     model.eval()
     parts: list[tuple[Tensor, ...]] = []

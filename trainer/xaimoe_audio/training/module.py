@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from xaimoe_audio.architecture import expert_costs
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
@@ -20,6 +20,11 @@ from xaimoe_audio.training.teacher import Activations, grad_cam, gradient_times_
 Windows = tuple[Tensor, Tensor, Tensor]
 """Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
 
+FED = 0.4
+"""Share of the pairs, in even shares, under which an expert is starved."""
+LOAD_WEIGHT = 0.05
+"""Of a batch in the running mean of the experts' shares."""
+
 
 class TrainingModule(lightning.LightningModule):
     """Trains glance, router, experts and head together.
@@ -27,7 +32,7 @@ class TrainingModule(lightning.LightningModule):
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
     are not chosen get their gradient from the clips that run all pairs for the saliency's teacher, and from those that
-    explore: they run pairs at random.
+    explore: they run every patch with an expert at random.
 
     Args:
         model: is trained in place.
@@ -49,8 +54,10 @@ class TrainingModule(lightning.LightningModule):
         costs = torch.tensor([float(cost) for cost in expert_costs(model).values()])
         self.register_buffer("centres", model.frontend.window.backend.centres().float(), persistent=False)
         self.register_buffer("costs", costs / costs.sum(), persistent=False)
+        self.register_buffer("load", torch.full_like(costs, 1 / len(costs)))
 
     class_weights: Tensor
+    load: Tensor
     costs: Tensor
     centres: Tensor
     noise: Clips
@@ -74,8 +81,9 @@ class TrainingModule(lightning.LightningModule):
         taught = max(taught, min(2, len(spectrogram))) if taught else 0
         spectrogram.requires_grad_(taught > 0)
         routed = model.route(spectrogram, attributes)
+        self._feed_the_starved(routed)
         gates = self._training_gates(routed, taught)
-        with Activations.recorded(model, gates) as activations:
+        with Activations.recorded(model) as activations:
             mixture, mass = model.mixture(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
         loss = self._loss(logits, targets) + recipe.prior_weight * self._loss(routed.prior_logits, targets)
@@ -90,7 +98,7 @@ class TrainingModule(lightning.LightningModule):
             known = targets / torch.clamp(targets.sum(1, keepdim=True), min=1e-6)
             teacher = gradient_times_input(logits, known, spectrogram, model)
             if recipe.grad_cam_share > 0:
-                second = grad_cam(logits, known, activations, model)
+                second = grad_cam(logits, known, activations, gates)
                 teacher = (1 - recipe.grad_cam_share) * teacher + recipe.grad_cam_share * second
             distance = saliency_loss(routed.saliency[:taught], teacher[:taught])
             self.log("saliency_loss", distance, on_step=False, on_epoch=True)
@@ -128,17 +136,33 @@ class TrainingModule(lightning.LightningModule):
         recipe = self.recipe
         gates = routed.gates
         if float(torch.rand(())) < recipe.drop_share:
-            gates = _drop_pairs(gates, 1.0)
+            gates = _drop_pairs(gates)
         share = 1.0 if self.progress < recipe.warmup else recipe.explore
         explores = torch.rand(len(gates), 1, 1, device=gates.device) < share
         gates = torch.where(explores, self._explored(routed), gates)
         return torch.cat([routed.gates_dense[:taught], gates[taught:]]) if taught else gates
 
     def _explored(self, routed: Routed) -> Tensor:
-        """Compatible pairs at random, [B, P, E], weighted by the saliency of their patches alone."""
-        compatible = routed.saliency[:, :, None] * (routed.gates_dense > 0)
-        drawn = _drop_pairs(compatible, self.recipe.explored_pairs)
-        return drawn / torch.clamp(drawn.sum((1, 2), keepdim=True), min=1e-6)
+        """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is."""
+        weights = routed.gates_dense.sum(2, keepdim=True)
+        compatible = routed.gates_dense > 0
+        drawn = torch.where(compatible, torch.rand_like(routed.gates_dense), -1.0)
+        return weights * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
+
+    @torch.no_grad()
+    def _feed_the_starved(self, routed: Routed) -> None:
+        """Raises the router's bias for the experts that run too few of the pairs of the clips they suit, by a step that
+        ends with the training (after L. Wang et al., "Auxiliary-loss-free load balancing", 2024, which moves all
+        biases)."""
+        pairs = (routed.gates > 0).float().sum(1)  # [B, E]
+        could = (routed.gates_dense > 0).any(1) * pairs.sum(1, keepdim=True)
+        found = pairs.sum(0) / torch.clamp(could.sum(0), min=1.0)
+        if distributed.is_initialized():
+            distributed.all_reduce(found)
+            found = found / distributed.get_world_size()
+        self.load.lerp_(found, LOAD_WEIGHT)
+        step = self.recipe.feed_rate * (1 - self.progress)
+        self.model.router.clip_affinity.bias.add_(step * (self.load < FED / len(self.load)))
 
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
@@ -183,7 +207,7 @@ class TrainingModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _drop_pairs(gates: Tensor, most: float) -> Tensor:
-    """Keeps a random share of each clip's pairs, drawn between none and ``most``."""
-    keep = torch.rand(len(gates), 1, 1, device=gates.device) * most
+def _drop_pairs(gates: Tensor) -> Tensor:
+    """Keeps a random share of each clip's pairs, down to none."""
+    keep = torch.rand(len(gates), 1, 1, device=gates.device)
     return gates * (torch.rand_like(gates) < keep)

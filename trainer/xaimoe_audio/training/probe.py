@@ -15,7 +15,7 @@ from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
 from xaimoe_audio.training.teacher import gradient_times_input
 
-WINDOWS = 32
+WINDOWS = 16
 """Validation recordings that are looked at, evenly spaced; of each its first window."""
 
 

@@ -49,10 +49,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     warmup: float = 0.15
     """Share of the steps in which all clips explore."""
     explore: float = 0.4
-    """Share of the clips that explore after that: they run pairs at random, all experts alike, so that each learns from
-    all the data and not only from what the router gives it."""
-    explored_pairs: float = 0.5
-    """Share of all compatible pairs, at most, that a clip explores."""
+    """Share of the clips that explore after that: they run every patch with an expert at random, so that each expert
+    learns from all the data and not only from what the router gives it."""
     teach_every: int = 6
     """Every so many steps, in both phases, the saliency's teacher is asked."""
     teach_share: float = 0.4
@@ -67,6 +65,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weight of the saliency's distance from its teacher."""
     balance_weight: float = 0.05
     """Weight of the load balance over the experts."""
+    feed_rate: float = 0.01
+    """How far the router's bias of an expert that is chosen too seldom rises at each step."""
     z_weight: float = 1e-3
     """Weight of the router's z-loss, which keeps its logits small (B. Zoph et al., "ST-MoE", 2022)."""
     compute_weight: float = COMPUTE_WEIGHTS["accuracy"]

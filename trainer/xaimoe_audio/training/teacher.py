@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,40 +34,31 @@ def gradient_times_input(logits: Tensor, targets: Tensor, spectrogram: Tensor, m
 
 
 class Activations:
-    """The experts' last feature maps in one dense run, and which clip and patch each belongs to."""
+    """The trunk's last feature maps in one run, a pair each."""
 
-    def __init__(self) -> None:
-        self.maps: list[Tensor] = []
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+    maps: Tensor
+    """[M, C, H, T'], in the order of the gates that were run: by expert, then by clip and patch."""
 
     @classmethod
     @contextmanager
-    def recorded(cls, model: MoEAudioModel, gates: Tensor) -> Iterator[Activations]:
-        """Records what the experts see while ``gates`` [B, P, E] are run."""
+    def recorded(cls, model: MoEAudioModel) -> Iterator[Activations]:
+        """Records what the experts see while ``model`` mixes."""
         found = cls()
 
-        def keep(expert: int, maps: Tensor) -> None:
-            found.maps.append(maps)
-            clips, patches = torch.nonzero(gates[:, :, expert], as_tuple=True)
-            found.pairs.append((clips, patches))
+        def keep(_module: nn.Module, _inputs: Any, maps: Tensor) -> None:
+            found.maps = maps
 
-        handles = [
-            model.experts.get_submodule(f"{name}.body").register_forward_hook(
-                lambda _module, _inputs, maps, e=e: keep(e, maps)
-            )
-            for e, name in enumerate(model.experts)
-        ]
+        handle = model.trunk.body.register_forward_hook(keep)
         try:
             yield found
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
 
 
-def grad_cam(logits: Tensor, targets: Tensor, activations: Activations, model: MoEAudioModel) -> Tensor:
+def grad_cam(logits: Tensor, targets: Tensor, activations: Activations, gates: Tensor) -> Tensor:
     """Relevance of each patch for the target classes by Grad-CAM, [B, P]; each row sums to 1.
 
-    (R. R. Selvaraju et al., "Grad-CAM", 2017.) The layer is the last convolution of every expert: channels are weighed
+    (R. R. Selvaraju et al., "Grad-CAM", 2017.) The layer is the last convolution of the experts: channels are weighed
     by the mean of their gradient over a tile, summed, rectified, and averaged over the tile; then the experts' are
     added. The graph is kept for the backward pass to come.
 
@@ -74,13 +66,15 @@ def grad_cam(logits: Tensor, targets: Tensor, activations: Activations, model: M
         logits: [B, L] of the whole model.
         targets: [B, L], the weight of each class.
         activations: recorded while the logits were computed.
-        model: gives the number of patches.
+        gates: [B, P, E], that were run.
     """
-    gradients = torch.autograd.grad((logits * targets).sum(), activations.maps, retain_graph=True)
-    relevance = logits.new_zeros(len(logits), model.grid.count)
-    for maps, gradient, pair in zip(activations.maps, gradients, activations.pairs, strict=True):
+    _, clips, patches = torch.nonzero(gates.permute(2, 0, 1), as_tuple=True)
+    relevance = logits.new_zeros(gates.shape[:2])
+    if len(clips):
+        (gradient,) = torch.autograd.grad((logits * targets).sum(), activations.maps, retain_graph=True)
         weights = gradient.mean((2, 3), keepdim=True)
-        relevance.index_put_(pair, torch.relu((weights * maps.detach()).sum(1)).mean((1, 2)), accumulate=True)
+        of_pairs = torch.relu((weights * activations.maps.detach()).sum(1)).mean((1, 2))
+        relevance.index_put_((clips, patches), of_pairs, accumulate=True)
     return _as_shares(relevance)
 
 
