@@ -171,6 +171,14 @@ def test_resume_of_nothing_is_refused(few: Path, tmp_path: Path) -> None:
         MoEAudioClassifier(**TINY).fit(few, epochs=1, out_dir=tmp_path / "new", resume=True)
 
 
+def test_batches_are_normalised_while_training(tiny_run: Path) -> None:
+    """Lightning trains each part in the mode it finds it in; the engine that measured it before had set it to eval."""
+    model = load_checkpoint(tiny_run / "best.pt").model
+    buffers = dict(model.named_buffers())
+    assert all(value.any() for name, value in buffers.items() if "glance" in name and name.endswith("running_mean"))
+    assert all(value.any() for name, value in buffers.items() if "trunk" in name and name.endswith("running_mean"))
+
+
 def test_the_best_checkpoint_is_a_whole_one_even_while_training(tiny_run: Path) -> None:
     info = load_checkpoint(tiny_run / "best.pt").info
     assert info.model.labels == ("ping", "rain")

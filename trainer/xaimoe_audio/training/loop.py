@@ -120,6 +120,7 @@ def train(
     steps = job.epochs * (share // job.batch_size if full else 1)
     weights = class_weights(train_data[1], recipe.class_balance)
     module = make_module(model, recipe, steps, weights, 0 if taught is None else taught.shape[1])
+    module.train()  # lightning leaves each part in the mode it finds it in
     patience = max(MIN_PATIENCE, round(recipe.patience_share * job.epochs))
     last_saver = ModelCheckpoint(dirpath=job.out, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     last_saver.FILE_EXTENSION = Path(LAST).suffix

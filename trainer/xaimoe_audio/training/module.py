@@ -20,7 +20,7 @@ from xaimoe_audio.training.teacher import Activations, grad_cam, gradient_times_
 Windows = tuple[Tensor, Tensor, Tensor]
 """Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
 
-FED = 0.4
+FED = 0.5
 """Share of the pairs, in even shares, under which an expert is starved."""
 LOAD_WEIGHT = 0.05
 """Of a batch in the running mean of the experts' shares."""

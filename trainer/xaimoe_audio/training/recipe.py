@@ -65,7 +65,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weight of the saliency's distance from its teacher."""
     balance_weight: float = 0.05
     """Weight of the load balance over the experts."""
-    feed_rate: float = 0.01
+    feed_rate: float = 0.03
     """How far the router's bias of an expert that is chosen too seldom rises at each step."""
     z_weight: float = 1e-3
     """Weight of the router's z-loss, which keeps its logits small (B. Zoph et al., "ST-MoE", 2022)."""
