@@ -204,7 +204,9 @@ def test_training_several_labels_at_once(tmp_path: Path) -> None:
     assert set(figures["per_class"]) == {"low", "high"}
     assert "confusion" not in figures
     result = classifier.predict(tmp_path / "0.wav")
-    assert set(result.labels) == {name for name, s in zip(classifier.labels, result.scores, strict=True) if s >= 0.5}
+    thresholds = classifier.engine.task.thresholds
+    found = zip(classifier.labels, result.scores, thresholds, strict=True)
+    assert set(result.labels) == {name for name, score, threshold in found if score >= threshold}
 
 
 # Asking --------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def test_train_writes_the_run_folder(scenes: Path, tmp_path: Path) -> None:
     result = run(
         *("train", "--dataset", scenes, "--metadata", scenes / "metadata.csv", "--epochs", 1, "--batch-size", 16),
         *("--out", tmp_path, "--budget", "latency", "--device", "cpu", "--sample-rate", 8_000, "--clip-s", 0.5),
-        *("--tile", "24x16", "--stride", "24x16", "--k-max", 1, "--experts", "TransientExpert, HarmonicExpert"),
+        *("--tile", "24x24", "--stride", "24x24", "--k-max", 1, "--experts", "TransientExpert, HarmonicExpert"),
         *("--fmin", 100, "--fmax", 3_500, "--seed", 4, "--task", "single_label", "--channel", "mix"),
         *("--expert-width", 6, "--learning-rate", 0.002, "--saliency-teacher", "both"),
     )
@@ -47,7 +47,7 @@ def test_train_writes_the_run_folder(scenes: Path, tmp_path: Path) -> None:
     assert any(line.startswith("sample_rate 8000 [override] chosen by the user") for line in told)
     assert any(line.startswith("spectrogram logmel [usual] ") for line in told)
     config = json.loads((tmp_path / "run_config.json").read_text())
-    assert config["model"]["tile"] == [24, 16]
+    assert config["model"]["tile"] == [24, 24]
     assert config["model"]["experts"] == ["TransientExpert", "HarmonicExpert"]
     assert config["model"]["frontend"]["fmax"] == 3_500
     assert config["model"]["expert_width"] == 6

@@ -21,7 +21,7 @@ from xaimoe_runtime.errors import ConfigError
 STORAGE = "tune.db"
 REPORT = "tune.json"
 STUDY = "xaimoe"
-TILE_FRAMES = (16, 32, 64)
+TILE_FRAMES = (24, 32, 64)
 WIDTHS = (8, 12, 16, 24)
 LEARNING_RATES = (1e-3, 1e-2)
 GIVEN_UP = 0.01

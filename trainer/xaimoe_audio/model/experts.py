@@ -71,7 +71,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "NoiseRobust_LowFreq": Family(
         purpose="low sounds in noise: ships, machinery, thunder, the calls of large whales; integrates over time",
-        suits={"low": 0.75},
+        suits={"low": 1.0},
         sibling="NoiseRobust_Broadband",
         band=(0.0, 0.5),
         look=_less_tile_mean,
@@ -80,7 +80,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "NoiseRobust_HighFreq": Family(
         purpose="high sounds in noise: hiss, sprays, snapping shrimp, insects; integrates over time",
-        suits={"high": 0.75},
+        suits={"high": 1.0},
         sibling="HighbandGeneral",
         band=(0.5, 1.0),
         look=_less_tile_mean,
@@ -113,13 +113,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "MidbandGeneral": Family(
         purpose="whatever lies in the middle of the band: most voices, calls and tools",
-        suits={"middle": 0.75},
+        suits={"middle": 1.0},
         sibling="NoiseRobust_Broadband",
         band=(0.25, 0.75),
     ),
     "HighbandGeneral": Family(
         purpose="whatever lies in the upper half of the band: chirps, bird song, high whistles, insects",
-        suits={"high": 0.75},
+        suits={"high": 1.0},
         sibling="NoiseRobust_HighFreq",
         band=(0.5, 1.0),
     ),
