@@ -67,7 +67,7 @@ LATE = {"step": 50, "drop_share": 0.0}
 def test_at_first_all_clips_explore(config: ModelConfig) -> None:
     module = a_module(config, step=0)
     routed = routed_of(module)
-    gates = module._training_gates(routed, 0)
+    gates = module._training_gates(routed)
     assert not ((gates > 0) & (routed.gates_dense == 0)).any()
     assert ((gates > 0) & (routed.gates == 0)).any()
     compatible = (routed.gates_dense > 0).any(2)
@@ -79,9 +79,9 @@ def test_at_first_all_clips_explore(config: ModelConfig) -> None:
 def test_later_most_clips_run_what_the_router_chose(config: ModelConfig) -> None:
     module = a_module(config, **LATE, explore=0.0)
     routed = routed_of(module)
-    assert torch.equal(module._training_gates(routed, 0), routed.gates)
+    assert torch.equal(module._training_gates(routed), routed.gates)
     module = a_module(config, **LATE, explore=0.5)
-    same = sum(int((module._training_gates(routed, 0) == routed.gates).all((1, 2)).sum()) for _ in range(20)) / (
+    same = sum(int((module._training_gates(routed) == routed.gates).all((1, 2)).sum()) for _ in range(20)) / (
         20 * BATCH
     )
     assert 0.35 < same < 0.65
@@ -90,18 +90,10 @@ def test_later_most_clips_run_what_the_router_chose(config: ModelConfig) -> None
 def test_dropping_goes_down_to_no_pair_at_all(config: ModelConfig) -> None:
     module = a_module(config, step=50, drop_share=1.0, explore=0.0)
     routed = routed_of(module)
-    kept = torch.stack([(module._training_gates(routed, 0) > 0).sum((1, 2)) for _ in range(60)])
+    kept = torch.stack([(module._training_gates(routed) > 0).sum((1, 2)) for _ in range(60)])
     chosen = (routed.gates > 0).sum((1, 2))
     assert (kept <= chosen).all()
     assert (kept == 0).any() and (kept == chosen).any()
-
-
-def test_clips_that_the_teacher_is_asked_about_run_all_pairs(config: ModelConfig) -> None:
-    module = a_module(config, **LATE, explore=0.0)
-    routed = routed_of(module)
-    gates = module._training_gates(routed, 4)
-    assert torch.equal(gates[:4], routed.gates_dense[:4])
-    assert torch.equal(gates[4:], routed.gates[4:])
 
 
 @pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])

@@ -107,7 +107,8 @@ def describe(model: MoEAudioModel) -> str:
     expert_macs = sum(item.macs for item in table if item.name in model.experts)
     floor = floor_macs(table)
     lines += [
-        f"{'total':<24}{sum(item.parameters for item in table):>12,}",
+        f"{'total':<24}{sum(p.numel() for p in model.parameters()):>12,}{'':>14}  "
+        f"the experts share {sum(p.numel() for p in model.trunk.parameters()):,}",
         "",
         f"floor (no pair)       {floor:>14,} MACs a clip after the frontend",
         f"dense (all pairs)     {floor + grid.count * expert_macs:>14,} MACs a clip after the frontend",

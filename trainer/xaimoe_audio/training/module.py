@@ -31,8 +31,8 @@ class TrainingModule(lightning.LightningModule):
 
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
-    are not chosen get their gradient from the clips that run all pairs for the saliency's teacher, and from those that
-    explore: they run every patch with an expert at random.
+    are not chosen get their gradient from the clips that explore: they run every patch with an expert at random, which
+    is the dense mixture on average. The saliency's teacher is asked about those.
 
     Args:
         model: is trained in place.
@@ -77,12 +77,11 @@ class TrainingModule(lightning.LightningModule):
         recipe, model = self.recipe, self.model
         spectrogram, attributes, batch = self._augmented(batch)
         targets = batch.targets
-        taught = round(recipe.teach_share * len(spectrogram)) if self.global_step % recipe.teach_every == 0 else 0
-        taught = max(taught, min(2, len(spectrogram))) if taught else 0
-        spectrogram.requires_grad_(taught > 0)
+        teach = self.global_step % recipe.teach_every == 0
+        spectrogram.requires_grad_(teach)
         routed = model.route(spectrogram, attributes)
         self._feed_the_starved(routed)
-        gates = self._training_gates(routed, taught)
+        gates = self._explored(routed) if teach else self._training_gates(routed)
         with Activations.recorded(model) as activations:
             mixture, mass = model.mixture(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
@@ -94,13 +93,13 @@ class TrainingModule(lightning.LightningModule):
         loss = loss + recipe.balance_weight * balance_loss(routed.gates_dense)
         loss = loss + recipe.z_weight * z_loss(model.router.affinity_logits(routed.context, attributes))
         loss = loss + recipe.compute_weight * compute_share(routed.gates, self.costs)
-        if taught:
+        if teach:
             known = targets / torch.clamp(targets.sum(1, keepdim=True), min=1e-6)
             teacher = gradient_times_input(logits, known, spectrogram, model)
             if recipe.grad_cam_share > 0:
                 second = grad_cam(logits, known, activations, gates)
                 teacher = (1 - recipe.grad_cam_share) * teacher + recipe.grad_cam_share * second
-            distance = saliency_loss(routed.saliency[:taught], teacher[:taught])
+            distance = saliency_loss(routed.saliency, teacher)
             self.log("saliency_loss", distance, on_step=False, on_epoch=True)
             loss = loss + recipe.saliency_weight * distance
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
@@ -130,17 +129,15 @@ class TrainingModule(lightning.LightningModule):
         ran = (mass > 0).float()
         return (torch.square(said - taught) * ran).mean() / torch.clamp(ran.mean(), min=1e-6)
 
-    def _training_gates(self, routed: Routed, taught: int) -> Tensor:
-        """All compatible pairs for clips that the teacher is asked about; of the others, some explore, and the rest run
-        what the router chose, or a part of it."""
+    def _training_gates(self, routed: Routed) -> Tensor:
+        """Some clips explore; the rest run what the router chose, or a part of it."""
         recipe = self.recipe
         gates = routed.gates
         if float(torch.rand(())) < recipe.drop_share:
             gates = _drop_pairs(gates)
         share = 1.0 if self.progress < recipe.warmup else recipe.explore
         explores = torch.rand(len(gates), 1, 1, device=gates.device) < share
-        gates = torch.where(explores, self._explored(routed), gates)
-        return torch.cat([routed.gates_dense[:taught], gates[taught:]]) if taught else gates
+        return torch.where(explores, self._explored(routed), gates)
 
     def _explored(self, routed: Routed) -> Tensor:
         """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is."""

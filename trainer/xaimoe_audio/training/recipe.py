@@ -52,9 +52,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Share of the clips that explore after that: they run every patch with an expert at random, so that each expert
     learns from all the data and not only from what the router gives it."""
     teach_every: int = 6
-    """Every so many steps, in both phases, the saliency's teacher is asked."""
-    teach_share: float = 0.4
-    """Share of the batch's clips that it is asked about; all their compatible pairs run."""
+    """Every so many steps all clips explore, and the saliency's teacher is asked about them."""
     grad_cam_share: float = 0.0
     """Share of Grad-CAM in the teacher; the rest is Gradient x Input."""
     drop_share: float = 0.5
