@@ -8,7 +8,7 @@ from torch import Tensor
 
 from xaimoe_audio.config import DEFAULT_EXPERTS, FINE_EXPERTS, HIGHBAND_EXPERTS
 from xaimoe_audio.model.descriptors import DESCRIPTORS
-from xaimoe_audio.model.experts import FAMILIES, Expert, Front, Trunk
+from xaimoe_audio.model.experts import FAMILIES, Expert, Front, Trunk, start_alike
 
 EXPERTS = tuple(FAMILIES)
 
@@ -90,6 +90,19 @@ def test_the_maps_of_all_families_have_one_size(tile: tuple[int, int], full_heig
     patches = torch.zeros(2, 1, *tile)
     shapes = {Front(family, tile[0], full_height, width=4)(patches).shape for family in FAMILIES.values()}
     assert shapes == {(2, 8, tile[0] // 4, tile[1] // 4)}
+
+
+def test_all_fronts_start_alike_each_with_its_own_kernel() -> None:
+    fronts = {name: Front(family, HEIGHT, full_height=True, width=4) for name, family in FAMILIES.items()}
+    start_alike(fronts.values(), width=4)
+    square = fronts["MidbandGeneral"].body[1][0].weight
+    assert torch.equal(fronts["NoiseRobust_Broadband"].body[1][0].weight, square)
+    assert torch.equal(fronts["TransientExpert"].body[1][0].weight[..., 1:4], square)
+    assert torch.equal(fronts["HarmonicExpert"].body[1][0].weight[:, :, 2:5], square)
+    assert torch.allclose(fronts["FineFreqExpert"].body[1][0].weight[:, :, 1:4], square.sum(3, keepdim=True))
+    pointwise = [front.body[2][2].weight for front in fronts.values()]
+    assert all(torch.equal(one, pointwise[0]) for one in pointwise)
+    assert len({one.data_ptr() for one in pointwise}) == len(FAMILIES)  # alike, not shared
 
 
 def test_every_family_is_the_sibling_of_another_and_is_told_what_suits_it() -> None:

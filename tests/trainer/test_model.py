@@ -61,6 +61,13 @@ def test_dispatch_is_exact_for_any_gates(model: MoEAudioModel, seed: int, share:
 
 
 @torch.no_grad()
+def test_all_experts_have_one_trunk(model: MoEAudioModel) -> None:
+    trunks = {id(expert.trunk) for expert in model.experts.values()}
+    assert trunks == {id(model.trunk)}
+    learned = [name for name in model.state_dict() if "trunk" in name]
+    assert learned and all(name.startswith("trunk.") for name in learned)  # kept once
+
+
 def test_tiles_are_the_cells_that_the_grid_says(model: MoEAudioModel) -> None:
     grid = model.grid
     spectrogram = torch.arange(grid.rows * grid.columns).float().reshape(1, 1, grid.rows, grid.columns)

@@ -107,6 +107,22 @@ def test_a_step_learns_from_its_teachers(config: ModelConfig, grad_cam_share: fl
     assert module.model.glance.saliency.weight.grad.abs().sum() > 0
 
 
+def test_clips_that_the_teacher_is_asked_about_run_every_patch(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = a_module(config, step=60, teach_every=6, explore=0.0, drop_share=0.0)
+    mixture, run = module.model.mixture, []
+
+    def recorded(spectrogram: torch.Tensor, gates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        run.append(gates)
+        return mixture(spectrogram, gates)
+
+    monkeypatch.setattr(module.model, "mixture", recorded)
+    module.training_step(clips(module), 0)
+    (gates,) = run
+    assert ((gates > 0).sum(2) == 1).all()
+
+
 def test_between_its_turns_the_teacher_is_not_asked(config: ModelConfig) -> None:
     module = a_module(config, step=61, teach_every=6)
     module.training_step(clips(module), 0)
