@@ -13,6 +13,7 @@ clip as the routed mixture (glance included), trained with the same recipe for a
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,13 +25,14 @@ import typer
 from cells import DATA, FOLDS, Cells, fold_table
 from numpy.typing import NDArray
 from single_cnn import TrainSingle, cost, matched
-from single_cnn import scores as cnn_scores
+from torch import Tensor
 
 from xaimoe_audio import MoEAudioClassifier
-from xaimoe_audio.config import Budget, Overrides
-from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
+from xaimoe_audio.config import Budget, Overrides, Split
+from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.fitting import split_figures
+from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
@@ -45,26 +47,44 @@ Floats = NDArray[np.float32]
 
 
 @torch.no_grad()
-def cut_scores(engine: TorchEngine, items: list[LabelledRecording], share: float) -> Floats:
-    """Scores [N, L] when each window runs only that share of its routed pairs, those with the largest gates."""
-    model, owners, parts = engine.model, [], []
-    for owner, waveform, source in batches(model, items, engine.device):
-        routed = model.route(*model.frontend(waveform, source))
-        gates = routed.gates.flatten(1)
-        wanted = torch.round((gates > 0).sum(1) * share)
-        rank = torch.argsort(torch.argsort(gates, dim=1, descending=True, stable=True), dim=1)
-        kept = (gates * (rank < wanted[:, None])).reshape_as(routed.gates)
-        parts.append(model.head(*model.mixture(routed.spectrogram, kept), routed.prior_logits).cpu().numpy())
+def pooled_scores(
+    model: MoEAudioModel,
+    items: list[LabelledRecording],
+    device: torch.device,
+    score: Callable[[Tensor, Tensor], Tensor],
+) -> Floats:
+    """Scores [N, L] of recordings, pooled over their windows, each given by ``score`` of (spectrogram, attributes)."""
+    owners, parts = [], []
+    for owner, waveform, source in batches(model, items, device):
+        parts.append(score(*model.frontend(waveform, source)).cpu().numpy())
         owners.append(owner.numpy())
     scores, of = np.concatenate(parts), np.concatenate(owners)
     return np.stack([pool(scores[of == i]) for i in range(len(items))])
 
 
-def train_cnn(classifier: MoEAudioClassifier, job: Job, recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
-    """A single network of the routed mixture's multiply-accumulates: its size and its accuracy on the test split."""
+def cut_scores(engine: TorchEngine, items: list[LabelledRecording], share: float) -> Floats:
+    """Scores [N, L] when each window runs only that share of its routed pairs, those with the largest gates."""
+    model = engine.model
+
+    def score(spectrogram: Tensor, attributes: Tensor) -> Tensor:
+        routed = model.route(spectrogram, attributes)
+        gates = routed.gates.flatten(1)
+        wanted = torch.round((gates > 0).sum(1) * share)
+        rank = torch.argsort(torch.argsort(gates, dim=1, descending=True, stable=True), dim=1)
+        kept = (gates * (rank < wanted[:, None])).reshape_as(routed.gates)
+        scores: Tensor = model.head(*model.mixture(routed.spectrogram, kept), routed.prior_logits)
+        return scores
+
+    return pooled_scores(model, items, engine.device, score)
+
+
+def train_cnn(
+    classifier: MoEAudioClassifier, job: Job, recipe: Recipe, data: dict[Split, Data], macs: float
+) -> dict[str, Any]:
+    """A single network of ``macs`` multiply-accumulates: its size and its accuracy on the test split."""
     model = copy.deepcopy(classifier.engine.model)
     lightning.seed_everything(job.seed, workers=True, verbose=False)
-    network = matched(model, macs=data["macs"]["routed"])
+    network = matched(model, macs=macs)
     best: dict[str, Any] = {}
     train_module(
         model,
@@ -77,18 +97,12 @@ def train_cnn(classifier: MoEAudioClassifier, job: Job, recipe: Recipe, data: di
         watch=False,
     )
     network.load_state_dict(best["state"])
+    network.eval()
     items, targets = data["test"]
-    parts, owners = [], []
-    for owner, waveform, source in batches(model, items, job.device):
-        with torch.no_grad():
-            spectrogram, _ = model.frontend(waveform, source)
-        parts.append(cnn_scores(network, spectrogram))
-        owners.append(owner.numpy())
-    found, of = np.concatenate(parts), np.concatenate(owners)
-    pooled = np.stack([pool(found[of == i]) for i in range(len(items))])
-    parameters, macs = cost(network, model)
-    figures = measure(pooled, targets, classifier.engine.task)
-    return {"parameters": parameters, "macs": macs, "accuracy": figures["accuracy"], "ece": figures["ece"]}
+    scores = pooled_scores(model, items, job.device, lambda spectrogram, _: torch.softmax(network(spectrogram), dim=1))
+    parameters, macs_found = cost(network, model)
+    figures = measure(scores, targets, classifier.engine.task)
+    return {"parameters": parameters, "macs": macs_found, "accuracy": figures["accuracy"], "ece": figures["ece"]}
 
 
 @app.command()
@@ -117,10 +131,7 @@ def train(
         classifier = MoEAudioClassifier.load(run / "best.pt", device="cpu")
         engine = classifier.engine
         loaded = load_dataset(dataset, table, "single_label", engine.audio.sample_rate)
-        data: dict[str, Any] = {}
-        for split in ("train", "val", "test"):
-            items = [item for item in loaded.items if item.row.split == split]
-            data[split] = items, loaded.targets(items, engine.task.labels)
+        data = loaded.with_targets(engine.task.labels)
         items, targets = data["test"]
         figures = split_figures(engine, items, targets)
         cell |= {"fold": fold, "seed": seed, "epochs": epochs, "budget": budget, "val_per_class": val_per_class}
@@ -147,7 +158,7 @@ def train(
                 channel="mix",
                 device=torch.device("cpu"),
             )
-            cell["cnn"] = train_cnn(classifier, job, Recipe(), data | {"macs": figures["macs"]})
+            cell["cnn"] = train_cnn(classifier, job, Recipe(), data, figures["macs"]["routed"])
             cells.put(name, cell)
         typer.echo(f"{name}: routed {cell['routed']:.4f}")
 

@@ -176,9 +176,7 @@ def right(model: StudiedModel, heard: tuple[Tensor, Tensor], truth: Tensor, shar
 
 
 @torch.no_grad()
-def heard_in(
-    model: MoEAudioModel, items: list[LabelledRecording], pool: Clips | None
-) -> tuple[tuple[Tensor, Tensor], int]:
+def heard_in(model: MoEAudioModel, items: list[LabelledRecording], pool: Clips | None) -> tuple[Tensor, Tensor]:
     """Spectrograms and attributes of the first clip of each recording, with bursts from a pool if wanted."""
     parts = []
     for _, waveform, source in batches(model, items, torch.device("cpu"), 1):
@@ -190,7 +188,8 @@ def heard_in(
     if pool is not None:
         torch.manual_seed(1)  # the same bursts for every arm
         clips = with_bursts(clips, pool, model.config)
-    return model.frontend.window(clips.power, clips.sums, clips.source), len(power)
+    spectrograms, attributes = model.frontend.window(clips.power, clips.sums, clips.source)
+    return spectrograms, attributes
 
 
 def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out: Path) -> dict[str, Any]:
@@ -201,10 +200,7 @@ def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out:
     policy = decide(Facts.of(profile, "accuracy"), Overrides(seed=seed))
     config = build(policy.made, "single_label", tuple(sorted(profile.classes)), FAMILIES, BACKENDS)
     loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
-    data: dict[str, tuple[list[LabelledRecording], Floats]] = {}
-    for split in ("train", "val", "test"):
-        items = [item for item in loaded.items if item.row.split == split]
-        data[split] = items, loaded.targets(items, config.labels)
+    data = loaded.with_targets(config.labels)
     lightning.seed_everything(seed, workers=True, verbose=False)
     model = StudiedModel(config, arm)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
@@ -238,7 +234,7 @@ def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out:
     )
     seconds = time.perf_counter() - start
     items, targets = data["test"]
-    heard, _ = heard_in(model, items, distractors(model, "test") if distracted else None)
+    heard = heard_in(model, items, distractors(model, "test") if distracted else None)
     truth = torch.from_numpy(targets).argmax(1)
     chosen = dict.fromkeys((arm, *(ARMS if arm == "saliency" else ())))
     return {

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.architecture import macs_of
@@ -79,11 +75,3 @@ class TrainSingle(TrainingModule):
         spectrogram, _, targets = batch
         loss = classification_loss(self.network(spectrogram), targets, self.task)
         self.log("val_loss", loss, on_epoch=True, batch_size=len(spectrogram))
-
-
-@torch.no_grad()
-def scores(network: SingleCNN, spectrograms: Tensor) -> NDArray[np.float32]:
-    """Scores of one class a clip, [N, L]."""
-    network.eval()
-    found: Any = torch.softmax(network(spectrograms), dim=1).numpy()
-    return np.asarray(found)

@@ -1,6 +1,8 @@
-"""A small untrained model that the tests of the trainer share; nobody may alter it."""
+"""A small untrained model and a small dataset that the tests of the trainer share; nobody may alter them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,17 @@ from xaimoe_audio.model.moe import MoEAudioModel
 def config() -> ModelConfig:
     """The smaller model for clips of 1 s and three classes; tiles of half the height give several rows."""
     return model_config("latency", ("boat", "rain", "whale"), {"duration": 1.0}, tile=(24, 32))
+
+
+@pytest.fixture(scope="module")
+def few(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small part of the scenes: two classes."""
+    folder = tmp_path_factory.mktemp("few")
+    lines = (scenes / "metadata.csv").read_text().splitlines()
+    kept = [line for line in lines[1:] if line.split(",")[2] in ("rain", "ping")]
+    (folder / "metadata.csv").write_text("\n".join([lines[0], *kept]) + "\n")
+    (folder / "audio").symlink_to(scenes / "audio")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -35,17 +35,6 @@ def recording(scenes: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def few(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small part of the scenes: two classes."""
-    folder = tmp_path_factory.mktemp("few")
-    lines = (scenes / "metadata.csv").read_text().splitlines()
-    kept = [line for line in lines[1:] if line.split(",")[2] in ("rain", "ping")]
-    (folder / "metadata.csv").write_text("\n".join([lines[0], *kept]) + "\n")
-    (folder / "audio").symlink_to(scenes / "audio")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def tiny_run(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One epoch on two classes, with seed 1."""
     out = tmp_path_factory.mktemp("tiny")

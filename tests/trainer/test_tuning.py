@@ -26,24 +26,13 @@ def search(folder: Path, out: Path, trials: int, **changed: Any) -> tuple[dict[s
 
 
 @pytest.fixture(scope="module")
-def folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of the scenes."""
-    folder = tmp_path_factory.mktemp("few")
-    lines = (scenes / "metadata.csv").read_text().splitlines()
-    kept = [line for line in lines[1:] if line.split(",")[2] in ("rain", "ping")]
-    (folder / "metadata.csv").write_text("\n".join([lines[0], *kept]) + "\n")
-    (folder / "audio").symlink_to(scenes / "audio")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def searched(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+def searched(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
     """A search of two trials, killed in a third, gone on with to three."""
     out = tmp_path_factory.mktemp("tune")
-    search(folder, out, 2)
+    search(few, out, 2)
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{out / STORAGE}")
     study.ask()  # a process that was killed leaves a running trial behind
-    found, lines = search(folder, out, 3)
+    found, lines = search(few, out, 3)
     return out, found, lines
 
 
@@ -84,13 +73,11 @@ def test_the_best_is_on_the_front(searched: tuple[Path, dict[str, Any], list[str
         assert not any(t["score"] > mine["score"] and t["macs"] < mine["macs"] for t in found["trials"])
 
 
-def test_another_search_in_the_folder_is_refused(
-    folder: Path, searched: tuple[Path, dict[str, Any], list[str]]
-) -> None:
+def test_another_search_in_the_folder_is_refused(few: Path, searched: tuple[Path, dict[str, Any], list[str]]) -> None:
     with pytest.raises(ConfigError, match="the search there had another overrides; go on with its options"):
-        search(folder, searched[0], 4, k_max=2)
+        search(few, searched[0], 4, k_max=2)
 
 
-def test_no_trials_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_no_trials_are_refused(few: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trials: found 0, expected 1 or more"):
-        search(folder, tmp_path, 0)
+        search(few, tmp_path, 0)

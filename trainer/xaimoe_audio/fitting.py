@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
 from xaimoe_audio import run
-from xaimoe_audio.architecture import describe, expert_costs, floor_macs, parts
+from xaimoe_audio.architecture import describe, floor_macs, parts
 from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from xaimoe_audio.config import SPLITS, ModelConfig, Split
-from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
+from xaimoe_audio.config import ModelConfig, Split
+from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
@@ -37,9 +37,6 @@ from xaimoe_audio.training.usage import expert_usage, macs_run
 from xaimoe_runtime.errors import ConfigError, DatasetError
 from xaimoe_runtime.schema import ROUTINGS
 
-Data = tuple[list[LabelledRecording], NDArray[Any]]
-"""The recordings of a split, and their targets [N, L]."""
-
 
 def fit(job: Job) -> Checkpoint:
     """Trains and writes the run folder; see :meth:`xaimoe_audio.classifier.MoEAudioClassifier.fit`."""
@@ -57,10 +54,7 @@ def fit(job: Job) -> Checkpoint:
     config = build(policy.made, job.task, labels, FAMILIES, BACKENDS)
     print("\n".join([*most_important(profile.warnings), describe_policy(policy)]), file=sys.stderr)  # noqa: T201
     dataset = load_dataset(job.dataset_dir, job.metadata_csv, job.task, config.frontend.sample_rate, job.channel)
-    data: dict[Split, Data] = {}
-    for split in SPLITS:
-        items = dataset.split(split)
-        data[split] = items, dataset.targets(items, labels)
+    data = dataset.with_targets(labels)
     recipe = job.recipe or Recipe.of(policy.made, job.budget)
     model = _model(config, job, data["train"][0])
     thresholds = (THRESHOLD,) * len(labels)
@@ -175,11 +169,12 @@ def split_figures(engine: TorchEngine, items: list[LabelledRecording], targets: 
     measured = {routing: measure(found.scores, targets, engine.task) for routing, found in by_routing.items()}
     usage = expert_usage(by_routing["routed"], engine.experts, targets, labels)
     table = parts(engine.model)
+    costs = {part.name: part.macs for part in table if part.name in engine.experts}
     return measured["routed"] | {
         "by_routing": {
             routing: {"ece": figures["ece"], metric: figures[metric]} for routing, figures in measured.items()
         },
-        "macs": macs_run(usage, expert_costs(engine.model), floor_macs(table)) | {"frontend": table[0].macs},
+        "macs": macs_run(usage, costs, floor_macs(table)) | {"frontend": table[0].macs},
         "expert_usage": usage,
     }
 

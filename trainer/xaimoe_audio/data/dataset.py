@@ -31,6 +31,10 @@ class LabelledRecording:
     row: Row
 
 
+Data = tuple[list[LabelledRecording], Floats]
+"""The recordings of a split, and their targets [N, L]."""
+
+
 @dataclass(frozen=True)
 class LabelledDataset:
     """All recordings of a dataset, decoded at one rate."""
@@ -61,6 +65,11 @@ class LabelledDataset:
         for i, item in enumerate(items):
             targets[i, [column[label] for label in item.row.labels]] = 1
         return targets
+
+    def with_targets(self, labels: tuple[str, ...]) -> dict[Split, Data]:
+        """Every split with its targets."""
+        splits = {split: self.split(split) for split in SPLITS}
+        return {split: (items, self.targets(items, labels)) for split, items in splits.items()}
 
 
 def load_dataset(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from xaimoe_audio.data.dataset import LabelledRecording
+from xaimoe_audio.data.dataset import Data
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.run import LAST, LOGS
 from xaimoe_audio.training.clips import TrainingClips, ValidationWindows
@@ -34,8 +34,6 @@ from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
-Data = tuple[list[LabelledRecording], Floats]
-"""The recordings of a split, and their targets [N, L]."""
 MIN_PATIENCE = 10
 
 
@@ -101,8 +99,8 @@ def train(
     Writes ``last.pt`` after each epoch and the learning curves to ``logs/metrics.csv`` (and for TensorBoard, if that is
     installed). With several devices or nodes the processes train together (PyTorch's DistributedDataParallel); each
     hears its share of the training clips and all of the validation ones. ``taught`` [N, C] is what another classifier
-    says of the training recordings. Studies that train in another way
-    ``make_module`` of their own, and need not ``watch`` the saliency.
+    says of the training recordings. Studies that train in another way give a ``make_module`` of their own, and need
+    not ``watch`` the saliency.
 
     Raises:
         BundleError: ``last.pt`` is broken.
