@@ -16,6 +16,7 @@ from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT, Frontend
 from xaimoe_audio.training.augment import (
     add_noise,
     band_limit,
+    equalise,
     frequency_shift,
     level_jitter,
     mix_between_classes,
@@ -50,13 +51,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("augment", [*GEOMETRIC, level_jitter])
+@pytest.mark.parametrize("augment", [*GEOMETRIC, level_jitter, equalise])
 def test_nothing_changes_at_zero(augment: Callable[[Tensor, float], Tensor]) -> None:
     spectrogram = torch.rand(4, 1, BINS, FRAMES)
     torch.testing.assert_close(augment(spectrogram, 0.0), spectrogram, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("augment", [*GEOMETRIC, level_jitter])
+@pytest.mark.parametrize("augment", [*GEOMETRIC, level_jitter, equalise])
 def test_clips_of_a_batch_are_changed_each_in_its_own_way(augment: Callable[[Tensor, float], Tensor]) -> None:
     changed = augment(dot(), 0.2)
     assert changed.shape == (16, 1, BINS, FRAMES)
@@ -99,6 +100,16 @@ def test_level_jitter_keeps_within_the_limits_of_a_spectrogram() -> None:
     offset = level_jitter(torch.zeros(64, 1, BINS, FRAMES), 0.5)[:, 0, 0, 0]
     assert -0.5 <= float(offset.min()) < -0.3
     assert 0.3 < float(offset.max()) <= 0.5
+
+
+def test_equalise_raises_some_bands_and_lowers_others_for_the_whole_clip() -> None:
+    curves = equalise(torch.zeros(64, 1, BINS, FRAMES), 0.5)[:, 0]
+    assert torch.equal(curves, curves[:, :, :1].expand_as(curves))
+    assert float(curves.abs().max()) <= 0.5
+    assert float((curves.amax((1, 2)) - curves.amin((1, 2))).median()) > 0.4
+    assert float(curves.diff(dim=1).abs().max()) < 0.1  # no band stands out of its neighbours
+    high = torch.full((32, 1, BINS, FRAMES), SPECTROGRAM_LIMIT)
+    assert float(equalise(high, 0.5).max()) == SPECTROGRAM_LIMIT
 
 
 def test_spec_augment_masks_one_band_and_one_stretch_with_zero() -> None:

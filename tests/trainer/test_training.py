@@ -90,10 +90,13 @@ def test_later_most_clips_run_what_the_router_chose(config: ModelConfig) -> None
 def test_dropping_goes_down_to_no_pair_at_all(config: ModelConfig) -> None:
     module = a_module(config, step=50, drop_share=1.0, explore=0.0)
     routed = routed_of(module)
-    kept = torch.stack([(module._training_gates(routed) > 0).sum((1, 2)) for _ in range(60)])
-    chosen = (routed.gates > 0).sum((1, 2))
+    runs = torch.stack([module._training_gates(routed) for _ in range(60)])
+    kept, chosen = (runs > 0).sum((2, 3)), (routed.gates > 0).sum((1, 2))
     assert (kept <= chosen).all()
     assert (kept == 0).any() and (kept == chosen).any()
+    dropped = torch.where(runs > 0, 0.0, routed.gates).amax((2, 3))
+    least_kept = torch.where(runs > 0, runs, torch.inf).amin((2, 3))
+    assert (dropped <= least_kept).all()  # the smallest gates go first
 
 
 @pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])

@@ -416,7 +416,7 @@ RULES: tuple[Rule, ...] = (
         "usual",
         _always,
         lambda f, m: DEFAULT_LEARNING_RATE,
-        lambda f, m: "found good for all datasets that were tried",
+        lambda f, m: "what the figures in benchmarks/RESULTS.md were trained with",
         (),
     ),
     Rule(

@@ -21,6 +21,8 @@ STEEPEST_NOISE = 30.0
 """Slope of added noise from 0 Hz to Nyquist, up or down, in dB at most."""
 NARROWEST = 0.25
 """Least share of its rate at which a recording is made to seem recorded."""
+KNOTS = 5
+"""Places in frequency between which a random equaliser's curve is straight."""
 
 
 def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) -> Clips:
@@ -126,6 +128,14 @@ def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
     """Each spectrogram of [B, 1, F, T] raised or lowered by up to ``most``, in its own standard deviations."""
     offset = (torch.rand(len(spectrogram), 1, 1, 1, device=spectrogram.device) * 2 - 1) * most
     return torch.clamp(spectrogram + offset, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
+
+
+def equalise(spectrogram: Tensor, most: float) -> Tensor:
+    """Each spectrogram of [B, 1, F, T] raised in some bands and lowered in others by up to ``most``, in its own standard
+    deviations: as if recorded with other equipment, or from elsewhere (after H. Nam et al., "FilterAugment", 2022)."""
+    knots = (torch.rand(len(spectrogram), 1, KNOTS, device=spectrogram.device) * 2 - 1) * most
+    curve = nn.functional.interpolate(knots, size=spectrogram.shape[2], mode="linear", align_corners=True)
+    return torch.clamp(spectrogram + curve[..., None], -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
 
 
 def stretch(spectrogram: Tensor, most: float) -> Tensor:

@@ -15,7 +15,7 @@ from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
 from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import Activations, grad_cam, gradient_times_input, saliency_loss
+from xaimoe_audio.training.teacher import Activations, even_patches, grad_cam, gradient_times_input, saliency_loss
 
 Windows = tuple[Tensor, Tensor, Tensor]
 """Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
@@ -32,7 +32,8 @@ class TrainingModule(lightning.LightningModule):
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
     are not chosen get their gradient from the clips that explore: they run every patch with an expert at random, which
-    is the dense mixture on average. The saliency's teacher is asked about those.
+    is the dense mixture on average. The saliency's teacher is asked about such clips with all patches weighted alike:
+    were they weighted by the saliency, it would find what the saliency already says.
 
     Args:
         model: is trained in place.
@@ -81,7 +82,7 @@ class TrainingModule(lightning.LightningModule):
         spectrogram.requires_grad_(teach)
         routed = model.route(spectrogram, attributes)
         self._feed_the_starved(routed)
-        gates = self._explored(routed) if teach else self._training_gates(routed)
+        gates = self._explored(routed, even=True) if teach else self._training_gates(routed)
         with Activations.recorded(model) as activations:
             mixture, mass = model.mixture(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
@@ -114,6 +115,7 @@ class TrainingModule(lightning.LightningModule):
         clips = augment.add_noise(clips, self.noise, recipe.noise, frontend.hop)
         spectrogram, attributes = self.model.frontend.window(clips.power, clips.sums, clips.source)
         spectrogram = augment.level_jitter(spectrogram, recipe.level_jitter)
+        spectrogram = augment.equalise(spectrogram, recipe.equalise)
         spectrogram = augment.stretch(spectrogram, recipe.stretch)
         spectrogram = augment.time_shift(spectrogram, recipe.time_shift)
         spectrogram = augment.frequency_shift(spectrogram, recipe.frequency_shift)
@@ -139,12 +141,12 @@ class TrainingModule(lightning.LightningModule):
         explores = torch.rand(len(gates), 1, 1, device=gates.device) < share
         return torch.where(explores, self._explored(routed), gates)
 
-    def _explored(self, routed: Routed) -> Tensor:
-        """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is."""
-        weights = routed.gates_dense.sum(2, keepdim=True)
-        compatible = routed.gates_dense > 0
-        drawn = torch.where(compatible, torch.rand_like(routed.gates_dense), -1.0)
-        return weights * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
+    def _explored(self, routed: Routed, even: bool = False) -> Tensor:
+        """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is, or evenly."""
+        gates = even_patches(routed.gates_dense) if even else routed.gates_dense
+        compatible = gates > 0
+        drawn = torch.where(compatible, torch.rand_like(gates), -1.0)
+        return gates.sum(2, keepdim=True) * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
 
     @torch.no_grad()
     def _feed_the_starved(self, routed: Routed) -> None:
@@ -205,6 +207,9 @@ class TrainingModule(lightning.LightningModule):
 
 
 def _drop_pairs(gates: Tensor) -> Tensor:
-    """Keeps a random share of each clip's pairs, down to none."""
-    keep = torch.rand(len(gates), 1, 1, device=gates.device)
-    return gates * (torch.rand_like(gates) < keep)
+    """Keeps a random share of each clip's pairs, down to none: those with the largest gates, as a cut budget does."""
+    order = torch.argsort(gates.flatten(1), dim=1, descending=True)
+    rank = torch.argsort(order, dim=1).reshape_as(gates)
+    chosen = (gates > 0).sum((1, 2), keepdim=True)
+    kept = torch.floor(torch.rand(chosen.shape, device=gates.device) * (chosen + 1))
+    return gates * (rank < kept)

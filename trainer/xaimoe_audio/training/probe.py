@@ -13,7 +13,7 @@ from xaimoe_audio.data.dataset import LabelledRecording, windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
-from xaimoe_audio.training.teacher import gradient_times_input
+from xaimoe_audio.training.teacher import even_patches, gradient_times_input
 
 WINDOWS = 16
 """Validation recordings that are looked at, evenly spaced; of each its first window."""
@@ -50,7 +50,8 @@ class SaliencyProbe(Callback):
         with torch.enable_grad():
             leaf = spectrogram.detach().requires_grad_()
             routed = model.route(leaf, attributes)
-            logits = model.head.logits(*model.mixture(routed.spectrogram, routed.gates_dense), routed.prior_logits)
+            gates = even_patches(routed.gates_dense)
+            logits = model.head.logits(*model.mixture(routed.spectrogram, gates), routed.prior_logits)
             teacher = gradient_times_input(logits, targets, leaf, model)
 
         def score(masked: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     label_smoothing: float = 0.1
     class_balance: float = 0.5
     """Power of the rarity by which the loss of a class is weighed: 0 for none, 1 for all classes alike."""
-    mix: float = 0.5
+    mix: float = 1.0
     """Share of the clips that are mixed with another one."""
     noise: float = 0.15
     """Share of the clips that noise is added to."""
@@ -37,6 +37,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     level_jitter: float = 0.4
     """Spectrograms are raised or lowered by up to this, in their standard deviations (about 6 dB): the mean power that
     they are normalised by depends on how much of a clip is sound."""
+    equalise: float = 0.4
+    """Bands of a spectrogram are raised or lowered by up to this, in its standard deviations: other equipment."""
     stretch: float = 0.15
     """Spectrograms are stretched or squeezed in time and in frequency, each by up to this as a logarithm: another
     speaker, size or speed."""

@@ -14,6 +14,15 @@ from xaimoe_audio.model.moe import MoEAudioModel
 EPSILON = 1e-9
 
 
+def even_patches(gates: Tensor) -> Tensor:
+    """``gates`` [B, P, E] with each patch's experts as they are, but all patches weighted alike.
+
+    An explanation through gates that are large where the saliency is would find what the saliency already says.
+    """
+    weights = gates.sum(2, keepdim=True)
+    return gates / torch.clamp(weights, min=EPSILON) / torch.clamp((weights > 0).sum(1, keepdim=True), min=1)
+
+
 def gradient_times_input(logits: Tensor, targets: Tensor, spectrogram: Tensor, model: MoEAudioModel) -> Tensor:
     """Relevance of each patch for the target classes, [B, P]; each row sums to 1.
 
