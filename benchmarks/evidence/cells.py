@@ -5,26 +5,66 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import random
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import typer
 from numpy.typing import NDArray
 
 from xaimoe_runtime.console import replacing
 
-DATA = Path(os.environ.get("XAIMOE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-"""Folder of the real datasets."""
+ROOT = Path(__file__).parents[2]
 FOLDS = (1, 2, 3, 4, 5)
 RESAMPLES = 10_000
 
 
-class Cells:
-    """Results in a folder, one JSON a cell, so that a script can be stopped and goes on where it was."""
+def folder_of(name: str) -> Path:
+    """Folder of a real dataset, with a table ``metadata.csv``: in that which XAIMOE_DATA names, or beside the project.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Raises:
+        typer.BadParameter: it is not there.
+    """
+    home = Path(os.environ.get("XAIMOE_DATA", ROOT.parent / "shared" / "data"))
+    if not (home / name / "metadata.csv").is_file():
+        raise typer.BadParameter(
+            f"{home / name}: no metadata.csv there; set XAIMOE_DATA to the folder that holds the dataset {name} "
+            "(where each comes from, and its table's columns: benchmarks/RESULTS.md)"
+        )
+    return home / name
+
+
+class Cells:
+    """Results in a folder, one JSON a cell, so that a script can be stopped and goes on where it was.
+
+    Args:
+        out: the experiment's folder; cells lie in ``cells`` in it.
+        options: what all cells have in common; kept in ``experiment.json``. None to read only.
+
+    Raises:
+        typer.BadParameter: the folder holds an experiment with other options.
+    """
+
+    def __init__(self, out: Path, options: dict[str, Any] | None = None) -> None:
+        self.folder = out / "cells"
+        about = out / "experiment.json"
+        if options is not None and about.is_file():
+            known = json.loads(about.read_text())
+            wanted = json.loads(json.dumps(options))
+            differing = [name for name in {**known, **wanted} if known.get(name) != wanted.get(name)]
+            if differing:
+                raise typer.BadParameter(
+                    f"{out}: holds cells of another experiment ({', '.join(differing)} differ); choose another --out"
+                )
+        elif options is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            with replacing(about) as file:
+                file.write(json.dumps(options, indent=1).encode())
 
     def get(self, name: str) -> dict[str, Any] | None:
         """What is known of a cell."""
@@ -32,9 +72,42 @@ class Cells:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def put(self, name: str, content: dict[str, Any]) -> None:
-        """Keeps a cell."""
+        """Keeps a cell, and how it was made."""
         with replacing(self.folder / f"{name}.json") as file:
-            file.write(json.dumps(content, indent=1).encode())
+            file.write(json.dumps({**content, "made": made()}).encode())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for path in sorted(self.folder.glob("*.json")):
+            yield json.loads(path.read_text())
+
+
+def made() -> dict[str, Any]:
+    """The code, the versions and the machine that a result is from."""
+    cpus = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line]
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu": cpus[0] if cpus else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    try:
+        run = subprocess.run(("git", "-C", str(ROOT), *arguments), capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return run.stdout.strip()
 
 
 def fold_table(dataset: Path, fold: int, val_per_class: int, out: Path) -> Path:
@@ -66,15 +139,22 @@ def fold_table(dataset: Path, fold: int, val_per_class: int, out: Path) -> Path:
     return out
 
 
-def interval(right: NDArray[np.float64], other: NDArray[np.float64], seed: int = 0) -> tuple[float, float, float]:
-    """Mean of ``right - other`` over paired clips, and its 95 % interval by bootstrap over the clips.
+def interval(difference: NDArray[np.float64], groups: list[str], seed: int = 0) -> tuple[float, float, float]:
+    """Mean of paired differences, and its 95 % interval by a bootstrap over sources and over runs.
+
+    Clips of one source (ESC-10's ``group``) are drawn together, and so are all clips of one run: neither are
+    independent.
 
     Args:
-        right: [clips] or [seeds, clips], 1 where an arm is right; seeds are averaged first, a clip is drawn whole.
-        other: the same clips under another arm.
+        difference: [runs, clips], between two arms, on the same clips.
+        groups: of each clip.
         seed: of the draws.
     """
-    difference = np.atleast_2d(right).mean(0) - np.atleast_2d(other).mean(0)
-    draws = np.random.default_rng(seed).integers(len(difference), size=(RESAMPLES, len(difference)))
-    low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])
+    draw = np.random.default_rng(seed)
+    names, of = np.unique(groups, return_inverse=True)
+    sums = np.stack([np.bincount(of, row, len(names)) for row in difference])  # [runs, groups]
+    runs = draw.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES) / len(sums)
+    sources = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+    means = np.einsum("rs,sg,rg->r", runs, sums, sources) / (sources @ np.bincount(of))
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(difference.mean()), float(low), float(high)

@@ -6,25 +6,31 @@
     python benchmarks/evidence/folds.py table --out runs/evidence/folds
 
 Each fold is the test split once; of the other four, some groups are the validation split. ``cut`` runs the pairs with
-the largest gates alone, as a device does under a budget. ``cnn`` is a single network of the same multiply-accumulates a
-clip as the routed mixture (glance included), trained with the same recipe for as many epochs.
+the largest gates alone, as a device does under a budget. ``shown`` gives the router another saliency than the model's
+own: even, the same values dealt to the patches at random (ten draws), or the other way round. The single networks have
+as many multiply-accumulates a clip as the routed mixture with its glance, or as many parameters as the whole model, and
+are trained with the same recipe for as many epochs.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import itertools
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
+import msgspec
 import numpy as np
 import torch
 import typer
-from cells import DATA, FOLDS, Cells, fold_table
+from cells import FOLDS, Cells, fold_table, folder_of, interval
 from numpy.typing import NDArray
-from single_cnn import TrainSingle, cost, matched
+from single_cnn import SingleCNN, TrainSingle, cost, matched
 from torch import Tensor
 
 from xaimoe_audio import MoEAudioClassifier
@@ -32,7 +38,7 @@ from xaimoe_audio.config import Budget, Overrides, Split
 from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.fitting import split_figures
-from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
@@ -42,8 +48,20 @@ from xaimoe_runtime.result import pool
 
 CUTS = (1.0, 0.5, 0.25, 0.0)
 """Shares of the routed pairs that are run."""
+DRAWS = 10
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Floats = NDArray[np.float32]
+Shown = Callable[[Tensor], Tensor]
+SHOWN: dict[str, tuple[Shown, int]] = {
+    "even": (lambda saliency: torch.full_like(saliency, 1 / saliency.shape[1]), 1),
+    "at random": (lambda saliency: saliency.gather(1, torch.rand_like(saliency).argsort(1)), DRAWS),
+    "reversed": (lambda saliency: torch.zeros_like(saliency).scatter(1, saliency.argsort(1), _falling(saliency)), 1),
+}
+"""What the router may be given instead of the saliency, and how often."""
+
+
+def _falling(saliency: Tensor) -> Tensor:
+    return saliency.sort(dim=1, descending=True).values
 
 
 @torch.no_grad()
@@ -62,141 +80,199 @@ def pooled_scores(
     return np.stack([pool(scores[of == i]) for i in range(len(items))])
 
 
-def cut_scores(engine: TorchEngine, items: list[LabelledRecording], share: float) -> Floats:
-    """Scores [N, L] when each window runs only that share of its routed pairs, those with the largest gates."""
+def mixed(model: MoEAudioModel, routed: Routed, gates: Tensor) -> Tensor:
+    """Scores [B, L] with other gates than the routed ones."""
+    scores: Tensor = model.head(*model.mixture(routed.spectrogram, gates), routed.prior_logits)
+    return scores
+
+
+def cut(share: float, routed: Routed) -> Tensor:
+    """The gates of that share of each clip's routed pairs, the largest, [B, P, E]."""
+    flat = routed.gates.flatten(1)
+    wanted = torch.round((flat > 0).sum(1) * share)
+    rank = torch.argsort(torch.argsort(flat, dim=1, descending=True, stable=True), dim=1)
+    return (flat * (rank < wanted[:, None])).reshape_as(routed.gates)
+
+
+def answers(engine: TorchEngine, items: list[LabelledRecording], targets: Floats) -> dict[str, dict[str, Any]]:
+    """By way to run the model: which recordings are recognised, and the calibration error."""
     model = engine.model
 
-    def score(spectrogram: Tensor, attributes: Tensor) -> Tensor:
-        routed = model.route(spectrogram, attributes)
-        gates = routed.gates.flatten(1)
-        wanted = torch.round((gates > 0).sum(1) * share)
-        rank = torch.argsort(torch.argsort(gates, dim=1, descending=True, stable=True), dim=1)
-        kept = (gates * (rank < wanted[:, None])).reshape_as(routed.gates)
-        scores: Tensor = model.head(*model.mixture(routed.spectrogram, kept), routed.prior_logits)
-        return scores
+    def judged(gates: Callable[[Routed], Tensor]) -> dict[str, Any]:
+        def score(spectrogram: Tensor, attributes: Tensor) -> Tensor:
+            routed = model.route(spectrogram, attributes)
+            return mixed(model, routed, gates(routed))
 
-    return pooled_scores(model, items, engine.device, score)
+        return _judged(pooled_scores(model, items, engine.device, score), targets, engine)
+
+    def shown(change: Shown) -> Callable[[Routed], Tensor]:
+        return lambda routed: model.router(change(routed.saliency), routed.context, routed.attributes)[0]
+
+    torch.manual_seed(0)  # of the saliency at random
+    found = {"dense": judged(lambda routed: routed.gates_dense)}
+    found |= {f"cut {share}": judged(partial(cut, share)) for share in CUTS}
+    for name, (change, draws) in SHOWN.items():
+        every = [judged(shown(change)) for _ in range(draws)]
+        found[f"shown {name}"] = {
+            "right": np.mean([one["right"] for one in every], axis=0).tolist(),
+            "ece": float(np.mean([one["ece"] for one in every])),
+        }
+    return found
 
 
-def train_cnn(
-    classifier: MoEAudioClassifier, job: Job, recipe: Recipe, data: dict[Split, Data], macs: float
+def _judged(scores: Floats, targets: Floats, engine: TorchEngine) -> dict[str, Any]:
+    right = (scores.argmax(1) == targets.argmax(1)).astype(float)
+    return {"right": right.tolist(), "ece": measure(scores, targets, engine.task)["ece"]}
+
+
+def train_single(
+    classifier: MoEAudioClassifier, job: Job, data: dict[Split, Data], network: Callable[[MoEAudioModel], SingleCNN]
 ) -> dict[str, Any]:
-    """A single network of ``macs`` multiply-accumulates: its size and its accuracy on the test split."""
+    """A single network: its size, and which recordings of the test split it recognises."""
     model = copy.deepcopy(classifier.engine.model)
     lightning.seed_everything(job.seed, workers=True, verbose=False)
-    network = matched(model, macs=macs)
+    single = network(model)
     best: dict[str, Any] = {}
+    start = time.perf_counter()
     train_module(
         model,
         job,
-        recipe,
+        Recipe(),
         data["train"],
         data["val"],
-        lambda: best.update(state=copy.deepcopy(network.state_dict())),
-        make_module=partial(TrainSingle, network),
+        lambda: best.update(state=copy.deepcopy(single.state_dict())),
+        make_module=partial(TrainSingle, single),
         watch=False,
     )
-    network.load_state_dict(best["state"])
-    network.eval()
+    seconds = time.perf_counter() - start
+    single.load_state_dict(best["state"])
+    single.eval()
     items, targets = data["test"]
-    scores = pooled_scores(model, items, job.device, lambda spectrogram, _: torch.softmax(network(spectrogram), dim=1))
-    parameters, macs_found = cost(network, model)
-    figures = measure(scores, targets, classifier.engine.task)
-    return {"parameters": parameters, "macs": macs_found, "accuracy": figures["accuracy"], "ece": figures["ece"]}
+    scores = pooled_scores(model, items, job.device, lambda spectrogram, _: torch.softmax(single(spectrogram), dim=1))
+    right = (scores.argmax(1) == targets.argmax(1)).astype(float)
+    parameters, macs = cost(single, model)
+    return {"parameters": parameters, "macs": macs, "seconds": seconds, "right": right.tolist()}
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Where runs and cells go.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 200,
+    epochs: Annotated[int, typer.Option(min=1)] = 400,
     budget: Annotated[Budget, typer.Option()] = "accuracy",
     folds: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(map(str, FOLDS)),
     seed: Annotated[int, typer.Option()] = 0,
     val_per_class: Annotated[int, typer.Option(min=1)] = 2,
-    cnn: Annotated[bool, typer.Option(help="Train the single network, too.")] = True,
+    single: Annotated[bool, typer.Option(help="Train the single networks, too; not with a teacher.")] = True,
     teacher: Annotated[Path | None, typer.Option(help="Another classifier to learn from.")] = None,
 ) -> None:
     """Train and measure each fold that is not there yet."""
-    dataset, cells = DATA / "esc10", Cells(out / "cells")
+    dataset = folder_of("esc10")
+    options = {"study": "folds", "epochs": epochs, "budget": budget, "val_per_class": val_per_class}
+    options |= {"recipe": msgspec.to_builtins(Recipe())}
+    options |= {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher else None}
+    cells = Cells(out, options)
     for fold in map(int, folds.split(",")):
-        name = f"{budget}-{'taught-' if teacher else ''}{epochs}-fold{fold}-seed{seed}"
-        cell = cells.get(name) or {}
-        if "routed" in cell and ("cnn" in cell or not cnn):
-            continue
+        name = f"fold{fold}-seed{seed}"
         table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
         run = out / name
-        if "routed" not in cell:
-            classifier = MoEAudioClassifier(budget=budget, device="cpu", seed=seed)
-            classifier.fit(dataset, table, epochs, 16, run, teacher=teacher)
+        cell = cells.get(name) or {}
+        if not cell:
+            start = time.perf_counter()
+            MoEAudioClassifier(budget=budget, device="cpu", seed=seed).fit(
+                dataset, table, epochs, 16, run, teacher=teacher
+            )
+            cell = {"fold": fold, "seed": seed, "seconds": time.perf_counter() - start}
         classifier = MoEAudioClassifier.load(run / "best.pt", device="cpu")
         engine = classifier.engine
-        loaded = load_dataset(dataset, table, "single_label", engine.audio.sample_rate)
-        data = loaded.with_targets(engine.task.labels)
-        items, targets = data["test"]
-        figures = split_figures(engine, items, targets)
-        cell |= {"fold": fold, "seed": seed, "epochs": epochs, "budget": budget, "val_per_class": val_per_class}
-        cell |= {"routed": figures["accuracy"], "macs": figures["macs"], "by_routing": figures["by_routing"]}
-        cell["parameters"] = sum(p.numel() for p in engine.model.parameters())
-        cell["cut"] = {}
-        for share in CUTS:
-            cut = measure(cut_scores(engine, items, share), targets, engine.task)
-            cell["cut"][str(share)] = {"accuracy": cut["accuracy"], "ece": cut["ece"]}
-        usage = split_figures(engine, *data["val"])["expert_usage"]
-        cell["pair_share_val"] = usage["pair_share"]
-        cells.put(name, cell)
-        if cnn:
-            job = Job(
-                dataset_dir=dataset,
-                metadata_csv=table,
-                task="single_label",
-                budget=budget,
-                auto_config=True,
-                overrides=Overrides(seed=seed),
-                epochs=epochs,
-                batch_size=16,
-                out=run / "cnn",
-                channel="mix",
-                device=torch.device("cpu"),
-            )
-            cell["cnn"] = train_cnn(classifier, job, Recipe(), data, figures["macs"]["routed"])
+        splits = load_dataset(dataset, table, "single_label", engine.audio.sample_rate).with_targets(engine.task.labels)
+        parameters = sum(p.numel() for p in engine.model.parameters())
+        if "ways" not in cell:
+            items, targets = splits["test"]
+            cell["macs"] = split_figures(engine, items, targets)["macs"]
+            cell["parameters"] = parameters
+            cell["groups"] = [item.row.group for item in items]
+            cell["ways"] = answers(engine, items, targets)
+            cell["pair_share_val"] = split_figures(engine, *splits["val"])["expert_usage"]["pair_share"]
             cells.put(name, cell)
-        typer.echo(f"{name}: routed {cell['routed']:.4f}")
+        networks = {
+            "macs": partial(matched, macs=cell["macs"]["routed"]),
+            "parameters": partial(matched, parameters=parameters),
+        }
+        for alike, network in networks.items() if single and teacher is None else ():
+            if f"single {alike}" not in cell["ways"]:
+                job = Job(
+                    dataset_dir=dataset,
+                    metadata_csv=table,
+                    task="single_label",
+                    budget=budget,
+                    auto_config=True,
+                    overrides=Overrides(seed=seed),
+                    epochs=epochs,
+                    batch_size=16,
+                    out=run / f"single-{alike}",
+                    channel="mix",
+                    device=torch.device("cpu"),
+                )
+                cell["ways"][f"single {alike}"] = train_single(classifier, job, splits, network)
+                cells.put(name, cell)
+        typer.echo(f"{name}: routed {np.mean(cell['ways']['cut 1.0']['right']):.4f}")
 
 
 @app.command()
 def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> None:
-    """Means over the folds that are there, for each budget, number of epochs and seed."""
-    cells = Cells(out / "cells")
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(cells.folder.glob("*.json")):
-        before, _, after = path.stem.partition("-fold")
-        groups.setdefault(f"{before}-{after.partition('-')[2]}", []).append(cells.get(path.stem) or {})
-    for name, found in groups.items():
+    """Means over the folds that are there, by seed, and the differences with 95 % intervals."""
+    by_seed: dict[int, list[dict[str, Any]]] = {}
+    for cell in Cells(out):
+        by_seed.setdefault(cell["seed"], []).append(cell)
+    for seed, found in by_seed.items():
+        _tell(seed, sorted(found, key=lambda cell: int(cell["fold"])))
 
-        def mean(*keys: str, found: list[dict[str, Any]] = found) -> float:
-            values = []
-            for cell in found:
-                for key in keys:
-                    cell = cell[key]
-                values.append(float(cell))  # type: ignore[arg-type]
-            return float(np.mean(values))
 
-        folds = ", ".join(f"{cell['routed']:.4f}" for cell in found)
-        typer.echo(f"{name}: {len(found)} fold(s), routed {mean('routed'):.4f} ({folds})")
-        for routing in ("routed", "dense", "glance"):
-            accuracy, ece = (mean("by_routing", routing, key) for key in ("accuracy", "ece"))
-            macs = mean("macs", "floor" if routing == "glance" else routing) / 1e6
-            typer.echo(f"  {routing:<8} accuracy {accuracy:.4f}, ECE {ece:.3f}, {macs:.2f} M MACs")
-        typer.echo(f"  experts' share of the dense experts' MACs {mean('macs', 'experts_share'):.3f}")
-        for share in CUTS:
-            accuracy, ece = (mean("cut", str(share), key) for key in ("accuracy", "ece"))
-            typer.echo(f"  {share:>4.0%} of the routed pairs: accuracy {accuracy:.4f}, ECE {ece:.3f}")
-        if all("cnn" in cell for cell in found):
-            accuracy, macs = mean("cnn", "accuracy"), mean("cnn", "macs") / 1e6
-            typer.echo(f"  single network: accuracy {accuracy:.4f}, {macs:.2f} M MACs")
-        least = {expert: min(cell["pair_share_val"][expert] for cell in found) for expert in found[0]["pair_share_val"]}
-        rarest = min(least, key=least.__getitem__)
-        typer.echo(f"  least share of pairs on validation: {least[rarest]:.3f} ({rarest})")
+def _tell(seed: int, cells: list[dict[str, Any]]) -> None:
+    groups = [f"{cell['fold']}-{group}" for cell in cells for group in cell["groups"]]
+    minutes = max(cell["seconds"] for cell in cells) / 60
+    typer.echo(
+        f"seed {seed}, folds {', '.join(str(cell['fold']) for cell in cells)}: {cells[0]['parameters']} parameters, "
+        f"longest training {minutes:.1f} min"
+    )
+
+    def right(way: str) -> NDArray[np.float64]:
+        return np.concatenate([cell["ways"][way]["right"] for cell in cells])
+
+    def row(title: str, way: str, macs: float | None = None, beside: str | None = None) -> None:
+        each = ", ".join(f"{np.mean(cell['ways'][way]['right']):.4f}" for cell in cells)
+        line = f"  {title:<28} {right(way).mean():.4f} ({each})"
+        if "ece" in cells[0]["ways"][way]:
+            line += f", ECE {np.mean([cell['ways'][way]['ece'] for cell in cells]):.3f}"
+        if macs is not None:
+            line += f", {macs / 1e6:.1f} M MACs after the frontend"
+        if beside:
+            mean, low, high = interval((right(beside) - right(way))[None], groups)
+            line += f"; {'routed' if beside == 'cut 1.0' else 'the one above'} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        typer.echo(line)
+
+    def mean(key: str) -> float:
+        return float(np.mean([cell["macs"][key] for cell in cells]))
+
+    row("routed", "cut 1.0", mean("routed"))
+    row("dense", "dense", mean("dense"), "cut 1.0")
+    for before, share in itertools.pairwise(CUTS):
+        row(f"{share:.0%} of the routed pairs", f"cut {share}", beside=f"cut {before}")
+    for name in SHOWN:
+        row(f"saliency {name}", f"shown {name}", beside="cut 1.0")
+    for alike in ("macs", "parameters"):
+        if all(f"single {alike}" in cell["ways"] for cell in cells):
+            one = cells[0]["ways"][f"single {alike}"]
+            row(f"single, {one['parameters']} parameters", f"single {alike}", one["macs"], "cut 1.0")
+    typer.echo(f"  experts' share of the dense experts' MACs {mean('experts_share'):.3f}")
+    frontend = mean("frontend")
+    typer.echo(
+        f"  with the frontend's {frontend / 1e6:.1f} M MACs: routed {(mean('routed') + frontend) / 1e6:.1f} M, dense "
+        f"{(mean('dense') + frontend) / 1e6:.1f} M"
+    )
+    least = {expert: min(cell["pair_share_val"][expert] for cell in cells) for expert in cells[0]["pair_share_val"]}
+    rarest = min(least, key=least.__getitem__)
+    typer.echo(f"  least share of an expert of a fold's pairs on validation: {least[rarest]:.3f} ({rarest})")
 
 
 if __name__ == "__main__":

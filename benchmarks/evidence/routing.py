@@ -5,12 +5,13 @@
     python benchmarks/evidence/routing.py train --out runs/evidence/routing     # goes on where it was stopped
     python benchmarks/evidence/routing.py table --out runs/evidence/routing
 
-Arms: ``saliency`` (the product's), ``random`` (drawn anew for each clip, as peaked as a saliency) and ``loudest`` (by
-the power of each patch, with a learned sharpness). Every clip runs 1/16 or 1/8 of all pairs, fixed beforehand: in
+Arms: ``saliency`` (the product's), ``random`` (drawn anew for each clip) and ``loudest`` (by the power of each patch).
+The last two deal the saliency's own values out to the patches, at random or the largest to the loudest, so that an arm
+is as peaked as any other and looks at as many patches. Every clip runs 1/16 or 1/8 of all pairs, fixed beforehand: in
 training one of the two by turns, in the test each. ``distracted`` adds one or two bursts of noise or pieces of
 recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5 to 1.5 s and 0 to 10 dB over the
 clip, in training and test; the recordings of the test are not those of the training. ``swapped`` tests the saliency's
-model with the choices of the others. All on ESC-10's official folds.
+model with the choices of the others. All on ESC-10's official folds; random choices are tested by ten draws.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import soundfile
 import soxr
 import torch
 import typer
-from cells import DATA, FOLDS, Cells, fold_table, interval
+from cells import FOLDS, Cells, fold_table, folder_of, interval
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -58,6 +59,10 @@ OUTSIDE = ("arabic_digits", "marine_watkins", "uw_ships_multilabel")
 PIECES = 60
 """Recordings taken from each split of each of them."""
 BURST_S, BURST_DB = (0.5, 1.5), (0.0, 10.0)
+DRAWS = 10
+"""Of the random patches, in the test."""
+RECIPE = Recipe(compute_weight=0.0, drop_share=0.0, patience_share=1.0)
+"""Of all arms: the product's, but for what would let a clip run fewer pairs than are fixed."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Floats = NDArray[np.float32]
 
@@ -84,18 +89,19 @@ class StudiedModel(MoEAudioModel):
         super().__init__(config)
         self.arm: Arm = arm
         self.router = FixedRouter(config.experts, self.router.band_fit, config.router)
-        self.sharpness = nn.Parameter(torch.tensor(1.0))
 
     def attend(self, saliency: Tensor, spectrogram: Tensor) -> Tensor:
-        if self.arm == "random":
-            return torch.softmax(2 * torch.randn_like(saliency), dim=1)
-        if self.arm == "loudest":
-            window = self.frontend.window
-            decibels = spectrogram * window.deviation[:, None] + window.mean[:, None]
-            power = nn.functional.avg_pool2d(10 ** (decibels / 10), self.config.tile, self.config.stride).flatten(1)
-            level = torch.log(torch.clamp(power, min=1e-12))
-            return torch.softmax(self.sharpness * (level - level.amax(1, keepdim=True)), dim=1)
-        return saliency
+        if self.arm == "saliency":
+            return saliency
+        order = torch.rand_like(saliency) if self.arm == "random" else self.loudness(spectrogram)
+        values = saliency.sort(dim=1, descending=True).values
+        return torch.zeros_like(saliency).scatter(1, order.argsort(dim=1, descending=True), values)
+
+    def loudness(self, spectrogram: Tensor) -> Tensor:
+        """Mean power of each patch, [B, P]."""
+        window = self.frontend.window
+        decibels = spectrogram * window.deviation[:, None] + window.mean[:, None]
+        return nn.functional.avg_pool2d(10 ** (decibels / 10), self.config.tile, self.config.stride).flatten(1)
 
 
 class TrainStudied(TrainingModule):
@@ -144,10 +150,10 @@ def distractors(model: MoEAudioModel, split: str) -> Clips:
     frontend = model.config.frontend
     clips = []
     for name in OUTSIDE:
-        with (DATA / name / "metadata.csv").open(newline="") as file:
+        with (folder_of(name) / "metadata.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         for row in rows[:: max(len(rows) // PIECES, 1)][:PIECES]:
-            samples, rate = soundfile.read(DATA / name / row["filepath"], dtype="float32", always_2d=True)
+            samples, rate = soundfile.read(folder_of(name) / row["filepath"], dtype="float32", always_2d=True)
             samples = soxr.resample(samples.mean(1), rate, frontend.sample_rate)
             if samples.std() > 0:
                 clips.append(np.resize(samples / samples.std(), frontend.clip_samples))
@@ -162,22 +168,31 @@ def distractors(model: MoEAudioModel, split: str) -> Clips:
 
 
 @torch.no_grad()
-def right(model: StudiedModel, heard: tuple[Tensor, Tensor], truth: Tensor, share: float, arm: Arm) -> list[int]:
-    """Which clips are recognised when an arm chooses that share of the pairs."""
+def tested(model: StudiedModel, heard: tuple[Tensor, Tensor], truth: Tensor, share: float, arm: Arm) -> dict[str, Any]:
+    """Of each clip, how often it is recognised when an arm chooses that share of the pairs; and what it looked at."""
     assert isinstance(model.router, FixedRouter)
     model.eval()
     trained, model.arm, model.router.share = model.arm, arm, share
     torch.manual_seed(0)  # of the random patches
-    routed = model.route(*heard)
-    scores = model.head(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+    answers, ran = [], []
+    for _ in range(DRAWS if arm == "random" else 1):
+        routed = model.route(*heard)
+        scores = model.head(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        answers.append((scores.argmax(1) == truth).float())
+        ran.append(routed.gates > 0)
     model.arm = trained
-    answers: list[int] = (scores.argmax(1) == truth).int().tolist()
-    return answers
+    used = torch.stack(ran)
+    return {
+        "right": torch.stack(answers).mean(0).tolist(),
+        "pairs": float(used.sum((2, 3)).float().mean()),
+        "patches": float(used.any(3).sum(2).float().mean()),
+        "experts": float(used.any(2).sum(2).float().mean()),
+    }
 
 
 @torch.no_grad()
-def heard_in(model: MoEAudioModel, items: list[LabelledRecording], pool: Clips | None) -> tuple[Tensor, Tensor]:
-    """Spectrograms and attributes of the first clip of each recording, with bursts from a pool if wanted."""
+def heard_in(model: MoEAudioModel, items: list[LabelledRecording], distracted: bool) -> tuple[Tensor, Tensor]:
+    """Spectrograms and attributes of the first clip of each recording, with bursts if wanted."""
     parts = []
     for _, waveform, source in batches(model, items, torch.device("cpu"), 1):
         power, sums = model.frontend.frame(waveform)
@@ -185,26 +200,26 @@ def heard_in(model: MoEAudioModel, items: list[LabelledRecording], pool: Clips |
     power, sums, source = (torch.cat(column) for column in zip(*parts, strict=True))
     nothing = torch.zeros(len(power), 0)
     clips = Clips(power, sums, source, nothing, nothing)
-    if pool is not None:
+    if distracted:
         torch.manual_seed(1)  # the same bursts for every arm
-        clips = with_bursts(clips, pool, model.config)
+        clips = with_bursts(clips, distractors(model, "test"), model.config)
     spectrograms, attributes = model.frontend.window(clips.power, clips.sums, clips.source)
     return spectrograms, attributes
 
 
 def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out: Path) -> dict[str, Any]:
-    """Trains one arm and gives which test clips it recognises, at each share."""
-    dataset = DATA / "esc10"
+    """Trains one arm and tests it at each share."""
+    dataset = folder_of("esc10")
     table = fold_table(dataset, fold, 2, out / f"fold{fold}.csv")
     profile = profile_dataset(dataset, table, "single_label").profile
     policy = decide(Facts.of(profile, "accuracy"), Overrides(seed=seed))
     config = build(policy.made, "single_label", tuple(sorted(profile.classes)), FAMILIES, BACKENDS)
     loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
-    data = loaded.with_targets(config.labels)
+    splits = loaded.with_targets(config.labels)
     lightning.seed_everything(seed, workers=True, verbose=False)
     model = StudiedModel(config, arm)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-    fit_normalisation(model, data["train"][0], torch.device("cpu"))
+    fit_normalisation(model, splits["train"][0], torch.device("cpu"))
     job = Job(
         dataset_dir=dataset,
         metadata_csv=table,
@@ -218,23 +233,22 @@ def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out:
         channel="mix",
         device=torch.device("cpu"),
     )
-    recipe = Recipe(compute_weight=0.0, drop_share=0.0, patience_share=1.0)
     pool = distractors(model, "train") if distracted else None
     start = time.perf_counter()
     # The last averages are taken: the validation split is too small to choose an epoch by.
     train_module(
         model,
         job,
-        recipe,
-        data["train"],
-        data["val"],
+        RECIPE,
+        splits["train"],
+        splits["val"],
         lambda: None,
         make_module=partial(TrainStudied, pool),
         watch=False,
     )
     seconds = time.perf_counter() - start
-    items, targets = data["test"]
-    heard = heard_in(model, items, distractors(model, "test") if distracted else None)
+    items, targets = splits["test"]
+    heard = heard_in(model, items, distracted)
     truth = torch.from_numpy(targets).argmax(1)
     chosen = dict.fromkeys((arm, *(ARMS if arm == "saliency" else ())))
     return {
@@ -244,21 +258,21 @@ def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out:
         "seed": seed,
         "epochs": epochs,
         "seconds": seconds,
-        "clips": [item.row.filepath for item in items],
-        "right": {name: {str(share): right(model, heard, truth, share, name) for share in SHARES} for name in chosen},
+        "groups": [item.row.group for item in items],
+        "tested": {name: {str(share): tested(model, heard, truth, share, name) for share in SHARES} for name in chosen},
     }
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Where cells go.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 60,
+    epochs: Annotated[int, typer.Option(min=1)] = 110,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, …")] = 3,
     folds: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(map(str, FOLDS)),
     worker: Annotated[str, typer.Option(help="i/n: of n processes side by side, the i-th, from 0.")] = "0/1",
 ) -> None:
     """Train every cell that is not there yet."""
-    cells = Cells(out / "cells")
+    cells = Cells(out, {"study": "routing", "epochs": epochs, "recipe": msgspec.to_builtins(RECIPE)})
     index, count = map(int, worker.split("/"))
     order = itertools.product(range(seeds), map(int, folds.split(",")), (True, False), ARMS)
     for i, (seed, fold, distracted, arm) in enumerate(order):
@@ -271,38 +285,59 @@ def train(
 @app.command()
 def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> None:
     """Accuracy of each arm, and how far the saliency is ahead of the others, with 95 % intervals."""
-    cells = Cells(out / "cells")
-    found = [cells.get(path.stem) or {} for path in sorted(cells.folder.glob("*.json"))]
-    for distracted, share in itertools.product((False, True), SHARES):
-        here = [cell for cell in found if cell["distracted"] == distracted]
-        whole = _complete(here)
-        typer.echo(f"{'with distractors' if distracted else 'clean'}, {share:.4f} of the pairs, seeds x clips {whole}")
-        known = {arm: _right(here, arm, arm, share) for arm in ARMS}
-        known |= {f"swapped to {arm}": _right(here, "saliency", arm, share) for arm in ARMS if arm != "saliency"}
-        for name, answers in known.items():
-            line = f"  {name:<20} {answers.mean():.4f}"
-            if name != "saliency":
-                mean, low, high = interval(known["saliency"], answers)
-                line += f"   saliency ahead by {mean:+.4f} ({low:+.4f} to {high:+.4f})"
-            typer.echo(line)
+    found = list(Cells(out))
+    seconds = sorted(cell["seconds"] for cell in found)
+    typer.echo(f"{len(found)} runs of {seconds[len(seconds) // 2]:.0f} s, at most {seconds[-1]:.0f} s")
+    for distracted in (False, True):
+        whole = _whole_runs([cell for cell in found if cell["distracted"] == distracted])
+        if not whole:
+            typer.echo(f"{'with distractors' if distracted else 'clean'}: no fold has all arms yet")
+        for share in SHARES if whole else ():
+            _tell(whole, share, f"{'with distractors' if distracted else 'clean'}, {share:.4f} of the pairs")
 
 
-def _complete(cells: list[dict[str, Any]]) -> str:
-    seeds, folds = {cell["seed"] for cell in cells}, {cell["fold"] for cell in cells}
-    return f"{len(seeds)} x {80 * len(folds)}"
+Runs = dict[int, dict[int, dict[Arm, dict[str, Any]]]]
+"""Cells by seed, fold and arm."""
 
 
-def _right(cells: list[dict[str, Any]], trained: str, chosen: str, share: float) -> NDArray[np.float64]:
-    """[seeds, clips], over the folds and seeds for which all arms are there."""
-    by_cell = {(cell["seed"], cell["fold"], cell["arm"]): cell for cell in cells}
-    keys = sorted({(seed, fold) for seed, fold, _ in by_cell})
-    keys = [key for key in keys if all((*key, arm) in by_cell for arm in ARMS)]
-    seeds = sorted({seed for seed, _ in keys})
-    folds = [fold for fold in FOLDS if all((seed, fold) in keys for seed in seeds)]
-    rows = [
-        np.concatenate([by_cell[seed, fold, trained]["right"][chosen][str(share)] for fold in folds]) for seed in seeds
-    ]
-    return np.array(rows, dtype=np.float64)
+def _whole_runs(cells: list[dict[str, Any]]) -> Runs:
+    """The seeds that have all arms on all of the folds that any seed has all arms on."""
+    runs: Runs = {}
+    for cell in cells:
+        runs.setdefault(cell["seed"], {}).setdefault(cell["fold"], {})[cell["arm"]] = cell
+    whole = {
+        seed: {fold: arms for fold, arms in sorted(folds.items()) if len(arms) == len(ARMS)}
+        for seed, folds in sorted(runs.items())
+    }
+    most = max((list(folds) for folds in whole.values()), key=len, default=[])
+    return {seed: folds for seed, folds in whole.items() if folds and list(folds) == most}
+
+
+def _tell(runs: Runs, share: float, title: str) -> None:
+    folds = list(next(iter(runs.values())))
+    groups = [f"{fold}-{group}" for fold in folds for group in runs[next(iter(runs))][fold]["saliency"]["groups"]]
+    typer.echo(f"{title}: seeds {', '.join(map(str, runs))}, folds {', '.join(map(str, folds))}, {len(groups)} clips")
+
+    def tests(trained: Arm, chosen: Arm) -> list[list[dict[str, Any]]]:
+        return [[of[fold][trained]["tested"][chosen][str(share)] for fold in folds] for of in runs.values()]
+
+    def right(found: list[list[dict[str, Any]]]) -> NDArray[np.float64]:
+        return np.array([np.concatenate([test["right"] for test in of]) for of in found])
+
+    own = right(tests("saliency", "saliency"))
+    rows = {arm: tests(arm, arm) for arm in ARMS} | {
+        f"swapped to {arm}": tests("saliency", arm) for arm in ARMS if arm != "saliency"
+    }
+    for name, found in rows.items():
+        answers = right(found)
+        looked = {
+            what: np.mean([test[what] for of in found for test in of]) for what in ("pairs", "patches", "experts")
+        }
+        line = f"  {name:<19} {answers.mean():.4f}  " + ", ".join(f"{value:.1f} {w}" for w, value in looked.items())
+        if name != "saliency":
+            mean, low, high = interval(own - answers, groups)
+            line += f"; saliency ahead by {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        typer.echo(line)
 
 
 if __name__ == "__main__":
