@@ -17,7 +17,9 @@ from data import noise, write_wav
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.checkpoint import load_checkpoint, save_checkpoint
+from xaimoe_audio.fitting import LAUNCHED
 from xaimoe_audio.scenes import CLASSES
+from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime import Result, Runtime
 from xaimoe_runtime.errors import AudioError, ConfigError, DatasetError, ProviderError
 
@@ -147,17 +149,26 @@ def test_the_same_seed_gives_the_same_run(few: Path, tiny_run: Path, tmp_path: P
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_resume_goes_on_from_the_last_epoch(few: Path, tiny_run: Path, tmp_path: Path) -> None:
+def test_a_new_run_leaves_no_curves_of_the_old_one(few: Path, tiny_run: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=out, resume=True)
-    before, after = (torch.load(run / "last.pt", weights_only=True) for run in (tiny_run, out))
-    assert (before["epoch"], after["epoch"]) == (0, 1)
-    assert after["global_step"] == 2 * before["global_step"]
+    (out / "logs" / "resumed_1").mkdir()
+    (out / "logs" / "resumed_1" / "metrics.csv").write_text("epoch,loss\n7,1.0\n")
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=1, batch_size=4, out_dir=out)
+    assert not list((out / "logs").glob("resumed_*"))
 
 
-def test_resume_of_nothing_is_refused(few: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"last\.pt: no such file; expected the folder of an earlier run to resume"):
-        MoEAudioClassifier(**TINY).fit(few, epochs=1, out_dir=tmp_path / "new", resume=True)
+def test_a_recipe_and_what_it_says_itself_are_not_both_taken(few: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="recipe: has a learning rate and a saliency teacher of its own"):
+        MoEAudioClassifier(learning_rate=1e-3, **TINY).fit(few, epochs=1, out_dir=tmp_path, recipe=Recipe())
+
+
+def test_more_machines_than_a_launcher_knows_of_are_refused(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="nodes: found 2, but no launcher told this process which it is"):
+        MoEAudioClassifier(**TINY).fit(few, epochs=1, out_dir=tmp_path, nodes=2)
 
 
 def test_batches_are_normalised_while_training(tiny_run: Path) -> None:

@@ -1,67 +1,117 @@
-"""The saliency's teacher: gradient times input of the whole model, rectified and pooled to patches."""
+"""The saliency's teacher: what each patch adds to the model's answer, whatever the saliency says."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from data import noise
 from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig
-from xaimoe_audio.model.moe import MoEAudioModel
-from xaimoe_audio.training.teacher import gradient_times_input, saliency_loss
+from xaimoe_audio.model.moe import MoEAudioModel, Routed
+from xaimoe_audio.training.faithfulness import rank_correlation
+from xaimoe_audio.training.teacher import (
+    Activations,
+    grad_cam,
+    gradient_times_input,
+    relevance,
+    saliency_loss,
+)
+
+CLIPS = 6
 
 
-def spectrograms(config: ModelConfig, batch: int) -> Tensor:
+@pytest.fixture
+def routed(model: MoEAudioModel, config: ModelConfig) -> Routed:
+    samples = config.frontend.clip_samples
+    waveform = torch.from_numpy(noise(CLIPS * samples)).reshape(CLIPS, -1)
+    waveform = waveform * torch.linspace(0.2, 2, samples)  # so that patches differ
+    with torch.no_grad():
+        return model.route(*model.frontend(waveform, torch.tensor([[16_000.0, 0.0]] * CLIPS)))
+
+
+def explained(
+    model: MoEAudioModel, routed: Routed, gates: Tensor, label: int, grad_cam_share: float
+) -> tuple[Tensor, Tensor]:
+    """Relevance of the patches for a label, and the label's log-probability."""
+    with Activations.recorded(model) as activations:
+        mixture = model.mixture(routed.spectrogram, gates)
+    logits = model.head.logits(*mixture, routed.prior_logits)
+    targets = torch.eye(logits.shape[1])[[label] * len(logits)]
+    found = relevance(logits, targets, model.config.task, activations, gates, grad_cam_share)
+    return found, torch.log_softmax(logits, dim=1)[:, label]
+
+
+def test_gradient_times_input_is_what_each_patch_would_add_to_a_sum_at_the_same_weight() -> None:
+    """Where the answer is linear in the features, the gradient is known without autograd."""
     torch.manual_seed(0)
-    return torch.randn(batch, 1, config.frontend.bins, config.frontend.frames)
-
-
-def test_relevance_is_the_gradient_times_the_input_summed_over_each_tile(
-    model: MoEAudioModel, config: ModelConfig
-) -> None:
-    """On a linear model, where the gradient is known without autograd."""
-    spectrogram = spectrograms(config, 2)
-    weight = torch.randn(3, *spectrogram.shape[2:])
-    leaf = spectrogram.clone().requires_grad_()
-    logits = torch.einsum("bxft,lft->bl", leaf, weight)
-    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.3, 0.7]])
-    found = gradient_times_input(logits, targets, leaf, model)
-    relevance = (torch.einsum("bl,lft->bft", targets, weight) * spectrogram[:, 0]).clamp(min=0)
-    (height, width), (down, right) = config.tile, config.stride
-    wanted = torch.stack(
-        [
-            relevance[:, top : top + height, left : left + width].sum((1, 2))
-            for top in range(0, config.frontend.bins - height + 1, down)
-            for left in range(0, config.frontend.frames - width + 1, right)
-        ],
-        dim=1,
-    )
+    gates = torch.rand(3, 5, 2) * (torch.rand(3, 5, 2) < 0.7)
+    experts, clips, patches = torch.nonzero(gates.permute(2, 0, 1), as_tuple=True)
+    features = torch.randn(len(clips), 4, requires_grad=True)
+    weight = torch.randn(4)
+    found = gradient_times_input((gates[clips, patches, experts] * (features @ weight)).sum(), features, gates)
+    wanted = torch.zeros(3, 5)
+    for value, clip, patch, expert in zip((features @ weight).tolist(), clips, patches, experts, strict=True):
+        wanted[clip, patch] += gates[clip, patch, expert] * value
+    wanted = (wanted / gates.sum(2).clamp(min=1e-9)).clamp(min=0)
     torch.testing.assert_close(found, wanted / wanted.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
 
 
-def test_relevance_of_the_whole_model_is_a_distribution_and_depends_on_the_class(
-    model: MoEAudioModel, config: ModelConfig
+@pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])
+def test_relevance_is_a_distribution_and_depends_on_the_class(
+    model: MoEAudioModel, routed: Routed, grad_cam_share: float
 ) -> None:
-    waveform = torch.from_numpy(noise(2 * config.frontend.clip_samples)).reshape(2, -1)
-    spectrogram, attributes = model.frontend(waveform, torch.tensor([[16_000.0, 0.0]] * 2))
-    spectrogram.requires_grad_()
-    routed = model.route(spectrogram, attributes)
-    mixture = model.mixture(routed.spectrogram, routed.gates_dense)
-    logits = model.head.logits(*mixture, routed.prior_logits)
-    found = [gradient_times_input(logits, torch.eye(3)[[label, label]], spectrogram, model) for label in range(3)]
-    for relevance in found:
-        assert relevance.shape == (2, model.grid.count)
-        assert not relevance.requires_grad
-        torch.testing.assert_close(relevance.sum(1), torch.ones(2))
-    assert not torch.allclose(found[0], found[1], atol=1e-3)
-    logits.sum().backward()  # the graph was kept for the training step
+    first, answer = explained(model, routed, routed.gates_dense, 0, grad_cam_share)
+    second, _ = explained(model, routed, routed.gates_dense, 1, grad_cam_share)
+    for found in (first, second):
+        assert found.shape == (CLIPS, model.grid.count)
+        assert not found.requires_grad
+        torch.testing.assert_close(found.sum(1), torch.ones(CLIPS))
+    assert not torch.allclose(first, second, atol=1e-3)
+    answer.sum().backward()  # the graph was kept for the training step
 
 
-def test_without_positive_relevance_every_patch_counts_alike(model: MoEAudioModel, config: ModelConfig) -> None:
-    leaf = spectrograms(config, 2).abs().requires_grad_()
-    logits = -leaf.sum((1, 2, 3))[:, None].repeat(1, 3)
-    found = gradient_times_input(logits, torch.ones(2, 3), leaf, model)
-    torch.testing.assert_close(found, torch.full_like(found, 1 / model.grid.count))
+def evenly(gates: Tensor) -> Tensor:
+    """All patches weighted alike."""
+    return gates / gates.sum(2, keepdim=True) / gates.shape[1]
+
+
+def test_relevance_ranks_patches_as_leaving_each_out_does(model: MoEAudioModel, routed: Routed) -> None:
+    gates = evenly(routed.gates_dense)
+    found, answer = explained(model, routed, gates, 0, 0.0)
+    costs = []
+    for patch in range(model.grid.count):
+        without = gates.clone()
+        without[:, patch] = 0
+        without = without / without.sum((1, 2), keepdim=True)
+        costs.append(answer - explained(model, routed, without, 0, 0.0)[1])
+    assert float(rank_correlation(found, torch.stack(costs, dim=1)).mean()) > 0.8
+
+
+@pytest.mark.parametrize("grad_cam_share", [0.0, 1.0])
+def test_a_random_saliency_does_not_agree_with_the_teacher(
+    model: MoEAudioModel, routed: Routed, grad_cam_share: float
+) -> None:
+    """As it would, were patches relevant by their weight."""
+    torch.manual_seed(0)
+    agreement = []
+    for _ in range(20):
+        saliency = torch.softmax(torch.randn_like(routed.saliency), dim=1)
+        gates = model.router(saliency, routed.context, routed.attributes)[1]
+        found, _ = explained(model, routed, gates, 0, grad_cam_share)
+        agreement.append(float(rank_correlation(saliency, found).mean()))
+    assert abs(sum(agreement) / len(agreement)) < 0.1
+
+
+def test_without_any_pair_or_any_relevance_every_patch_counts_alike(model: MoEAudioModel, routed: Routed) -> None:
+    even = torch.full_like(routed.saliency, 1 / model.grid.count)
+    logits = model.head.logits(*model.mixture(routed.spectrogram, 0 * routed.gates), routed.prior_logits)
+    found = relevance(logits, torch.eye(3)[[0] * CLIPS], "single_label", Activations(), 0 * routed.gates, 0.0)
+    torch.testing.assert_close(found, even)
+    gates = torch.full((1, 4, 1), 0.25)
+    features, maps = torch.ones(4, 2, requires_grad=True), torch.ones(4, 2, 3, 3, requires_grad=True)
+    torch.testing.assert_close(gradient_times_input(-features.sum(), features, gates), torch.full((1, 4), 0.25))
+    torch.testing.assert_close(grad_cam(-maps.sum(), maps, gates), torch.full((1, 4), 0.25))
 
 
 def test_the_loss_is_nothing_for_the_teacher_itself_and_positive_otherwise() -> None:
@@ -74,7 +124,7 @@ def test_the_loss_is_nothing_for_the_teacher_itself_and_positive_otherwise() -> 
 def test_training_on_the_saliency_loss_alone_brings_saliency_and_teacher_together(config: ModelConfig) -> None:
     torch.manual_seed(0)
     model = MoEAudioModel(config)
-    spectrogram = spectrograms(config, 4)
+    spectrogram = torch.randn(4, 1, config.frontend.bins, config.frontend.frames)
     teacher = torch.softmax(2 * torch.randn(4, model.grid.count), dim=1)
     optimizer = torch.optim.Adam(model.glance.parameters(), lr=5e-3)
     losses = []

@@ -109,7 +109,7 @@ def train(
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training split; early stopping may end sooner.")
     ] = 60,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step, of each process.")] = 16,
     task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
     auto_config: Annotated[
@@ -119,34 +119,41 @@ def train(
     channel: device_cli.ChannelOption = "mix",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
     sample_rate: Annotated[
-        int | None, typer.Option(help="Rate the model works at, in Hz [default: by policy].")
+        int | None, typer.Option(help="Rate the model works at, in Hz.", show_default="by policy")
     ] = None,
     fmin: Annotated[
-        float | None, typer.Option(help="Lower edge of the spectrogram, in Hz [default: by policy].")
+        float | None, typer.Option(help="Lower edge of the spectrogram, in Hz.", show_default="by policy")
     ] = None,
-    fmax: Annotated[float | None, typer.Option(help="Upper edge, in Hz [default: half the sample rate].")] = None,
+    fmax: Annotated[float | None, typer.Option(help="Upper edge, in Hz.", show_default="half the sample rate")] = None,
     spectrogram: Annotated[
-        str | None, typer.Option(help="stft, logmel, logmel+pcen, cqt or fcwt [default: by policy].")
+        str | None, typer.Option(help="stft, logmel, logmel+pcen, cqt or fcwt.", show_default="by policy")
     ] = None,
     experts: Annotated[
-        str | None, typer.Option(help="Expert families, comma-separated [default: all the dataset can use].")
+        str | None, typer.Option(help="Expert families, comma-separated.", show_default="all the dataset can use")
     ] = None,
-    k_max: Annotated[int | None, typer.Option(help="Most experts that one clip uses [default: by budget].")] = None,
+    k_max: Annotated[
+        int | None, typer.Option(help="Most experts that one clip uses.", show_default="by budget")
+    ] = None,
     tile: Annotated[
-        str | None, typer.Option(metavar="FxT", help="Tile in spectrogram cells [default: all bands x32].")
+        str | None,
+        typer.Option(
+            metavar="FxT", help="Tile in spectrogram cells, both multiples of 8 from 24.", show_default="all bands x32"
+        ),
     ] = None,
     stride: Annotated[
-        str | None, typer.Option(metavar="FxT", help="Step from tile to tile [default: the tile].")
+        str | None, typer.Option(metavar="FxT", help="Step from tile to tile.", show_default="the tile")
     ] = None,
     clip_s: Annotated[
-        float | None, typer.Option(help="Clip length in s [default: by policy: the median, 0.5 to 5].")
+        float | None, typer.Option(help="Clip length in s.", show_default="by policy: the median, 0.5 to 5")
     ] = None,
     expert_width: Annotated[
-        int | None, typer.Option(help="Channels of an expert's first convolution [default: by budget].")
+        int | None, typer.Option(help="Channels of an expert's first convolution.", show_default="by budget")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of the learning rate [default: by policy].")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the learning rate.", show_default="by policy")
+    ] = None,
     saliency_teacher: Annotated[
-        SaliencyTeacher | None, typer.Option(help="What the saliency is trained against [default: gradxinput].")
+        SaliencyTeacher | None, typer.Option(help="What the saliency is trained against.", show_default="gradxinput")
     ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Another audio classifier as an ONNX file, to learn from as well.")
@@ -183,7 +190,7 @@ def tune(
     metadata: MetadataOption = None,
     trials: Annotated[int, typer.Option(min=1, help="Trainings there are to be in the end.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split, in each.")] = 60,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step, of each process.")] = 16,
     task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
     budget: Annotated[Budget, typer.Option(help="What counts more in the end, score or compute.")] = "accuracy",
     device: DeviceOption = "auto",
@@ -216,9 +223,7 @@ def evaluate(
 
 @app.command()
 def infer(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]…", help="Recordings or folders, with --bundle.")
-    ] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]…", help="Recordings or folders.")] = None,
     audio: Annotated[list[Path] | None, typer.Option(help="Recording or folder; may be given again.")] = None,
     ckpt: Annotated[Path | None, typer.Option(help="The best.pt of a training run; answers with PyTorch.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="A bundle; answers with ONNX Runtime, as on the device.")] = None,
@@ -257,14 +262,14 @@ def export(
 @app.command()
 def demo(
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder of labelled recordings [default: made-up sonar scenes].")
+        Path | None, typer.Option(help="Folder of labelled recordings.", show_default="made-up sonar scenes")
     ] = None,
     metadata: MetadataOption = None,
     out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path(
         "runs/demo"
     ),
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training split [default: by its size].")
+        int | None, typer.Option(min=1, help="Passes over the training split.", show_default="by its size")
     ] = None,
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
     device: DeviceOption = "auto",

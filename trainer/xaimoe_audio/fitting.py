@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import lightning
 import msgspec
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
+from torch import distributed
 
 from xaimoe_audio import run
 from xaimoe_audio.architecture import describe, floor_macs, parts
@@ -37,6 +40,9 @@ from xaimoe_audio.training.usage import expert_usage, macs_run
 from xaimoe_runtime.errors import ConfigError, DatasetError
 from xaimoe_runtime.schema import ROUTINGS
 
+LAUNCHED = frozenset({"TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "NODE_RANK", "GROUP_RANK"})
+"""Environment variables of which a launcher of several machines sets one."""
+
 
 def fit(job: Job) -> Checkpoint:
     """Trains and writes the run folder; see :meth:`xaimoe_audio.classifier.MoEAudioClassifier.fit`."""
@@ -55,7 +61,7 @@ def fit(job: Job) -> Checkpoint:
     print("\n".join([*most_important(profile.warnings), describe_policy(policy)]), file=sys.stderr)  # noqa: T201
     dataset = load_dataset(job.dataset_dir, job.metadata_csv, job.task, config.frontend.sample_rate, job.channel)
     data = dataset.with_targets(labels)
-    recipe = job.recipe or Recipe.of(policy.made, job.budget)
+    recipe = job.recipe or Recipe.of(policy.made, job.budget, job.task)
     model = _model(config, job, data["train"][0])
     thresholds = (THRESHOLD,) * len(labels)
     engine = TorchEngine(model, thresholds, job.device, str(job.out / run.BEST))
@@ -73,6 +79,7 @@ def fit(job: Job) -> Checkpoint:
     )
     run_config = _run_config(job, config, recipe, info) | {"policy": policy, "profile": profile}
     run_config["teacher"] = None if teacher is None else {"input": teacher.input, "sha256": teacher.sha256}
+    taught = None if teacher is None else as_targets(_answers(teacher, job))
     if job.resume:
         run.check_same_run(job.out / run.RUN_CONFIG, run_config)
     if first_process():
@@ -81,9 +88,6 @@ def fit(job: Job) -> Checkpoint:
         for name, content in ((run.RUN_CONFIG, run_config), (run.PROFILE, profile), (run.POLICY, policy)):
             run.write_json(job.out / name, content)
         run.write_json(job.out / run.SPECTRO_CONFIG, config.frontend)
-    taught = None
-    if teacher is not None:
-        taught = as_targets(teacher_answers(teacher, data["train"][0], config.frontend.sample_rate))
     train(
         model,
         job,
@@ -93,14 +97,19 @@ def fit(job: Job) -> Checkpoint:
         lambda: save_checkpoint(job.out / run.BEST, model, info),
         taught,
     )
-    if not first_process():
-        return load_checkpoint(job.out / run.BEST)
-    if not (job.out / run.BEST).is_file():
-        raise DatasetError(
-            f"{job.metadata_csv}: the validation loss was never finite, so there is no model; check the recordings"
-        )
-    model.load_state_dict(load_checkpoint(job.out / run.BEST).model.state_dict())
-    return finish(job, model, info, data)
+    try:
+        if first_process():
+            finish(job, model, info, data)
+    finally:
+        if distributed.is_initialized():
+            distributed.barrier()  # the others load what the first has finished
+    return load_checkpoint(job.out / run.BEST)
+
+
+def _answers(teacher: OnnxTeacher, job: Job) -> NDArray[np.float32]:
+    """What a teacher says of the training recordings, which it hears at its own rate."""
+    heard = load_dataset(job.dataset_dir, job.metadata_csv, job.task, teacher.input.sample_rate, job.channel)
+    return teacher_answers(teacher, heard.split("train"))
 
 
 def first_process() -> bool:
@@ -113,6 +122,18 @@ def _check(job: Job) -> None:
         raise ConfigError(f"epochs, batch_size: found {job.epochs} and {job.batch_size}, expected 1 or more")
     if job.devices < 1 or job.nodes < 1:
         raise ConfigError(f"devices, nodes: found {job.devices} and {job.nodes}, expected 1 or more")
+    if job.recipe is not None and (job.overrides.learning_rate, job.overrides.saliency_teacher) != (None, None):
+        raise ConfigError(
+            "recipe: has a learning rate and a saliency teacher of its own; give them there, not beside it"
+        )
+    if job.device.type == "cuda" and job.devices > torch.cuda.device_count():
+        raise ConfigError(f"devices: found {job.devices}, this machine has {torch.cuda.device_count()} GPU(s)")
+    if job.nodes > 1 and not LAUNCHED & set(os.environ):
+        raise ConfigError(
+            f"nodes: found {job.nodes}, but no launcher told this process which it is; run this command by torchrun or "
+            "SLURM on each machine, as in: torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint "
+            "HOST:29500 --no-python xaimoe-audio train ..."
+        )
     if job.resume and not (job.out / run.LAST).is_file():
         raise ConfigError(f"{job.out / run.LAST}: no such file; expected the folder of an earlier run to resume")
 
@@ -136,9 +157,14 @@ def _model(config: ModelConfig, job: Job, items: list[LabelledRecording]) -> MoE
     return model
 
 
-def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Split, Data]) -> Checkpoint:
-    """Calibrates a trained model on the validation split, measures it, and writes what that gives."""
+def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Split, Data]) -> None:
+    """Calibrates the best model on the validation split, measures it, and writes what that gives."""
     out, (items, targets) = job.out, data["val"]
+    if not (out / run.BEST).is_file():
+        raise DatasetError(
+            f"{job.metadata_csv}: the validation loss was never finite, so there is no model; check the recordings"
+        )
+    model.load_state_dict(load_checkpoint(out / run.BEST).model.state_dict())
     fit_temperatures(model, items, targets, job.device)
     if job.task == "multi_label":
         engine = TorchEngine(model, info.thresholds, job.device, str(out / run.BEST))
@@ -159,7 +185,6 @@ def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Spli
     metric = headline(engine.task)
     metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
     save_checkpoint(out / run.BEST, model, msgspec.structs.replace(info, metrics=metrics))
-    return load_checkpoint(out / run.BEST)
 
 
 def split_figures(engine: TorchEngine, items: list[LabelledRecording], targets: NDArray[Any]) -> dict[str, Any]:

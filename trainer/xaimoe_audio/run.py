@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,17 @@ def clear(out: Path) -> None:
     """Removes the results of an earlier run."""
     for name in (*RESULTS, confusion_figure("val"), confusion_figure("test")):
         (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / LOGS, ignore_errors=True)
 
 
 def check_same_run(path: Path, run_config: dict[str, Any]) -> None:
     """Raises ConfigError unless the run that ``path`` tells of can go on as ``run_config``; epochs may differ."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; expected the folder of an earlier run to resume")
-    before = msgspec.json.decode(path.read_bytes())
+    try:
+        before = msgspec.json.decode(path.read_bytes())
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); train again without --resume") from error
     now = msgspec.json.decode(msgspec.json.encode(run_config))
     changed = [name for name in FIXED if before.get(name) != now[name]]
     if changed:

@@ -75,7 +75,7 @@ def build(
         tile=tile,
         stride=stride,
         experts=tuple(experts),
-        router=RouterConfig(k_max=k_max, max_pairs=max(1, round(made["pair_share"] * tiles * len(experts)))),
+        router=RouterConfig(k_max=k_max, max_pairs=max(k_max, round(made["pair_share"] * tiles * len(experts)))),
         expert_width=made["expert_width"],
     )
 

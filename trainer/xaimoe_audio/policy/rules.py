@@ -424,7 +424,7 @@ RULES: tuple[Rule, ...] = (
         "usual",
         _always,
         lambda f, m: DEFAULT_SALIENCY_TEACHER,
-        lambda f, m: "follows the whole model down to each cell; Grad-CAM follows the experts' last maps alone",
+        lambda f, m: "ranks patches as leaving each out does; Grad-CAM, from the experts' last maps, nearly so",
         (),
     ),
 )

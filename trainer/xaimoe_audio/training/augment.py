@@ -56,8 +56,8 @@ def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) ->
 
 
 def noise_clips(frontend: Frontend, config: FrontendConfig) -> Clips:
-    """Clips of stationary noise of all spectral slopes, as the frontend hears them."""
-    waveform = torch.randn(NOISES, config.clip_samples)
+    """Clips of stationary noise of all spectral slopes, as the frontend hears them; the same ones each time."""
+    waveform = torch.randn(NOISES, config.clip_samples, generator=torch.Generator().manual_seed(0))
     spectrum = torch.fft.rfft(waveform)
     slope = torch.linspace(-STEEPEST_NOISE, STEEPEST_NOISE, NOISES)[:, None]
     spectrum = spectrum * 10 ** (slope * torch.linspace(0, 1, spectrum.shape[1]) / 20)
@@ -131,8 +131,11 @@ def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
 
 
 def equalise(spectrogram: Tensor, most: float) -> Tensor:
-    """Each spectrogram of [B, 1, F, T] raised in some bands and lowered in others by up to ``most``, in its own standard
-    deviations: as if recorded with other equipment, or from elsewhere (after H. Nam et al., "FilterAugment", 2022)."""
+    """Each spectrogram of [B, 1, F, T] raised in some bands and lowered in others by up to ``most``.
+
+    As if recorded with other equipment, or from elsewhere (after H. Nam et al., "FilterAugment", 2022). ``most`` is in
+    the spectrogram's own standard deviations.
+    """
     knots = (torch.rand(len(spectrogram), 1, KNOTS, device=spectrogram.device) * 2 - 1) * most
     curve = nn.functional.interpolate(knots, size=spectrogram.shape[2], mode="linear", align_corners=True)
     return torch.clamp(spectrogram + curve[..., None], -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)

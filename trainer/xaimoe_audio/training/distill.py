@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-import soxr
 import torch
 import torchaudio
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from xaimoe_runtime.console import progress
 from xaimoe_runtime.errors import BundleError, ConfigError
 
 Floats = NDArray[np.float32]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 LEAST_PROBABILITY = 1e-4
 
 
@@ -30,20 +30,26 @@ class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     kind: Literal["logmel", "waveform"] = "logmel"
     """``logmel`` [1, patch_frames, mels], or ``waveform`` [n] or [1, n]."""
-    sample_rate: int = 16_000
-    win_length: int = 400
+    sample_rate: Count = 16_000
+    win_length: Count = 400
     """Samples of the periodic Hann window."""
-    hop: int = 160
-    n_fft: int = 512
-    mels: int = 64
+    hop: Count = 160
+    n_fft: Count = 512
+    mels: Count = 64
     """Triangular bands on the HTK mel scale, over the magnitude spectrum."""
     fmin: float = 125.0
     fmax: float = 7_500.0
-    log_offset: float = 1e-3
+    log_offset: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
     """Added to the bands before the logarithm."""
-    patch_frames: int = 96
-    patch_hop: int = 48
+    patch_frames: Count = 96
+    patch_hop: Count = 48
     """Frames from patch to patch."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(f"fmin and fmax must lie between 0 and half the sample_rate, {self.sample_rate / 2:g}")
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length must not exceed n_fft, {self.n_fft}")
 
 
 class OnnxTeacher:
@@ -68,33 +74,45 @@ class OnnxTeacher:
         except Exception as error:  # onnxruntime's own exceptions have no common base but this
             raise BundleError(f"{path}: ONNX Runtime refuses it ({str(error).splitlines()[0]})") from error
         self.input = _read_input(path.with_suffix(".teacher.json"), self._shape)
-        self._check_shape()
+        self._check_input()
 
     @property
     def _shape(self) -> list[Any]:
         return list(self.session.get_inputs()[0].shape)
 
-    def _check_shape(self) -> None:
+    def _check_input(self) -> None:
         spec, shape = self.input, self._shape
-        wanted = [1, spec.patch_frames, spec.mels] if spec.kind == "logmel" else [1, None][-min(len(shape), 2) :]
+        wanted = [1, spec.patch_frames, spec.mels] if spec.kind == "logmel" else [1, "n"][-min(len(shape), 2) :]
         fits = len(shape) == len(wanted) and all(
-            not isinstance(found, int) or want is None or found == want
-            for found, want in zip(shape, wanted, strict=True)
+            not isinstance(found, int) or found == want for found, want in zip(shape, wanted, strict=True)
         )
-        if not fits or len(self.session.get_inputs()) != 1:
+        inputs = self.session.get_inputs()
+        if not fits or len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            found = ", ".join(f"{i.type} {list(i.shape)}" for i in inputs)
             raise ConfigError(
-                f"{self.path}: found inputs {[list(i.shape) for i in self.session.get_inputs()]}, the adapter makes "
-                f"one {spec.kind} {wanted}; describe the input in {self.path.with_suffix('.teacher.json').name}"
+                f"{self.path}: found input {found}; the adapter makes one {spec.kind}, tensor(float) {wanted}; "
+                f"describe the input in {self.path.with_suffix('.teacher.json').name}"
             )
 
     def __call__(self, samples: Floats) -> Floats:
-        """The teacher's answer [C] for samples [n] at its rate."""
+        """The teacher's answer [C] for samples [n] at its rate.
+
+        Raises:
+            BundleError: it fails, or its answer is not one of finite numbers.
+        """
         spec, name = self.input, self.session.get_inputs()[0].name
-        answers = [self.session.run(None, {name: patch})[0] for patch in self._patches(samples, spec)]
-        flat = np.stack(
-            [np.asarray(answer, np.float32).reshape(-1, np.shape(answer)[-1]).mean(0) for answer in answers]
-        )
-        return np.asarray(flat.mean(0), np.float32)
+        answers = []
+        for patch in self._patches(samples, spec):
+            try:
+                (answer, *_) = self.session.run(None, {name: patch})
+                answers.append(np.asarray(answer, np.float32).reshape(-1, np.shape(answer)[-1]).mean(0))
+            except Exception as error:  # onnxruntime's own exceptions have no common base but this
+                reason = str(error).splitlines()[0]
+                raise BundleError(f"{self.path}: fails on an input of shape {list(patch.shape)} ({reason})") from error
+        found = np.asarray(np.mean(answers, axis=0), np.float32)
+        if not np.isfinite(found).all():
+            raise BundleError(f"{self.path}: its answers are not all finite numbers; expected scores or features")
+        return found
 
     def _patches(self, samples: Floats, spec: TeacherInput) -> Iterator[Floats]:
         if spec.kind == "waveform":
@@ -108,7 +126,7 @@ class OnnxTeacher:
 
 def _read_input(path: Path, shape: list[Any]) -> TeacherInput:
     if not path.is_file():
-        return TeacherInput(kind="logmel" if len(shape) == 3 else "waveform")
+        return TeacherInput(kind="logmel" if len(shape) > 2 else "waveform")
     try:
         return msgspec.json.decode(path.read_bytes(), type=TeacherInput)
     except msgspec.DecodeError as error:
@@ -132,15 +150,19 @@ def _log_mel(samples: Floats, spec: TeacherInput) -> Floats:
     return np.asarray(torch.log(bands + spec.log_offset).T.contiguous().numpy())
 
 
-def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording], rate: int) -> Floats:
-    """The teacher's answers for recordings decoded at ``rate`` Hz, [N, C], with a progress bar on stderr."""
+def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording]) -> Floats:
+    """The teacher's answers for recordings decoded at its own rate, [N, C], with a progress bar on stderr.
+
+    Raises:
+        BundleError: it fails on one of them, which is named.
+    """
     answers = []
     with progress("asking the teacher", len(items)) as advance:
         for item in items:
-            samples = np.asarray(item.recording.samples(), np.float32)
-            if rate != teacher.input.sample_rate:
-                samples = soxr.resample(samples, rate, teacher.input.sample_rate)
-            answers.append(teacher(samples))
+            try:
+                answers.append(teacher(np.asarray(item.recording.samples(), np.float32)))
+            except BundleError as error:
+                raise BundleError(f"{item.row.filepath}: {error}") from error
             advance()
     return np.stack(answers)
 

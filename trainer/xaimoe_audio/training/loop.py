@@ -30,7 +30,7 @@ from xaimoe_audio.training.losses import class_weights
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.probe import SaliencyProbe
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.errors import BundleError, ConfigError
 from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
@@ -48,8 +48,8 @@ class Averaging(WeightAveraging):
 
     def __init__(self, steps: float) -> None:
         def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-            share = max(1 / max(steps, 1.0), 9 / (10 + int(count)))
-            return averaged + share * (current - averaged)
+            share = torch.clamp(9 / (10 + torch.as_tensor(count)), min=1 / max(steps, 1.0))
+            return averaged + share.to(averaged.device) * (current - averaged)
 
         super().__init__(avg_fn=average)
 
@@ -59,6 +59,37 @@ class Averaging(WeightAveraging):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts the weights under training back."""
         super().on_validation_epoch_end(trainer, pl_module)
+
+
+class Patience(EarlyStopping):
+    """Stops when the validation loss has not improved for so long; a resumed run keeps the count, not the patience."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up from ``last.pt``."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+class Draws(Callback):
+    """Lets a resumed run go on with the random numbers where it stopped; several processes draw new ones."""
+
+    def __init__(self) -> None:
+        self.resumed: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``last.pt`` keeps: the states of the CPU's generator and of the GPUs'."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up from ``last.pt``."""
+        self.resumed = state_dict
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Sets the generators before the first batch is drawn, as they were before the next epoch's."""
+        if self.resumed and trainer.world_size == 1:
+            torch.set_rng_state(self.resumed["cpu"].cpu())
+            for device, state in enumerate(self.resumed["cuda"][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state.cpu(), device)
 
 
 class KeepBest(Callback):
@@ -104,11 +135,12 @@ def train(
 
     Raises:
         BundleError: ``last.pt`` is broken.
+        ConfigError: a resumed run has gone on for more epochs already.
         KeyboardInterrupt: the user stopped the training; ``last.pt`` is of the last whole epoch.
     """
     last = job.out / LAST
     if job.resume:
-        _check_readable(last)
+        _check_resumable(last, job.epochs)
     processes = job.devices * job.nodes
     clips = TrainingClips(*train_data, model, taught)
     full = len(clips) // processes >= job.batch_size
@@ -123,10 +155,11 @@ def train(
     last_saver = ModelCheckpoint(dirpath=job.out, filename=Path(LAST).stem, save_top_k=1, enable_version_counter=False)
     last_saver.FILE_EXTENSION = Path(LAST).suffix
     callbacks = [
-        *([SaliencyProbe(*val_data, model)] if watch else []),
+        *([SaliencyProbe(*val_data, model, recipe.grad_cam_share)] if watch else []),
         KeepBest(save_best),  # before the averages leave the model
         Averaging(recipe.average_share * steps),
-        EarlyStopping("val_loss", patience=patience, mode="min"),
+        Patience("val_loss", patience=patience, mode="min"),
+        Draws(),
         last_saver,
         RichProgressBar(console_kwargs={"stderr": True}),
     ]
@@ -176,11 +209,13 @@ def _log_version(logs: Path, resume: bool) -> str:
     return f"resumed_{len(list(logs.glob('resumed_*'))) + 1}" if resume else ""
 
 
-def _check_readable(last: Path) -> None:
+def _check_resumable(last: Path, epochs: int) -> None:
     try:
-        torch.load(last, map_location="cpu", weights_only=True)
+        done = int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) + 1
     except Exception as error:  # broken bytes make the unpickler fail in any way there is
         raise BundleError(f"{last}: cannot be resumed, the file is broken; train again without --resume") from error
+    if epochs < done:
+        raise ConfigError(f"epochs: found {epochs}, but {last} has {done} already; ask for more, or leave --resume out")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from xaimoe_audio.architecture import expert_costs
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
@@ -15,7 +15,7 @@ from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
 from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import Activations, even_patches, grad_cam, gradient_times_input, saliency_loss
+from xaimoe_audio.training.teacher import Activations, relevance, saliency_loss
 
 Windows = tuple[Tensor, Tensor, Tensor]
 """Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
@@ -32,8 +32,7 @@ class TrainingModule(lightning.LightningModule):
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
     are not chosen get their gradient from the clips that explore: they run every patch with an expert at random, which
-    is the dense mixture on average. The saliency's teacher is asked about such clips with all patches weighted alike:
-    were they weighted by the saliency, it would find what the saliency already says.
+    is the dense mixture on average. The saliency's teacher is asked about those.
 
     Args:
         model: is trained in place.
@@ -50,6 +49,8 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         self.model, self.recipe, self.total_steps = model, recipe, total_steps
         self.task = model.config.task
+        self.together = False
+        """Whether several processes train."""
         self.student = nn.Linear(model.config.features, taught) if taught else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         costs = torch.tensor([float(cost) for cost in expert_costs(model).values()])
@@ -62,6 +63,12 @@ class TrainingModule(lightning.LightningModule):
     costs: Tensor
     centres: Tensor
     noise: Clips
+
+    def setup(self, stage: str) -> None:
+        """Lets each of several processes draw its own augmentations; their weights are the first one's."""
+        self.together = self.trainer.world_size > 1
+        if self.together:
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     @torch.no_grad()
     def on_fit_start(self) -> None:
@@ -78,11 +85,9 @@ class TrainingModule(lightning.LightningModule):
         recipe, model = self.recipe, self.model
         spectrogram, attributes, batch = self._augmented(batch)
         targets = batch.targets
-        teach = self.global_step % recipe.teach_every == 0
-        spectrogram.requires_grad_(teach)
         routed = model.route(spectrogram, attributes)
         self._feed_the_starved(routed)
-        gates = self._explored(routed, even=True) if teach else self._training_gates(routed)
+        gates, explores = self._training_gates(routed)
         with Activations.recorded(model) as activations:
             mixture, mass = model.mixture(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
@@ -94,13 +99,9 @@ class TrainingModule(lightning.LightningModule):
         loss = loss + recipe.balance_weight * balance_loss(routed.gates_dense)
         loss = loss + recipe.z_weight * z_loss(model.router.affinity_logits(routed.context, attributes))
         loss = loss + recipe.compute_weight * compute_share(routed.gates, self.costs)
-        if teach:
-            known = targets / torch.clamp(targets.sum(1, keepdim=True), min=1e-6)
-            teacher = gradient_times_input(logits, known, spectrogram, model)
-            if recipe.grad_cam_share > 0:
-                second = grad_cam(logits, known, activations, gates)
-                teacher = (1 - recipe.grad_cam_share) * teacher + recipe.grad_cam_share * second
-            distance = saliency_loss(routed.saliency, teacher)
+        if explores.any():
+            teacher = relevance(logits, targets, self.task, activations, gates, recipe.grad_cam_share)
+            distance = saliency_loss(routed.saliency[explores], teacher[explores])
             self.log("saliency_loss", distance, on_step=False, on_epoch=True)
             loss = loss + recipe.saliency_weight * distance
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
@@ -131,22 +132,22 @@ class TrainingModule(lightning.LightningModule):
         ran = (mass > 0).float()
         return (torch.square(said - taught) * ran).mean() / torch.clamp(ran.mean(), min=1e-6)
 
-    def _training_gates(self, routed: Routed) -> Tensor:
-        """Some clips explore; the rest run what the router chose, or a part of it."""
+    def _training_gates(self, routed: Routed) -> tuple[Tensor, Tensor]:
+        """Gates [B, P, E], and which clips explore, [B]; the rest run what the router chose, or a part of it."""
         recipe = self.recipe
         gates = routed.gates
         if float(torch.rand(())) < recipe.drop_share:
             gates = _drop_pairs(gates)
         share = 1.0 if self.progress < recipe.warmup else recipe.explore
-        explores = torch.rand(len(gates), 1, 1, device=gates.device) < share
-        return torch.where(explores, self._explored(routed), gates)
+        explores = torch.rand(len(gates), device=gates.device) < share
+        return torch.where(explores[:, None, None], self._explored(routed), gates), explores
 
-    def _explored(self, routed: Routed, even: bool = False) -> Tensor:
-        """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is, or evenly."""
-        gates = even_patches(routed.gates_dense) if even else routed.gates_dense
-        compatible = gates > 0
-        drawn = torch.where(compatible, torch.rand_like(gates), -1.0)
-        return gates.sum(2, keepdim=True) * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
+    def _explored(self, routed: Routed) -> Tensor:
+        """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is."""
+        weights = routed.gates_dense.sum(2, keepdim=True)
+        compatible = routed.gates_dense > 0
+        drawn = torch.where(compatible, torch.rand_like(routed.gates_dense), -1.0)
+        return weights * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
 
     @torch.no_grad()
     def _feed_the_starved(self, routed: Routed) -> None:
@@ -156,9 +157,8 @@ class TrainingModule(lightning.LightningModule):
         pairs = (routed.gates > 0).float().sum(1)  # [B, E]
         could = (routed.gates_dense > 0).any(1) * pairs.sum(1, keepdim=True)
         found = pairs.sum(0) / torch.clamp(could.sum(0), min=1.0)
-        if distributed.is_initialized():
-            distributed.all_reduce(found)
-            found = found / distributed.get_world_size()
+        if self.together:
+            found = self.trainer.strategy.reduce(found, reduce_op="mean")
         self.load.lerp_(found, LOAD_WEIGHT)
         step = self.recipe.feed_rate * (1 - self.progress)
         self.model.router.clip_affinity.bias.add_(step * (self.load < FED / len(self.load)))

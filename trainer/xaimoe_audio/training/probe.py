@@ -13,7 +13,7 @@ from xaimoe_audio.data.dataset import LabelledRecording, windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
-from xaimoe_audio.training.teacher import even_patches, gradient_times_input
+from xaimoe_audio.training.teacher import Activations, relevance
 
 WINDOWS = 16
 """Validation recordings that are looked at, evenly spaced; of each its first window."""
@@ -22,7 +22,14 @@ WINDOWS = 16
 class SaliencyProbe(Callback):
     """Logs ``val_rank_correlation``, ``val_deletion`` and ``val_insertion`` after each epoch."""
 
-    def __init__(self, items: list[LabelledRecording], targets: NDArray[np.float32], model: MoEAudioModel) -> None:
+    def __init__(
+        self,
+        items: list[LabelledRecording],
+        targets: NDArray[np.float32],
+        model: MoEAudioModel,
+        grad_cam_share: float = 0.0,
+    ) -> None:
+        self.grad_cam_share = grad_cam_share
         labelled = np.flatnonzero(targets.any(axis=1))
         chosen = labelled[np.unique(np.linspace(0, len(labelled) - 1, WINDOWS).astype(int))] if len(labelled) else []
         self.targets = torch.from_numpy(targets[chosen])
@@ -48,11 +55,12 @@ class SaliencyProbe(Callback):
         """Means over ``spectrogram`` [N, 1, F, T], ``attributes`` [N, A] and ``targets`` [N, L]."""
         model = self.model
         with torch.enable_grad():
-            leaf = spectrogram.detach().requires_grad_()
-            routed = model.route(leaf, attributes)
-            gates = even_patches(routed.gates_dense)
-            logits = model.head.logits(*model.mixture(routed.spectrogram, gates), routed.prior_logits)
-            teacher = gradient_times_input(logits, targets, leaf, model)
+            routed = model.route(spectrogram, attributes)
+            with Activations.recorded(model) as activations:
+                mixture = model.mixture(spectrogram, routed.gates_dense)
+            logits = model.head.logits(*mixture, routed.prior_logits)
+            task, share = model.config.task, self.grad_cam_share
+            teacher = relevance(logits, targets, task, activations, routed.gates_dense, share)
 
         def score(masked: Tensor) -> Tensor:
             found = model.route(masked, attributes)

@@ -7,9 +7,14 @@ from typing import Any
 import msgspec
 
 from xaimoe_audio.config import DEFAULT_LEARNING_RATE, Budget, SaliencyTeacher
+from xaimoe_runtime.schema import TaskKind
 
 COMPUTE_WEIGHTS: dict[Budget, float] = {"accuracy": 0.02, "latency": 0.1}
 GRAD_CAM_SHARES: dict[SaliencyTeacher, float] = {"gradxinput": 0.0, "gradcam": 1.0, "both": 0.5}
+
+
+MIX: dict[TaskKind, float] = {"single_label": 1.0, "multi_label": 0.5}
+"""A mixture of clips has the labels of both: were all mixed, a model would expect twice the labels that there are."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +33,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     label_smoothing: float = 0.1
     class_balance: float = 0.5
     """Power of the rarity by which the loss of a class is weighed: 0 for none, 1 for all classes alike."""
-    mix: float = 1.0
+    mix: float = MIX["single_label"]
     """Share of the clips that are mixed with another one."""
     noise: float = 0.15
     """Share of the clips that noise is added to."""
@@ -52,16 +57,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Share of the steps in which all clips explore."""
     explore: float = 0.4
     """Share of the clips that explore after that: they run every patch with an expert at random, so that each expert
-    learns from all the data and not only from what the router gives it."""
-    teach_every: int = 6
-    """Every so many steps all clips explore, and the saliency's teacher is asked about them."""
+    learns from all the data and not only from what the router gives it. The saliency's teacher is asked about them."""
     grad_cam_share: float = 0.0
     """Share of Grad-CAM in the teacher; the rest is Gradient x Input."""
     drop_share: float = 0.5
     """Share of routed batches in which pairs are dropped at random, down to none, so that a cut budget costs little."""
     prior_weight: float = 0.5
     """Weight of the glance's own classification."""
-    saliency_weight: float = 0.3
+    saliency_weight: float = 1.0
     """Weight of the saliency's distance from its teacher."""
     balance_weight: float = 0.05
     """Weight of the load balance over the experts."""
@@ -80,9 +83,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Training stops when val has not improved for this share of the epochs (at least 10)."""
 
     @classmethod
-    def of(cls, made: dict[str, Any], budget: Budget) -> Recipe:
+    def of(cls, made: dict[str, Any], budget: Budget, task: TaskKind) -> Recipe:
         """The recipe with what a policy chose."""
         return cls(
+            mix=MIX[task],
             learning_rate=made["learning_rate"],
             grad_cam_share=GRAD_CAM_SHARES[made["saliency_teacher"]],
             compute_weight=COMPUTE_WEIGHTS[budget],

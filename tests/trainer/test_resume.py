@@ -1,0 +1,61 @@
+"""Going on with a training that was stopped."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+
+from xaimoe_audio import MoEAudioClassifier
+from xaimoe_audio.training.loop import Patience
+from xaimoe_runtime.errors import ConfigError
+
+TINY: dict[str, Any] = {"budget": "latency", "device": "cpu", "clip_s": 0.5, "sample_rate": 8_000}
+
+
+@pytest.fixture(scope="module")
+def one_epoch(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch on two classes, with seed 1."""
+    out = tmp_path_factory.mktemp("one")
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=1, batch_size=4, out_dir=out)
+    return out
+
+
+def test_resume_goes_on_from_the_last_epoch(few: Path, one_epoch: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(one_epoch, tmp_path / "run"))
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=out, resume=True)
+    before, after = (torch.load(run / "last.pt", weights_only=True) for run in (one_epoch, out))
+    assert (before["epoch"], after["epoch"]) == (0, 1)
+    assert after["global_step"] == 2 * before["global_step"]
+
+
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_self: Patience, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=whole)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Patience, "on_train_epoch_start", stop)
+        MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=stopped)
+    assert not (stopped / "metrics.json").exists()
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=stopped, resume=True)
+    assert (stopped / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_a_run_that_has_gone_further_is_not_resumed_for_fewer_epochs(few: Path, tmp_path: Path) -> None:
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"epochs: found 1, but .*last\.pt has 2 already; ask for more"):
+        MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=1, batch_size=4, out_dir=tmp_path, resume=True)
+
+
+def test_resume_of_nothing_is_refused(few: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"last\.pt: no such file; expected the folder of an earlier run to resume"):
+        MoEAudioClassifier(**TINY).fit(few, epochs=1, out_dir=tmp_path / "new", resume=True)
