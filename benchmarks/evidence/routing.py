@@ -126,7 +126,7 @@ class TrainStudied(TrainingModule):
 def with_bursts(clips: Clips, pool: Clips, config: ModelConfig) -> Clips:
     """Each clip with one burst of the pool, and half of them with two."""
     batch, frames, hop = len(clips.power), clips.power.shape[2], config.frontend.hop
-    per_second = config.frontend.sample_rate / hop
+    per_second, level = config.frontend.sample_rate / hop, augment.mean_power(clips.sums)
     for again in (False, True):
         burst = augment.taken(pool, torch.randint(len(pool.power), (batch,)))
         length = per_second * (BURST_S[0] + torch.rand(batch, 1) * (BURST_S[1] - BURST_S[0]))
@@ -137,7 +137,7 @@ def with_bursts(clips: Clips, pool: Clips, config: ModelConfig) -> Clips:
         burst = burst._replace(power=burst.power.roll(turn, 2) * inside, sums=burst.sums.roll(turn, 2) * inside)
         decibels = BURST_DB[0] + torch.rand(batch, 1) * (BURST_DB[1] - BURST_DB[0])
         # The burst's power where it is, over the clip's: its mean over the whole clip is less by the share it takes.
-        factor = augment.mean_power(clips.sums) / augment.mean_power(burst.sums) * length / frames
+        factor = level / augment.mean_power(burst.sums) * length / frames
         factor = factor * 10 ** (decibels / 10)
         if again:
             factor = factor * (torch.rand(batch, 1) < 0.5)

@@ -23,23 +23,37 @@ from xaimoe_runtime.errors import BundleError, ConfigError
 Floats = NDArray[np.float32]
 
 
-def write_teacher(path: Path, shape: list[int | str], *, inputs: int = 1) -> Path:
-    """A model that answers with the mean of its input, and with its square, as [1, 2]."""
+def write_teacher(
+    path: Path,
+    shape: list[int | str],
+    *,
+    inputs: int = 1,
+    kind: int = TensorProto.FLOAT,
+    factor: float = 1.0,
+    flat: int = 1,
+) -> Path:
+    """A model that answers with ``factor`` times the mean of its input, and with the mean's square, as [1, 2].
+
+    It fails when it is run unless ``flat`` is 1.
+    """
     names = [f"input_{i}" for i in range(inputs)]
     axes = helper.make_tensor("axes", TensorProto.INT64, [len(shape)], list(range(len(shape))))
-    flat = helper.make_tensor("flat", TensorProto.INT64, [2], [1, 1])
+    row = helper.make_tensor("flat", TensorProto.INT64, [2], [1, flat])
+    scale = helper.make_tensor("scale", TensorProto.FLOAT, [], [factor])
     nodes = [
-        helper.make_node("ReduceMean", [names[0], "axes"], ["mean"], keepdims=0),
-        helper.make_node("Reshape", ["mean", "flat"], ["first"]),
+        helper.make_node("Cast", [names[0]], ["single"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["single", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        helper.make_node("Reshape", ["scaled", "flat"], ["first"]),
         helper.make_node("Mul", ["first", "first"], ["second"]),
         helper.make_node("Concat", ["first", "second"], ["answer"], axis=1),
     ]
     graph = helper.make_graph(
         nodes,
         "teacher",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
+        [helper.make_tensor_value_info(name, kind, shape) for name in names],
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, 2])],
-        [axes, flat],
+        [axes, row, scale],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, path)
@@ -54,6 +68,12 @@ def test_a_teacher_of_waveforms_is_given_the_samples(tmp_path: Path, shape: list
     assert teacher(samples).tolist() == pytest.approx([samples.mean(), samples.mean() ** 2], abs=1e-6)
 
 
+def test_a_teacher_of_so_many_samples_is_given_one_piece_after_the_other(tmp_path: Path) -> None:
+    teacher = OnnxTeacher(write_teacher(tmp_path / "teacher.onnx", [1, 100]))
+    assert teacher(np.arange(250, dtype=np.float32))[0] == pytest.approx((49.5 + 149.5) / 2)
+    assert teacher(np.array([1, 2], np.float32))[0] == pytest.approx(1.5)
+
+
 def test_a_teacher_of_spectrograms_is_given_overlapping_patches(tmp_path: Path) -> None:
     teacher = OnnxTeacher(write_teacher(tmp_path / "teacher.onnx", [1, 96, 64]))
     assert teacher.input == TeacherInput()
@@ -65,7 +85,8 @@ def test_a_teacher_of_spectrograms_is_given_overlapping_patches(tmp_path: Path) 
 def test_an_adapter_beside_the_teacher_describes_its_input(tmp_path: Path) -> None:
     path = write_teacher(tmp_path / "teacher.onnx", [1, 32, 16])
     with pytest.raises(
-        ConfigError, match=r"found inputs \[\[1, 32, 16\]\], the adapter makes one logmel \[1, 96, 64\]"
+        ConfigError,
+        match=r"found input tensor\(float\) \[1, 32, 16\]; the adapter makes one logmel, tensor\(float\) \[1, 96, 64\]",
     ):
         OnnxTeacher(path)
     (tmp_path / "teacher.teacher.json").write_text(json.dumps({"patch_frames": 32, "mels": 16, "fmax": 3_500}))
@@ -74,7 +95,13 @@ def test_an_adapter_beside_the_teacher_describes_its_input(tmp_path: Path) -> No
     assert np.isfinite(teacher(noise(8_000))).all()
 
 
-@pytest.mark.parametrize("text", ['{"mels": "many"}', '{"melz": 16}', "["])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"mels": "many"}', '{"melz": 16}', "[", '{"hop": 0}', '{"patch_hop": 0}', '{"sample_rate": 0}'),
+        *('{"fmin": 9000}', '{"fmax": 9000}', '{"log_offset": 0}', '{"win_length": 1024}'),
+    ],
+)
 def test_an_adapter_that_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
     path = write_teacher(tmp_path / "teacher.onnx", [1, 32, 16])
     (tmp_path / "teacher.teacher.json").write_text(text)
@@ -90,6 +117,26 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
         OnnxTeacher(tmp_path / "bad.onnx")
     with pytest.raises(ConfigError, match="the adapter makes one waveform"):
         OnnxTeacher(write_teacher(tmp_path / "two.onnx", [1, "n"], inputs=2))
+    with pytest.raises(ConfigError, match=r"found input tensor\(double\) \[1, 'n'\]"):
+        OnnxTeacher(write_teacher(tmp_path / "double.onnx", [1, "n"], kind=TensorProto.DOUBLE))
+    with pytest.raises(ConfigError, match="the adapter makes one logmel"):
+        OnnxTeacher(write_teacher(tmp_path / "image.onnx", [1, 1, 96, 64]))
+
+
+def test_a_teacher_that_fails_is_told_with_the_recording_and_an_earlier_run_is_kept(
+    scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "best.pt").write_text("an earlier run")
+    classifier = MoEAudioClassifier(budget="latency", device="cpu", clip_s=0.5, sample_rate=8_000)
+    broken = write_teacher(tmp_path / "broken.onnx", [1, "n"], flat=2)
+    with pytest.raises(BundleError, match=r"audio/.*: .*broken\.onnx: fails on an input of shape \[1, \d+\]"):
+        classifier.fit(scenes, epochs=1, out_dir=out, teacher=broken)
+    endless = write_teacher(tmp_path / "endless.onnx", [1, "n"], factor=float("nan"))
+    with pytest.raises(BundleError, match=r"audio/.*: .*endless\.onnx: its answers are not all finite numbers"):
+        classifier.fit(scenes, epochs=1, out_dir=out, teacher=endless)
+    assert (out / "best.pt").read_text() == "an earlier run"
 
 
 def test_answers_are_scaled_and_probabilities_taken_as_log_odds() -> None:
@@ -122,7 +169,7 @@ def test_yamnet_hears_what_a_linear_classifier_needs() -> None:
         for item in load_dataset(folder, folder / "metadata.csv", "single_label", 16_000).items
         if rows[item.row.filepath]["fold"] in ("1", "2")
     ]
-    answers = as_targets(teacher_answers(OnnxTeacher(peer("yamnet_spectra_in.onnx")), items, 16_000))
+    answers = as_targets(teacher_answers(OnnxTeacher(peer("yamnet_spectra_in.onnx")), items))
     labels = np.array([item.row.labels[0] for item in items])
     first = np.array([rows[item.row.filepath]["fold"] == "1" for item in items])
     scaler = StandardScaler().fit(answers[first])

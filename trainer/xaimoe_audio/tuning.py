@@ -13,10 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from xaimoe_audio import run
-from xaimoe_audio.config import DEFAULT_EXPERTS, SIZES
 from xaimoe_audio.fitting import fit
+from xaimoe_audio.policy import Facts, decide
+from xaimoe_audio.profiling import profile_dataset
 from xaimoe_audio.training.job import Job
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import ConfigError, DatasetError
 
 STORAGE = "tune.db"
 REPORT = "tune.json"
@@ -24,6 +25,8 @@ STUDY = "xaimoe"
 TILE_FRAMES = (24, 32, 64)
 WIDTHS = (8, 12, 16, 24)
 LEARNING_RATES = (1e-3, 1e-2)
+MOST_FAILED = 3
+"""Trials in a row that may fail before the search does."""
 GIVEN_UP = 0.01
 """Score that the latency budget gives up for less compute."""
 
@@ -33,7 +36,9 @@ def tune(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]
 
     Searched are the number of experts (N), how many a clip uses (K), the tile, the experts' width and the learning
     rate, for a high validation score and few multiply-accumulates, by Optuna's multi-objective tree-structured Parzen
-    estimator (S. Watanabe, 2023). What the user chose is not searched. ``best`` is the trial with the highest score;
+    estimator (S. Watanabe, 2023). Experts are taken from those that the policy keeps for the dataset, in its order.
+    What the user chose is not searched. A training that diverges is a failed trial, and the search goes on. One process
+    may search in a folder at a time. ``best`` is the trial with the highest score;
     with ``budget="latency"``, the cheapest of those within 0.01 of it.
 
     Args:
@@ -43,23 +48,32 @@ def tune(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]
 
     Raises:
         ConfigError: the folder holds a search of another dataset or with other choices.
-        DatasetError: what is wrong with the dataset.
+        DatasetError: what is wrong with the dataset, or why three trials in a row failed.
     """
+    profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
+    profiled.defects.raise_if_any()
+    made = decide(Facts.of(profiled.profile, job.budget), job.overrides, job.auto_config).made
     job.out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{(job.out / STORAGE).resolve()}")
     done = len(_finished(_study(storage, 0)))
     study = _study(storage, job.seed + done)
-    _check_same_search(study, job)
+    _check_same_search(study, job, profiled.profile.dataset_sha256)
     _bury(study)
+    failed = 0
     while len(_finished(study)) < trials:
         trial = study.ask()
         folder = job.out / f"trial_{trial.number:03d}"
         try:
-            values = _train(job, trial, folder)
-        except BaseException:
+            values = _train(job, made, trial, folder)
+        except BaseException as error:
             study.tell(trial, state=TrialState.FAIL)
-            raise
+            failed += 1
+            if not isinstance(error, DatasetError) or failed >= MOST_FAILED:
+                raise
+            report(f"trial {trial.number}: failed, {trial.params}: {error}")
+            continue
+        failed = 0
         study.tell(trial, values)
         report(f"trial {trial.number}: score {values[0]:.3f}, {values[1] / 1e6:.2f} M MACs a window, {trial.params}")
     found = _report(study, job)
@@ -85,13 +99,15 @@ def _bury(study: optuna.Study) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _check_same_search(study: optuna.Study, job: Job) -> None:
+def _check_same_search(study: optuna.Study, job: Job, dataset: str) -> None:
     now = {
-        "dataset": str(job.dataset_dir.resolve()),
-        "metadata": str(job.metadata_csv.resolve()),
+        "dataset": dataset,
         "task": job.task,
         "budget": job.budget,
         "epochs": job.epochs,
+        "batch_size": job.batch_size,
+        "channel": job.channel,
+        "auto_config": job.auto_config,
         "overrides": json.loads(msgspec.json.encode(job.overrides)),
     }
     before = study.user_attrs or now
@@ -105,18 +121,21 @@ def _check_same_search(study: optuna.Study, job: Job) -> None:
         study.set_user_attr(name, value)
 
 
-def _train(job: Job, trial: optuna.Trial, folder: Path) -> tuple[float, float]:
-    """Score on the validation split, and routed multiply-accumulates a window, of one training."""
-    overrides, size = job.overrides, SIZES[job.budget]
+def _train(job: Job, made: dict[str, Any], trial: optuna.Trial, folder: Path) -> tuple[float, float]:
+    """Score on the validation split, and routed multiply-accumulates a window, of one training.
+
+    ``made`` is what the policy, or the user, chose.
+    """
+    overrides = job.overrides
     chosen: dict[str, Any] = {}
     if overrides.experts is None:
-        chosen["experts"] = DEFAULT_EXPERTS[: trial.suggest_int("experts", 2, len(DEFAULT_EXPERTS))]
+        chosen["experts"] = made["experts"][: trial.suggest_int("experts", 2, len(made["experts"]))]
     families = overrides.experts or chosen["experts"]
     if overrides.k_max is None:
         chosen["k_max"] = min(trial.suggest_int("k_max", 1, 4), len(families))
     if overrides.tile is None and overrides.stride is None:
         parts = trial.suggest_categorical("tile_rows", [1, 2])
-        chosen["tile"] = (size.bins // parts, trial.suggest_categorical("tile_frames", TILE_FRAMES))
+        chosen["tile"] = (made["bins"] // parts, trial.suggest_categorical("tile_frames", TILE_FRAMES))
     if overrides.expert_width is None:
         chosen["expert_width"] = trial.suggest_categorical("expert_width", WIDTHS)
     if overrides.learning_rate is None:

@@ -29,7 +29,7 @@ class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     kind: Literal["logmel", "waveform"] = "logmel"
-    """``logmel`` [1, patch_frames, mels], or ``waveform`` [n] or [1, n]."""
+    """``logmel`` [1, patch_frames, mels], or ``waveform`` [n] or [1, n]; if the model fixes n, one after the other."""
     sample_rate: Count = 16_000
     win_length: Count = 400
     """Samples of the periodic Hann window."""
@@ -84,7 +84,7 @@ class OnnxTeacher:
         spec, shape = self.input, self._shape
         wanted = [1, spec.patch_frames, spec.mels] if spec.kind == "logmel" else [1, "n"][-min(len(shape), 2) :]
         fits = len(shape) == len(wanted) and all(
-            not isinstance(found, int) or found == want for found, want in zip(shape, wanted, strict=True)
+            not isinstance(found, int) or want in (found, "n") for found, want in zip(shape, wanted, strict=True)
         )
         inputs = self.session.get_inputs()
         if not fits or len(inputs) != 1 or inputs[0].type != "tensor(float)":
@@ -116,7 +116,10 @@ class OnnxTeacher:
 
     def _patches(self, samples: Floats, spec: TeacherInput) -> Iterator[Floats]:
         if spec.kind == "waveform":
-            yield samples if len(self._shape) == 1 else samples[None]
+            length = self._shape[-1] if isinstance(self._shape[-1], int) else len(samples)
+            for start in range(0, max(len(samples) - length, 0) + 1, length):
+                patch = np.resize(samples[start : start + length], length)
+                yield patch if len(self._shape) == 1 else patch[None]
             return
         least = max(spec.n_fft, spec.win_length) + (spec.patch_frames - 1) * spec.hop
         bands = _log_mel(np.resize(samples, max(len(samples), least)), spec)

@@ -92,6 +92,10 @@ class TrainingModule(lightning.LightningModule):
             mixture, mass = model.mixture(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
         loss = self._loss(logits, targets) + recipe.prior_weight * self._loss(routed.prior_logits, targets)
+        alone = model.head.experts(mixture / torch.clamp(mass, min=1e-6))
+        ran = (mass > 0).squeeze(1)
+        if ran.any():
+            loss = loss + recipe.experts_weight * self._loss(alone[ran], targets[ran])
         if self.student is not None:
             distance = self._distance_from_teacher(mixture, mass, batch.taught)
             self.log("distill_loss", distance, on_step=False, on_epoch=True)

@@ -64,7 +64,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Share of routed batches in which pairs are dropped at random, down to none, so that a cut budget costs little."""
     prior_weight: float = 0.5
     """Weight of the glance's own classification."""
-    saliency_weight: float = 1.0
+    experts_weight: float = 0.5
+    """Weight of the experts' own classification, without the glance's."""
+    saliency_weight: float = 0.5
     """Weight of the saliency's distance from its teacher."""
     balance_weight: float = 0.05
     """Weight of the load balance over the experts."""
