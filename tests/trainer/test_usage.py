@@ -48,13 +48,17 @@ def test_a_class_that_is_not_there_has_no_usage(answers: Answers) -> None:
 
 
 def test_compute_follows_the_pairs(answers: Answers) -> None:
-    usage = expert_usage(answers, EXPERTS, TARGETS, LABELS)
-    macs = macs_run(usage, {"A": 100, "B": 40}, floor=1_000)
+    routed, costs = answers.outputs.gates, {"A": 100, "B": 40}
+    dense = np.ones_like(routed)
+    dense[2, :, 1] = 0  # B is not compatible with the last window
+    macs = macs_run(routed, dense, costs, floor=1_000)
     assert macs["experts_routed"] == pytest.approx((3 * 100 + 40) / 3)
-    assert macs["experts_dense"] == 3 * 140
-    assert (macs["floor"], macs["dense"]) == (1_000, 1_420)
+    assert macs["experts_dense"] == pytest.approx((9 * 100 + 6 * 40) / 3)
+    assert (macs["floor"], macs["dense"]) == (1_000, pytest.approx(1_380))
     assert macs["routed"] == pytest.approx(1_000 + macs["experts_routed"])
-    assert macs["experts_share"] == pytest.approx(macs["experts_routed"] / 420)
+    assert macs["experts_share"] == pytest.approx(macs["experts_routed"] / 380)
+    nothing = np.zeros_like(routed)
+    assert macs_run(nothing, nothing, costs, floor=1_000)["experts_share"] == 0
 
 
 def test_usage_in_words_names_every_expert_and_class(answers: Answers) -> None:

@@ -195,11 +195,12 @@ def split_figures(engine: TorchEngine, items: list[LabelledRecording], targets: 
     usage = expert_usage(by_routing["routed"], engine.experts, targets, labels)
     table = parts(engine.model)
     costs = {part.name: part.macs for part in table if part.name in engine.experts}
+    routed, dense = (by_routing[routing].outputs.gates for routing in ("routed", "dense"))
     return measured["routed"] | {
         "by_routing": {
             routing: {"ece": figures["ece"], metric: figures[metric]} for routing, figures in measured.items()
         },
-        "macs": macs_run(usage, costs, floor_macs(table)) | {"frontend": table[0].macs},
+        "macs": macs_run(routed, dense, costs, floor_macs(table)) | {"frontend": table[0].macs},
         "expert_usage": usage,
     }
 

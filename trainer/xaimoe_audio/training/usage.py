@@ -54,25 +54,25 @@ def _share(weights: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(total / max(total.sum(), 1e-12))
 
 
-def macs_run(usage: dict[str, Any], costs: dict[str, int], floor: int) -> dict[str, float]:
+def macs_run(routed: Floats, dense: Floats, costs: dict[str, int], floor: int) -> dict[str, float]:
     """Mean multiply-accumulates a window after the frontend: ``floor`` (no pair), ``routed`` and ``dense``, and those
     of the experts alone.
 
     Args:
-        usage: what ``expert_usage`` found.
+        routed: gates [W, P, E] of the pairs that the router chose.
+        dense: those of all compatible pairs.
         costs: of each expert, for one patch.
         floor: of everything that always runs.
     """
-    patches = usage["pairs_possible"] // len(costs)
-    routed = sum(usage["pairs_per_window"] * share * costs[name] for name, share in usage["pair_share"].items())
-    dense = patches * sum(costs.values())
+    each = np.array(list(costs.values()), np.float64)
+    some, every = (float(((gates > 0).sum(axis=(0, 1)) * each).sum() / len(gates)) for gates in (routed, dense))
     return {
         "floor": float(floor),
-        "routed": floor + routed,
-        "dense": float(floor + dense),
-        "experts_routed": routed,
-        "experts_dense": float(dense),
-        "experts_share": routed / dense,
+        "routed": floor + some,
+        "dense": floor + every,
+        "experts_routed": some,
+        "experts_dense": every,
+        "experts_share": some / every if every else 0.0,
     }
 
 
