@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xaimoe_audio.config import Budget, SaliencyTeacher, Split
+from xaimoe_audio import options
+from xaimoe_audio.config import Budget, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.providers import Provider
-from xaimoe_runtime.schema import TaskKind
 
 if TYPE_CHECKING:
     from xaimoe_audio.classifier import MoEAudioClassifier
@@ -28,7 +28,6 @@ app = typer.Typer(
 )
 app.add_typer(device_cli.app, name="device", help="The device's own commands, as `xaimoe-runtime` has them.")
 
-Device = Literal["auto", "cuda", "cpu"]
 TRAINING_PACKAGES = (
     "torch",
     "torchaudio",
@@ -41,13 +40,6 @@ TRAINING_PACKAGES = (
     "onnxscript",
     "platformdirs",
 )
-
-DatasetOption = Annotated[Path, typer.Option(help="Folder that the file paths in the table are relative to.")]
-MetadataOption = Annotated[
-    Path | None, typer.Option(help="Table filepath,split,label[,group]; default: metadata.csv in the dataset folder.")
-]
-CkptOption = Annotated[Path, typer.Option(help="The best.pt of a training run.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where PyTorch runs; auto takes CUDA if it is there.")]
 
 
 def _need_training_packages() -> None:
@@ -66,16 +58,6 @@ def _classifier() -> type[MoEAudioClassifier]:
     return MoEAudioClassifier
 
 
-def _cells(text: str | None, flag: str) -> tuple[int, int] | None:
-    """``FxT`` as two numbers of spectrogram cells."""
-    if text is None:
-        return None
-    freq, _, time = text.partition("x")
-    if not (freq.isdecimal() and time.isdecimal()):
-        raise ConfigError(f"{flag}: found {text!r}, expected FxT, height and width in spectrogram cells, as in 64x32")
-    return int(freq), int(time)
-
-
 @app.callback()
 def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
@@ -83,10 +65,10 @@ def main(version: VersionOption = False) -> None:
 
 @app.command()
 def profile(
-    dataset: DatasetOption,
+    dataset: options.DatasetOption,
     out: Annotated[Path, typer.Option(help="Folder for profile.json, profile.csv and profile.png.")],
-    metadata: MetadataOption = None,
-    task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
+    metadata: options.MetadataOption = None,
+    task: options.TaskOption = "single_label",
     channel: device_cli.ChannelOption = "mix",
 ) -> None:
     """Measure a dataset: rates, bands, noise, classes, and what a model could cheat with; a summary on stdout."""
@@ -103,81 +85,52 @@ def profile(
 
 @app.command()
 def train(
-    dataset: DatasetOption,
+    dataset: options.DatasetOption,
     out: Annotated[Path, typer.Option(help="Run folder; a run that is there is replaced.")],
-    metadata: MetadataOption = None,
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the training split; early stopping may end sooner.")
-    ] = 60,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step, of each process.")] = 16,
-    task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
+    metadata: options.MetadataOption = None,
+    epochs: options.EpochsOption = 60,
+    batch_size: options.BatchSizeOption = 16,
+    task: options.TaskOption = "single_label",
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
-    auto_config: Annotated[
-        bool, typer.Option(help="Let the policy choose by the dataset's profile, or take fixed defaults.")
-    ] = True,
-    device: DeviceOption = "auto",
+    auto_config: options.AutoConfigOption = True,
+    device: options.DeviceOption = "auto",
     channel: device_cli.ChannelOption = "mix",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
-    sample_rate: Annotated[
-        int | None, typer.Option(help="Rate the model works at, in Hz.", show_default="by policy")
-    ] = None,
-    fmin: Annotated[
-        float | None, typer.Option(help="Lower edge of the spectrogram, in Hz.", show_default="by policy")
-    ] = None,
-    fmax: Annotated[float | None, typer.Option(help="Upper edge, in Hz.", show_default="half the sample rate")] = None,
-    spectrogram: Annotated[
-        str | None, typer.Option(help="stft, logmel, logmel+pcen, cqt or fcwt.", show_default="by policy")
-    ] = None,
-    experts: Annotated[
-        str | None, typer.Option(help="Expert families, comma-separated.", show_default="all the dataset can use")
-    ] = None,
-    k_max: Annotated[
-        int | None, typer.Option(help="Most experts that one clip uses.", show_default="by budget")
-    ] = None,
-    tile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FxT", help="Tile in spectrogram cells, both multiples of 8 from 24.", show_default="all bands x32"
-        ),
-    ] = None,
-    stride: Annotated[
-        str | None, typer.Option(metavar="FxT", help="Step from tile to tile.", show_default="the tile")
-    ] = None,
-    clip_s: Annotated[
-        float | None, typer.Option(help="Clip length in s.", show_default="by policy: the median, 0.5 to 5")
-    ] = None,
-    expert_width: Annotated[
-        int | None, typer.Option(help="Channels of an expert's first convolution.", show_default="by budget")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the learning rate.", show_default="by policy")
-    ] = None,
-    saliency_teacher: Annotated[
-        SaliencyTeacher | None, typer.Option(help="What the saliency is trained against.", show_default="gradxinput")
-    ] = None,
+    sample_rate: options.SampleRateOption = None,
+    fmin: options.FminOption = None,
+    fmax: options.FmaxOption = None,
+    spectrogram: options.SpectrogramOption = None,
+    experts: options.ExpertsOption = None,
+    k_max: options.KMaxOption = None,
+    tile: options.TileOption = None,
+    stride: options.StrideOption = None,
+    clip_s: options.ClipOption = None,
+    expert_width: options.WidthOption = None,
+    learning_rate: options.RateOption = None,
+    saliency_teacher: options.SaliencyTeacherOption = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Another audio classifier as an ONNX file, to learn from as well.")
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes that train together on this machine.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines that train together, each running this command.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")] = 0,
+    seed: options.SeedOption = 0,
 ) -> None:
     """Train on a folder of labelled recordings."""
-    overrides: dict[str, Any] = {
-        "sample_rate": sample_rate,
-        "fmin": fmin,
-        "fmax": fmax,
-        "spectrogram": spectrogram,
-        "experts": tuple(name.strip() for name in experts.split(",")) if experts is not None else None,
-        "k_max": k_max,
-        "tile": _cells(tile, "--tile"),
-        "stride": _cells(stride, "--stride"),
-        "clip_s": clip_s,
-        "expert_width": expert_width,
-        "learning_rate": learning_rate,
-        "saliency_teacher": saliency_teacher,
-        "seed": seed,
-    }
+    overrides = options.overrides(
+        sample_rate=sample_rate,
+        fmin=fmin,
+        fmax=fmax,
+        spectrogram=spectrogram,
+        experts=experts,
+        k_max=k_max,
+        tile=tile,
+        stride=stride,
+        clip_s=clip_s,
+        expert_width=expert_width,
+        learning_rate=learning_rate,
+        saliency_teacher=saliency_teacher,
+        seed=seed,
+    )
     classifier = _classifier()(task, budget, auto_config, device, **overrides)
     classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes, teacher=teacher)
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
@@ -185,20 +138,51 @@ def train(
 
 @app.command()
 def tune(
-    dataset: DatasetOption,
+    dataset: options.DatasetOption,
     out: Annotated[Path, typer.Option(help="Folder of the search; one that is there is gone on with.")],
-    metadata: MetadataOption = None,
+    metadata: options.MetadataOption = None,
     trials: Annotated[int, typer.Option(min=1, help="Trainings there are to be in the end.")] = 20,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split, in each.")] = 60,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step, of each process.")] = 16,
-    task: Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")] = "single_label",
+    epochs: options.EpochsOption = 60,
+    batch_size: options.BatchSizeOption = 16,
+    task: options.TaskOption = "single_label",
     budget: Annotated[Budget, typer.Option(help="What counts more in the end, score or compute.")] = "accuracy",
-    device: DeviceOption = "auto",
+    device: options.DeviceOption = "auto",
+    auto_config: options.AutoConfigOption = True,
     channel: device_cli.ChannelOption = "mix",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")] = 0,
+    sample_rate: options.SampleRateOption = None,
+    fmin: options.FminOption = None,
+    fmax: options.FmaxOption = None,
+    spectrogram: options.SpectrogramOption = None,
+    experts: options.ExpertsOption = None,
+    k_max: options.KMaxOption = None,
+    tile: options.TileOption = None,
+    stride: options.StrideOption = None,
+    clip_s: options.ClipOption = None,
+    expert_width: options.WidthOption = None,
+    learning_rate: options.RateOption = None,
+    saliency_teacher: options.SaliencyTeacherOption = None,
+    seed: options.SeedOption = 0,
 ) -> None:
-    """Search sizes and learning rate by whole trainings; the outcome is one JSON object on stdout."""
-    classifier = _classifier()(task, budget, device=device, seed=seed)
+    """Search sizes and learning rate by whole trainings; the outcome is one JSON object on stdout.
+
+    What is given as an option is not searched.
+    """
+    overrides = options.overrides(
+        sample_rate=sample_rate,
+        fmin=fmin,
+        fmax=fmax,
+        spectrogram=spectrogram,
+        experts=experts,
+        k_max=k_max,
+        tile=tile,
+        stride=stride,
+        clip_s=clip_s,
+        expert_width=expert_width,
+        learning_rate=learning_rate,
+        saliency_teacher=saliency_teacher,
+        seed=seed,
+    )
+    classifier = _classifier()(task, budget, auto_config, device, **overrides)
     write_json(
         classifier.tune(
             dataset, metadata, trials, epochs, batch_size, out, channel, lambda line: typer.echo(line, err=True)
@@ -208,13 +192,13 @@ def tune(
 
 @app.command(name="eval")
 def evaluate(
-    dataset: DatasetOption,
-    ckpt: CkptOption,
-    metadata: MetadataOption = None,
+    dataset: options.DatasetOption,
+    ckpt: options.CkptOption,
+    metadata: options.MetadataOption = None,
     split: Annotated[Split, typer.Option(help="Which split.")] = "test",
     routing: device_cli.RoutingOption = "routed",
     channel: device_cli.ChannelOption = "mix",
-    device: DeviceOption = "auto",
+    device: options.DeviceOption = "auto",
 ) -> None:
     """Measure a checkpoint on a split; one JSON object on stdout."""
     classifier = _classifier().load(ckpt, device)
@@ -235,7 +219,7 @@ def infer(
     out: device_cli.OutOption = None,
     provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
-    device: Annotated[Device, typer.Option(help="With --ckpt: where PyTorch runs.")] = "auto",
+    device: Annotated[options.Device, typer.Option(help="With --ckpt: where PyTorch runs.")] = "auto",
 ) -> None:
     """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
     recordings = [*(audio or []), *(paths or [])]
@@ -251,7 +235,7 @@ def infer(
 
 @app.command()
 def export(
-    ckpt: CkptOption,
+    ckpt: options.CkptOption,
     out: Annotated[Path, typer.Option(help="Folder of the bundle; must not exist yet.")],
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs and check it against PyTorch; the report is JSON on stdout."""
@@ -264,7 +248,7 @@ def demo(
     dataset: Annotated[
         Path | None, typer.Option(help="Folder of labelled recordings.", show_default="made-up sonar scenes")
     ] = None,
-    metadata: MetadataOption = None,
+    metadata: options.MetadataOption = None,
     out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path(
         "runs/demo"
     ),
@@ -272,8 +256,8 @@ def demo(
         int | None, typer.Option(min=1, help="Passes over the training split.", show_default="by its size")
     ] = None,
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
-    device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    device: options.DeviceOption = "auto",
+    seed: options.SeedOption = 0,
 ) -> None:
     """The whole line: train, export, verify, classify the test split routed and dense, and one table at the end."""
     _classifier()
