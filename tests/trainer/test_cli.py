@@ -88,12 +88,17 @@ def test_train_without_the_policy_takes_the_fixed_defaults(scenes: Path, tmp_pat
 def test_tune_prints_the_outcome_as_json_and_tells_each_trial(scenes: Path, tmp_path: Path) -> None:
     result = run(
         *("tune", "--dataset", scenes, "--out", tmp_path, "--trials", 1, "--epochs", 1, "--batch-size", 16),
-        *("--budget", "latency", "--device", "cpu"),
+        *("--budget", "latency", "--device", "cpu", "--no-auto-config", "--expert-width", 8, "--tile", "48x32"),
     )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found == json.loads((tmp_path / "tune.json").read_text())
     assert found["best"]["number"] == 0
+    # What was given is not searched.
+    assert sorted(found["best"]["overrides"]) == ["experts", "k_max", "learning_rate"]
+    policy = json.loads((tmp_path / "trial_000" / "policy.json").read_text())
+    rules = {choice["choice"]: choice["rule"] for choice in policy["choices"]}
+    assert (rules["expert_width"], rules["tile"], rules["sample_rate"]) == ("override", "override", "default")
     assert "trial 0: score " in result.stderr
 
 

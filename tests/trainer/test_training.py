@@ -74,7 +74,10 @@ def test_at_first_all_clips_explore(config: ModelConfig) -> None:
     compatible = (routed.gates_dense > 0).any(2)
     assert torch.equal((gates > 0).sum(2), compatible.long())  # each patch once
     assert torch.allclose(gates.sum(2), routed.gates_dense.sum(2))
-    assert (gates > 0).any((0, 1)).all()
+    one_for_all = (routed.gates_dense > 0).all(1).any(1)
+    assert ((gates > 0).any(1).sum(1)[one_for_all] == 1).all()
+    drawn = torch.cat([module._training_gates(routed)[0] for _ in range(20)])
+    assert (drawn > 0).any((0, 1)).all()  # each expert has its turn
 
 
 def test_later_most_clips_run_what_the_router_chose(config: ModelConfig) -> None:

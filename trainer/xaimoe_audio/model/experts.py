@@ -50,7 +50,8 @@ class Family:
     sibling: str
     """The family that sees such sounds nearly as well."""
     band: tuple[float, float] = (0.0, 1.0)
-    """Part of the tile it looks at, from the bottom (0) to the top (1) of its height."""
+    """Part of the tile it looks at, from the bottom (0) to the top (1) of its height; the rest is 0 to it. All families
+    see sounds at one scale: a trunk that had to know them at two learned far more slowly."""
     look: Callable[[Tensor], Tensor] = _as_it_is
     """What it removes from the tile."""
     average: Pair = (1, 1)
@@ -58,8 +59,7 @@ class Family:
     kernel: Pair = (3, 3)
     """Kernel height (frequency) and width (time)."""
     strides: tuple[Pair, Pair] = ((2, 2), (2, 2))
-    """Reduction in frequency and time at the first and at the second convolution; with ``average``, by 4 in all. A
-    family that looks at half of the tile's height sees it at twice the resolution: the first reduces half as much."""
+    """Reduction in frequency and time at the first and at the second convolution; with ``average``, by 4 in all."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -135,9 +135,8 @@ class Front(nn.Module):
         # A tile lower than the spectrogram lies in the family's band as a whole, or is never given to it.
         band = family.band if full_height else (0.0, 1.0)
         self.rows = slice(round(band[0] * height), round(band[1] * height))
+        self.beside = (0, 0, self.rows.start, height - self.rows.stop)
         first, second = family.strides
-        if self.rows.stop - self.rows.start < height:
-            first = first[0] // 2, first[1]
         self.body = nn.Sequential(
             nn.AvgPool2d(family.average) if family.average != (1, 1) else nn.Identity(),
             convolution(1, width, family.kernel, first),
@@ -145,7 +144,7 @@ class Front(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        maps: Tensor = self.body(self.look(patches[:, :, self.rows]))
+        maps: Tensor = self.body(nn.functional.pad(self.look(patches[:, :, self.rows]), self.beside))
         return maps
 
 

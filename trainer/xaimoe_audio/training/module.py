@@ -31,8 +31,8 @@ class TrainingModule(lightning.LightningModule):
 
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
-    are not chosen get their gradient from the clips that explore: they run every patch with an expert at random, which
-    is the dense mixture on average. The saliency's teacher is asked about those.
+    are not chosen get their gradient from the clips that explore: they run every patch with one expert, at random,
+    which is the dense mixture on average. The saliency's teacher is asked about those.
 
     Args:
         model: is trained in place.
@@ -147,10 +147,11 @@ class TrainingModule(lightning.LightningModule):
         return torch.where(explores[:, None, None], self._explored(routed), gates), explores
 
     def _explored(self, routed: Routed) -> Tensor:
-        """Every patch with one of its compatible experts at random, [B, P, E], weighted as the patch is."""
+        """Every patch with one compatible expert, at random and for the whole clip if all its patches suit that one,
+        [B, P, E], weighted as the patch is."""
         weights = routed.gates_dense.sum(2, keepdim=True)
         compatible = routed.gates_dense > 0
-        drawn = torch.where(compatible, torch.rand_like(routed.gates_dense), -1.0)
+        drawn = torch.where(compatible, torch.rand_like(routed.gates_dense[:, :1]), -1.0)
         return weights * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
 
     @torch.no_grad()

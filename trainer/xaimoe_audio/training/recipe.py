@@ -56,7 +56,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     warmup: float = 0.15
     """Share of the steps in which all clips explore."""
     explore: float = 0.4
-    """Share of the clips that explore after that: they run every patch with an expert at random, so that each expert
+    """Share of the clips that explore after that: they run every patch with one expert, at random, so that each expert
     learns from all the data and not only from what the router gives it. The saliency's teacher is asked about them."""
     grad_cam_share: float = 0.0
     """Share of Grad-CAM in the teacher; the rest is Gradient x Input."""
