@@ -98,10 +98,12 @@ class StudiedModel(MoEAudioModel):
         return torch.zeros_like(saliency).scatter(1, order.argsort(dim=1, descending=True), values)
 
     def loudness(self, spectrogram: Tensor) -> Tensor:
-        """Mean power of each patch, [B, P]."""
-        window = self.frontend.window
+        """Mean power of the middle of each patch, for which its experts answer, [B, P]."""
+        window, (height, width), stride = self.frontend.window, self.config.tile, self.config.stride
         decibels = spectrogram * window.deviation[:, None] + window.mean[:, None]
-        return nn.functional.avg_pool2d(10 ** (decibels / 10), self.config.tile, self.config.stride).flatten(1)
+        beside = (width - stride[1]) // 2
+        middles = 10 ** (decibels[..., beside : decibels.shape[3] - beside] / 10)
+        return nn.functional.avg_pool2d(middles, (height, stride[1]), stride).flatten(1)
 
 
 class TrainStudied(TrainingModule):

@@ -23,19 +23,22 @@ def test_rank_correlation_with_a_uniform_map_is_nothing() -> None:
     assert rank_correlation(torch.full((1, 6), 1 / 6), torch.rand(1, 6)).item() == 0
 
 
-def test_cells_are_those_of_the_chosen_patches(config: ModelConfig) -> None:
+def test_cells_are_those_that_the_chosen_patches_have_in_their_middle(config: ModelConfig) -> None:
     grid = config.grid
     chosen = torch.zeros(1, grid.count, dtype=torch.bool)
     chosen[0, grid.shape[1] + 1] = True  # second row, second column
     found = cells(chosen, config)[0, 0]
     assert found.shape == (config.frontend.bins, config.frontend.frames)
     (height, width), (down, right) = config.tile, config.stride
-    assert found.sum() == height * width
-    assert found[down : down + height, right : right + width].all()
+    left = right + (width - right) // 2
+    assert found.sum() == height * right
+    assert found[down : down + height, left : left + right].all()
 
 
 def test_all_patches_are_all_cells(config: ModelConfig) -> None:
     assert cells(torch.ones(2, config.grid.count, dtype=torch.bool), config).all()
+    each = [cells(one[None], config) for one in torch.eye(config.grid.count, dtype=torch.bool)]
+    assert torch.equal(sum(each), torch.ones(each[0].shape, dtype=torch.int))  # type: ignore[arg-type]
 
 
 def test_a_map_that_knows_where_the_answer_lies_beats_one_that_does_not(config: ModelConfig) -> None:

@@ -61,11 +61,38 @@ def routed_of(module: TrainingModule) -> Routed:
     return module.model.route(spectrogram, attributes)
 
 
-LATE = {"step": 50, "drop_share": 0.0}
+LATE = {"step": 70, "drop_share": 0.0}
 
 
-def test_at_first_all_clips_explore(config: ModelConfig) -> None:
+def test_at_first_a_generalist_hears_whole_clips_and_the_experts_are_its_copies(config: ModelConfig) -> None:
     module = a_module(config, step=0)
+    before = [p.clone() for p in module.generalist.parameters()]
+    optimizer = module.configure_optimizers()["optimizer"]
+    for _ in range(2):
+        optimizer.zero_grad()
+        module.training_step(clips(module), 0).backward()
+        assert all(p.grad is None for p in module.model.fronts.parameters())
+        assert all(p.grad is None for p in module.model.router.parameters())
+        assert all(p.grad is not None for p in module.model.trunk.parameters())
+        optimizer.step()
+    assert not all(torch.equal(p, old) for p, old in zip(module.generalist.parameters(), before, strict=True))
+    module.eval()
+    module._heard_whole(module._augmented(clips(module))[0])
+    patches = module.model.tiles(module._augmented(clips(module))[0])[:, 0]
+    with torch.no_grad():
+        for front in module.model.fronts.values():
+            assert torch.allclose(front(patches), module.generalist(patches), atol=1e-4)
+
+
+def test_later_the_experts_learn_and_the_generalist_does_not(config: ModelConfig) -> None:
+    module = a_module(config, step=60)
+    module.training_step(clips(module), 0).backward()
+    assert all(p.grad is None for p in module.generalist.parameters())
+    assert all(p.grad is not None for p in module.model.router.parameters())
+
+
+def test_then_all_clips_explore(config: ModelConfig) -> None:
+    module = a_module(config, step=50)
     routed = routed_of(module)
     gates, explores = module._training_gates(routed)
     assert explores.all()
@@ -93,7 +120,7 @@ def test_later_most_clips_run_what_the_router_chose(config: ModelConfig) -> None
 
 
 def test_dropping_goes_down_to_no_pair_at_all(config: ModelConfig) -> None:
-    module = a_module(config, step=50, drop_share=1.0, explore=0.0)
+    module = a_module(config, step=70, drop_share=1.0, explore=0.0)
     routed = routed_of(module)
     runs = torch.stack([module._training_gates(routed)[0] for _ in range(60)])
     kept, chosen = (runs > 0).sum((2, 3)), (routed.gates > 0).sum((1, 2))
@@ -106,7 +133,7 @@ def test_dropping_goes_down_to_no_pair_at_all(config: ModelConfig) -> None:
 
 @pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])
 def test_a_step_learns_from_its_teachers(config: ModelConfig, grad_cam_share: float) -> None:
-    module = a_module(config, step=60, grad_cam_share=grad_cam_share)
+    module = a_module(config, step=70, grad_cam_share=grad_cam_share)
     loss = module.training_step(clips(module), 0)
     loss.backward()
     assert torch.isfinite(loss)
@@ -118,10 +145,10 @@ def test_a_step_learns_from_its_teachers(config: ModelConfig, grad_cam_share: fl
 def test_the_teacher_is_asked_about_the_clips_that_explore_and_no_others(
     config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = a_module(config, step=60, explore=0.0)
+    module = a_module(config, step=70, explore=0.0)
     module.training_step(clips(module), 0)
     assert "saliency_loss" not in module.logged  # type: ignore[attr-defined]
-    module = a_module(config, step=60, explore=0.5)
+    module = a_module(config, step=70, explore=0.5)
     asked: list[torch.Tensor] = []
 
     def recorded(saliency: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -136,7 +163,7 @@ def test_the_teacher_is_asked_about_the_clips_that_explore_and_no_others(
 def test_the_two_teachers_differ(config: ModelConfig) -> None:
     losses = []
     for share in (0.0, 1.0):
-        module = a_module(config, step=60, grad_cam_share=share)
+        module = a_module(config, step=70, grad_cam_share=share)
         module.training_step(clips(module), 0)
         losses.append(module.logged["saliency_loss"])  # type: ignore[attr-defined]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
@@ -149,8 +176,24 @@ def test_an_expert_that_is_never_chosen_is_raised(config: ModelConfig) -> None:
     gates = torch.zeros_like(routed.gates)
     gates[:, :, 1:] = 1.0
     for _ in range(20):
-        module._feed_the_starved(replace(routed, gates=gates))
+        module._raise_starved(replace(routed, gates=gates))
     assert bias[0] > 0 and not bias[1:].any()
+
+
+def test_who_is_starved_is_asked_of_the_clips_as_they_were_recorded(config: ModelConfig) -> None:
+    module = a_module(config, **LATE)
+    same: list[bool] = []
+
+    def compare(routed: Routed) -> None:
+        heard, glance = clips(module), module.model.glance.eval()
+        wanted = module.model.route(*module.model.frontend.window(heard.power, heard.sums, heard.source))
+        glance.train()
+        same.append(torch.allclose(routed.gates, wanted.gates, atol=1e-6))
+
+    module._raise_starved = compare  # type: ignore[method-assign]
+    module.training_step(clips(module), 0)
+    assert same == [True]
+    assert module.model.glance.training
 
 
 def test_a_student_repeats_another_classifier(config: ModelConfig) -> None:

@@ -17,7 +17,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 MIN_TILE, TILE_STEP = 24, 8
 """Smallest height and width of a tile, in spectrogram cells, and what both are a multiple of: of less, an expert's last
-map would be a single cell, and of another size, the maps of two families would differ in size."""
+map would be a single cell."""
 
 
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,8 +80,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def features(self) -> int:
-        """Length D of an expert's answer."""
-        return 8 * self.expert_width
+        """Length D of an expert's answer: a mean and a maximum of each of its last channels."""
+        return 16 * self.expert_width
 
     @property
     def grid(self) -> PatchGrid:

@@ -22,7 +22,7 @@ from xaimoe_runtime.errors import ConfigError, DatasetError
 STORAGE = "tune.db"
 REPORT = "tune.json"
 STUDY = "xaimoe"
-TILE_FRAMES = (24, 32, 64)
+TILE_FRAMES = (32, 64, 96)
 WIDTHS = (8, 12, 16, 24)
 LEARNING_RATES = (1e-3, 1e-2)
 MOST_FAILED = 3

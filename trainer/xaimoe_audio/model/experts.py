@@ -1,11 +1,12 @@
-"""The experts: one small network a family, each made to see something else in a tile.
+"""The experts: small networks, each made to see something else in a tile.
 
-A family differs from the others in its band, in what it removes from the tile before looking, in the shape of its
-kernels, and in whether it gives up resolution in time or in frequency. What it is made for is said twice: in words, for
-people, and as weights on a patch's measured descriptors, from which the router starts.
+Each sees the tile as it is and, beside it, a view of its own, in which what it is made for stands out: a band, onsets,
+lines. Its kernels have the shape of that, too. What a family is made for is said twice: in words, for people, and as
+weights on a patch's measured descriptors, from which the router starts.
 
-What a family sees, its front finds; what that means, a trunk says that all families share. Each pair that is run in
-training thus teaches the trunk, whichever expert it was of, and a few hundred recordings are enough.
+What a family sees, its front finds; what that means, a trunk says that all families share. All of them start as copies
+of one generalist that has heard whole clips (``start_alike``), and part from there: a few hundred recordings are enough
+for one network of this size, and not for eight.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.layers import Pair, convolution, separable
+from xaimoe_audio.model.pooling import as_summands, mean_and_most
 from xaimoe_runtime.grid import PatchGrid
+
+REDUCTION = 16
+"""Cells of a tile's height or width that become one of an expert's last maps."""
+SMOOTHED = 9
+"""Frames, or bands, over which a view is averaged."""
 
 
 def _as_it_is(patches: Tensor) -> Tensor:
@@ -39,6 +46,22 @@ def _less_frequency_mean(patches: Tensor) -> Tensor:
     return patches - patches.mean(2, keepdim=True)
 
 
+def _smooth(patches: Tensor) -> Tensor:
+    """Averaged over time: noise is steadied, at the price of what is short."""
+    return _averaged(patches, (1, SMOOTHED))
+
+
+def _fine(patches: Tensor) -> Tensor:
+    """Averaged over time, less the same averaged over frequency, too: lines stay, however weak, and nothing else."""
+    smooth = _smooth(patches)
+    return smooth - _averaged(smooth, (SMOOTHED, 1))
+
+
+def _averaged(patches: Tensor, over: Pair) -> Tensor:
+    beside = (over[0] // 2, over[1] // 2)
+    return nn.functional.avg_pool2d(patches, over, 1, beside, count_include_pad=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """What sets a family of experts apart."""
@@ -50,66 +73,57 @@ class Family:
     sibling: str
     """The family that sees such sounds nearly as well."""
     band: tuple[float, float] = (0.0, 1.0)
-    """Part of the tile it looks at, from the bottom (0) to the top (1) of its height; the rest is 0 to it. All families
-    see sounds at one scale: a trunk that had to know them at two learned far more slowly."""
+    """Part of the tile that its view shows, from the bottom (0) to the top (1) of its height; the rest is 0."""
     look: Callable[[Tensor], Tensor] = _as_it_is
-    """What it removes from the tile."""
-    average: Pair = (1, 1)
-    """Cells in frequency and time that are averaged before anything else; steadies noise."""
+    """What its view makes of that part."""
     kernel: Pair = (3, 3)
     """Kernel height (frequency) and width (time)."""
-    strides: tuple[Pair, Pair] = ((2, 2), (2, 2))
-    """Reduction in frequency and time at the first and at the second convolution; with ``average``, by 4 in all."""
 
 
 FAMILIES: dict[str, Family] = {
     "NoiseRobust_Broadband": Family(
-        purpose="broadband sounds in changing noise: cavitation, rain, engines; blind to gain",
+        purpose="broadband sounds in changing noise: cavitation, rain, engines; its view is blind to gain",
         suits={"tonality": -0.75, "transience": -0.75},
         sibling="MidbandGeneral",
         look=_less_tile_mean,
     ),
     "NoiseRobust_LowFreq": Family(
-        purpose="low sounds in noise: ships, machinery, thunder, the calls of large whales; integrates over time",
+        purpose="low sounds in noise: ships, machinery, thunder, the calls of large whales; its view integrates over "
+        "time",
         suits={"low": 1.0},
         sibling="NoiseRobust_Broadband",
         band=(0.0, 0.5),
-        look=_less_tile_mean,
-        average=(1, 2),
-        strides=((2, 1), (2, 2)),
+        look=_smooth,
     ),
     "NoiseRobust_HighFreq": Family(
-        purpose="high sounds in noise: hiss, sprays, snapping shrimp, insects; integrates over time",
+        purpose="high sounds in noise: hiss, sprays, snapping shrimp, insects; its view integrates over time",
         suits={"high": 1.0},
         sibling="HighbandGeneral",
         band=(0.5, 1.0),
-        look=_less_tile_mean,
-        average=(1, 2),
-        strides=((2, 1), (2, 2)),
+        look=_smooth,
     ),
     "TransientExpert": Family(
-        purpose="short events: clicks, snaps, knocks; blind to what is stationary, keeps the resolution in time",
+        purpose="short events: clicks, snaps, knocks; its view is blind to what is stationary",
         suits={"transience": 1.0},
         sibling="NoiseRobust_HighFreq",
         look=_less_time_mean,
         kernel=(3, 5),
-        strides=((4, 1), (1, 4)),
     ),
     "HarmonicExpert": Family(
-        purpose="lines and their harmonics: voices, whistles, tonals that move; blind to broadband level, sees several "
-        "partials at once",
+        purpose="lines and their harmonics: voices, whistles, tonals that move; its view is blind to broadband level, "
+        "its kernels see several partials at once",
         suits={"tonality": 1.5},
         sibling="FineFreqExpert",
         look=_less_frequency_mean,
         kernel=(7, 3),
     ),
     "FineFreqExpert": Family(
-        purpose="fine structure of a steady spectrum: engine lines, hum, tones; keeps every band, gives up time",
+        purpose="fine structure of a steady spectrum: engine lines, hum, tones; its view keeps every band's difference "
+        "from those beside it and gives up time",
         suits={"tonality": 1.5},
         sibling="HarmonicExpert",
-        average=(1, 4),
-        kernel=(5, 1),
-        strides=((1, 1), (4, 1)),
+        look=_fine,
+        kernel=(5, 3),
     ),
     "MidbandGeneral": Family(
         purpose="whatever lies in the middle of the band: most voices, calls and tools",
@@ -126,6 +140,14 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def first_layers(channels: int, width: int, kernel: Pair = (3, 3)) -> nn.Sequential:
+    """From ``channels`` images [M, channels, H, T] to maps [M, 2 ``width``, H / 4, T / 4]."""
+    return nn.Sequential(
+        convolution(channels, width, kernel, (2, 2)),
+        separable(width, 2 * width, kernel, (2, 2)),
+    )
+
+
 class Front(nn.Module):
     """What a family sees: ``patches`` [M, 1, PF, PT] -> maps [M, 2 W, PF / 4, PT / 4]."""
 
@@ -136,47 +158,62 @@ class Front(nn.Module):
         band = family.band if full_height else (0.0, 1.0)
         self.rows = slice(round(band[0] * height), round(band[1] * height))
         self.beside = (0, 0, self.rows.start, height - self.rows.stop)
-        first, second = family.strides
-        self.body = nn.Sequential(
-            nn.AvgPool2d(family.average) if family.average != (1, 1) else nn.Identity(),
-            convolution(1, width, family.kernel, first),
-            separable(width, 2 * width, family.kernel, second),
-        )
+        self.body = first_layers(2, width, family.kernel)
+
+    def view(self, patches: Tensor) -> Tensor:
+        """What the family sees beside the patches as they are, [M, 1, PF, PT]."""
+        return nn.functional.pad(self.look(patches[:, :, self.rows]), self.beside)
 
     def forward(self, patches: Tensor) -> Tensor:
-        maps: Tensor = self.body(nn.functional.pad(self.look(patches[:, :, self.rows]), self.beside))
+        maps: Tensor = self.body(torch.cat([patches, self.view(patches)], dim=1))
         return maps
 
 
 @torch.no_grad()
-def start_alike(fronts: Iterable[Front], width: int) -> None:
-    """Gives fronts of first ``width`` channels the same filters to begin with, each set into its family's kernel, so
-    that the trunk understands all of them from the first step and learns from all at once."""
-    common = _convolutions(nn.Sequential(convolution(1, width), separable(width, 2 * width)))
+def start_alike(fronts: Iterable[Front], generalist: nn.Sequential) -> None:
+    """Makes each front do what the ``first_layers`` of a generalist do: its filters, each set into the family's kernel,
+    on the patch as it is, and none yet on the family's view (after A. Komatsuzaki et al., "Sparse upcycling", 2023)."""
     for front in fronts:
-        for own, one in zip(_convolutions(front.body), common, strict=True):
-            own.weight.copy_(one.weight if own.kernel_size == (1, 1) else _set_into(one.weight, own.kernel_size))
-
-
-def _convolutions(body: nn.Module) -> list[nn.Conv2d]:
-    return [module for module in body.modules() if isinstance(module, nn.Conv2d)]
+        for own, one in zip(front.body.modules(), generalist.modules(), strict=True):
+            if isinstance(own, nn.Conv2d) and isinstance(one, nn.Conv2d):
+                own.weight.zero_()
+                own.weight[:, : one.weight.shape[1]] = _set_into(one.weight, own.kernel_size)
+            elif isinstance(own, nn.BatchNorm2d):
+                own.load_state_dict(one.state_dict())
 
 
 def _set_into(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A 3x3 kernel in the middle of another size; where that has but one column, its columns' sum."""
-    height, width = size
-    kernel = kernel.sum(3, keepdim=True) if width == 1 else kernel
-    beside, above = (width - kernel.shape[3]) // 2, (height - 3) // 2
+    """A kernel in the middle of another size."""
+    (above, beside) = ((wanted - found) // 2 for wanted, found in zip(size, kernel.shape[2:], strict=True))
     return nn.functional.pad(kernel, (beside, beside, above, above))
 
 
-class Trunk(nn.Module):
-    """What it means, for all families: maps [M, 2 W, H, T'] and ``position`` [M, 2] -> ``features`` [M, 8 W].
+class Summary(nn.Module):
+    """Maps [M, C, H, T'] -> each channel's mean and maximum, [M, 2 C], but for ``margin`` cells at each edge.
 
-    Of the position, the frequency counts; when in a clip a sound comes says nothing of what it is.
+    What lies there sees little beyond the tile; where tiles overlap, another one has it in its middle.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, margin: Pair) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, maps: Tensor) -> Tensor:
+        (above, beside), (height, width) = self.margin, maps.shape[2:]
+        return mean_and_most(maps[:, :, above : height - above, beside : width - beside])
+
+
+class Trunk(nn.Module):
+    """What it means, for all families: maps [M, 2 W, H, T'] and ``position`` [M, 2] -> ``features`` [M, 16 W].
+
+    Of the position, the frequency counts; when in a clip a sound comes says nothing of what it is.
+
+    Args:
+        width: channels W of the first convolution.
+        overlap: rows and columns of a tile that another one shares.
+    """
+
+    def __init__(self, width: int, overlap: Pair = (0, 0)) -> None:
         super().__init__()
         self.place = nn.Linear(1, 2 * width)
         self.body = nn.Sequential(
@@ -185,10 +222,15 @@ class Trunk(nn.Module):
             separable(4 * width, 8 * width, stride=(2, 2)),
             separable(8 * width, 8 * width),
         )
+        self.summary = Summary((overlap[0] // 2 // REDUCTION, overlap[1] // 2 // REDUCTION))
 
     def forward(self, maps: Tensor, position: Tensor) -> Tensor:
+        return as_summands(self.summary(self.meant(maps, position)))
+
+    def meant(self, maps: Tensor, position: Tensor) -> Tensor:
+        """The last maps, [M, 8 W, H / 4, T' / 4]."""
         deep: Tensor = self.body(maps + self.place(position[:, :1])[:, :, None, None])
-        return deep.mean((2, 3)) + deep.amax((2, 3))
+        return deep
 
 
 class Expert(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from xaimoe_audio.model.pooling import from_mean
 from xaimoe_runtime.schema import TaskKind
 
 
@@ -21,15 +22,20 @@ class Head(nn.Module):
     def __init__(self, features: int, labels: int, task: TaskKind) -> None:
         super().__init__()
         self.task = task
-        self.experts = nn.Sequential(nn.Dropout(0.2), nn.Linear(features, labels))
+        self.experts = nn.Sequential(nn.Dropout(0.2), nn.Linear(features // 2, labels))
         self.doubt = nn.Parameter(torch.tensor(-2.0))
         self.register_buffer("temperatures", torch.ones(2))
 
     def logits(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
         """Calibrated logits, [B, L]."""
         belief = mass / (mass + nn.functional.softplus(self.doubt))
-        correction: Tensor = self.experts(mixture / torch.clamp(mass, min=1e-6)) * belief
+        correction = self.of_experts(mixture, mass) * belief
         return (prior_logits + correction) / torch.lerp(self.temperatures[0], self.temperatures[1], belief)
+
+    def of_experts(self, mixture: Tensor, mass: Tensor) -> Tensor:
+        """What the experts alone answer, [B, L]."""
+        answer: Tensor = self.experts(from_mean(mixture / torch.clamp(mass, min=1e-6)))
+        return answer
 
     def forward(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
         logits = self.logits(mixture, mass, prior_logits)

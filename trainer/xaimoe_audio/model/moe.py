@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.config import ModelConfig
-from xaimoe_audio.model.experts import FAMILIES, Expert, Front, Trunk, band_fit, start_alike
+from xaimoe_audio.model.experts import FAMILIES, Expert, Front, Trunk, band_fit, first_layers, start_alike
 from xaimoe_audio.model.glance import Glance
 from xaimoe_audio.model.head import Head
 from xaimoe_audio.model.router import Router
@@ -58,9 +58,10 @@ class MoEAudioModel(nn.Module):
         height, width = self.grid.tile[0], config.expert_width
         full_height = height == self.grid.rows
         fronts = {name: Front(FAMILIES[name], height, full_height, width) for name in config.experts}
-        start_alike(fronts.values(), width)
+        start_alike(fronts.values(), first_layers(1, width))
         self.fronts = nn.ModuleDict(fronts)
-        self.trunk = Trunk(width)
+        (tile_f, tile_t), (stride_f, stride_t) = self.grid.tile, self.grid.stride
+        self.trunk = Trunk(width, overlap=(tile_f - stride_f, tile_t - stride_t))
         self.head = Head(config.features, labels, config.task)
         self.register_buffer("positions", torch.from_numpy(self.grid.positions()), persistent=False)
 

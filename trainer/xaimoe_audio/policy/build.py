@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from xaimoe_audio.config import MIN_TILE, TILE_STEP, FrontendConfig, ModelConfig, RouterConfig
-from xaimoe_audio.policy.rules import TILE_FRAMES
+from xaimoe_audio.policy.rules import TILE_FRAMES, half_overlapping
 from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind
@@ -110,7 +110,7 @@ def check_choices(made: dict[str, Any], families: Collection[str], backends: Col
     if not 1 <= k_max <= len(experts):
         raise ConfigError(f"k_max: found {k_max}, expected 1 to {len(experts)}, the number of experts")
     tile = made.get("tile", (made["bins"], TILE_FRAMES))
-    _check_tiles(tuple(tile), tuple(made.get("stride", tile)), made["bins"])
+    _check_tiles(tuple(tile), tuple(made.get("stride", half_overlapping(tile))), made["bins"])
 
 
 def _steps(wanted_frames: float, tile: int, stride: int) -> int:

@@ -21,7 +21,7 @@ from xaimoe_audio.config import (
     Overrides,
 )
 from xaimoe_audio.policy.facts import Facts
-from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made, resampled
+from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made, half_overlapping, resampled
 
 OVERRIDE, DEFAULT = "override", "default"
 """What stands for a rule where the user chose, and where no policy was wanted."""
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "bins": lambda f, m: SIZES[f.budget].bins,
     "k_max": lambda f, m: min(SIZES[f.budget].k_max, len(m["experts"])),
     "tile": lambda f, m: (m["bins"], TILE_FRAMES),
-    "stride": lambda f, m: m["tile"],
+    "stride": lambda f, m: half_overlapping(m["tile"]),
     "pair_share": lambda f, m: SIZES[f.budget].pair_share,
     "expert_width": lambda f, m: SIZES[f.budget].expert_width,
     "learning_rate": lambda f, m: DEFAULT_LEARNING_RATE,

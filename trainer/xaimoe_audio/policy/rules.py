@@ -54,7 +54,8 @@ EMPTY_SHARE = 0.5
 """Share of the band above which nothing may be before the spectrogram ends lower."""
 NARROW = 20.0
 """Upper over lower edge that the spectrogram has at least."""
-TILE_FRAMES = 32
+TILE_FRAMES, SHORT_TILE_FRAMES = 64, 32
+"""Width of a tile, and its width in clips of less than two such tiles: fewer patches leave nothing to choose."""
 FEW_RECORDINGS = 10
 """Training recordings a class under which the smaller networks are taken."""
 
@@ -71,6 +72,14 @@ class Rule:
     """Reason for a person; the choice itself is made by then."""
     inputs: tuple[str, ...]
     """The facts and other choices it looked at."""
+
+
+WHOLE_HEIGHT = "a tile as high as the spectrogram sees lines and their harmonics together"
+
+
+def half_overlapping(tile: tuple[int, int]) -> tuple[int, int]:
+    """The stride of tiles that share half their frames with the next."""
+    return tile[0], tile[1] // 2
 
 
 def _always(facts: Facts, made: Made) -> bool:
@@ -377,18 +386,26 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "tile",
+        "short clips",
+        lambda f, m: m["clip_s"] < 2 * TILE_FRAMES * m["hop_s"],
+        lambda f, m: (m["bins"], SHORT_TILE_FRAMES),
+        lambda f, m: f"a clip of {m['clip_s']:g} s holds fewer than two of {TILE_FRAMES} frames, {WHOLE_HEIGHT}",
+        ("clip_s", "hop_s", "bins"),
+    ),
+    Rule(
+        "tile",
         "whole height",
         _always,
         lambda f, m: (m["bins"], TILE_FRAMES),
-        lambda f, m: "a tile as high as the spectrogram sees lines and their harmonics together",
+        lambda f, m: WHOLE_HEIGHT,
         ("bins",),
     ),
     Rule(
         "stride",
-        "no overlap",
+        "half a tile",
         _always,
-        lambda f, m: m["tile"],
-        lambda f, m: "every frame is seen once; overlapping tiles would cost more for the same clip",
+        lambda f, m: half_overlapping(m["tile"]),
+        lambda f, m: "what lies at the edge of one tile, and is understood less there, lies in the middle of the next",
         ("tile",),
     ),
     Rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig
 
@@ -59,10 +59,22 @@ def deletion_insertion(
 
 
 def cells(patches: Tensor, config: ModelConfig) -> Tensor:
-    """The cells of the spectrogram that lie in any of the chosen patches [B, P]: [B, 1, F, T]."""
-    grid = patches.float().reshape(len(patches), 1, *config.grid.shape)
-    tile = torch.ones(1, 1, *config.tile, device=patches.device)
-    return nn.functional.conv_transpose2d(grid, tile, stride=config.stride) > 0
+    """The cells of the spectrogram whose nearest patch is any of the chosen ones [B, P]: [B, 1, F, T]."""
+    grid = config.grid
+    of_rows, of_columns = (
+        _nearest(size, tile, stride, count)
+        for size, tile, stride, count in zip(
+            (grid.rows, grid.columns), grid.tile, grid.stride, grid.shape, strict=True
+        )
+    )
+    chosen = patches.reshape(len(patches), 1, *grid.shape)
+    return chosen[:, :, of_rows][..., of_columns].bool()
+
+
+def _nearest(size: int, tile: int, stride: int, count: int) -> Tensor:
+    """Which of the tiles along one axis has its centre nearest to each cell, [size]."""
+    from_first = torch.arange(size) + 0.5 - tile / 2
+    return torch.clamp(torch.floor(from_first / stride + 0.5), 0, count - 1).long()
 
 
 def _area(curve: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
 from xaimoe_audio.training.teacher import Activations, relevance
 
-WINDOWS = 16
+WINDOWS = 8
 """Validation recordings that are looked at, evenly spaced; of each its first window."""
 
 

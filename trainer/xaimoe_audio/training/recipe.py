@@ -53,8 +53,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Spectrograms are moved up or down by up to this share of their height: another vessel, animal or voice."""
     masks: int = 1
     """Bands, and stretches of time, that are masked in each spectrogram."""
-    warmup: float = 0.15
-    """Share of the steps in which all clips explore."""
+    whole: float = 0.5
+    """Share of the steps, the first ones, in which a generalist hears whole clips and the experts follow it."""
+    warmup: float = 0.1
+    """Share of the steps, the next ones, in which all clips explore."""
     explore: float = 0.4
     """Share of the clips that explore after that: they run every patch with one expert, at random, so that each expert
     learns from all the data and not only from what the router gives it. The saliency's teacher is asked about them."""

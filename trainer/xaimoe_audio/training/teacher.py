@@ -22,7 +22,7 @@ class Activations:
     maps: Tensor
     """[M, C, H, T'], its last feature maps."""
     features: Tensor
-    """[M, D], its features."""
+    """[M, D], mean and maximum of each of their channels."""
 
     @classmethod
     @contextmanager
@@ -38,7 +38,7 @@ class Activations:
 
         handles = [
             model.trunk.body.register_forward_hook(keep_maps),
-            model.trunk.register_forward_hook(keep_features),
+            model.trunk.summary.register_forward_hook(keep_features),
         ]
         try:
             yield found
