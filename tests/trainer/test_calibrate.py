@@ -1,16 +1,39 @@
-"""Thresholds of several labels: known answers for small cases."""
+"""Temperatures, and thresholds of several labels: known answers for small cases."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from xaimoe_audio.training.calibrate import THRESHOLD, fit_thresholds
+from xaimoe_audio.training.calibrate import THRESHOLD, fit_thresholds, likeliest
 
 
 def thresholds(scores: list[float], present: list[int]) -> float:
     (found,) = fit_thresholds(np.array(scores, np.float32)[:, None], np.array(present, np.float32)[:, None])
     return found
+
+
+def temperature(recordings: int, margin: float, wrong: float) -> float:
+    """Of an answer that is ahead by a margin every time, and wrong that often."""
+
+    def surprise(temperature: float) -> float:
+        share = 1 / (1 + math.exp(-margin / temperature))
+        return -recordings * ((1 - wrong) * math.log(share) + wrong * math.log(1 - share))
+
+    return likeliest(surprise)
+
+
+def test_many_recordings_have_the_temperature_that_they_ask_for() -> None:
+    right = 1 / (1 + math.exp(-2.0))
+    assert temperature(10_000, 4.0, 1 - right) == pytest.approx(2.0, rel=0.03)
+    assert temperature(10_000, 1.0, 1 - right) == pytest.approx(0.5, rel=0.03)
+
+
+def test_a_few_that_are_all_right_do_not_ask_for_the_extreme() -> None:
+    assert temperature(10_000, 4.0, 0.0) < 0.4
+    assert 0.45 < temperature(20, 4.0, 0.0) < 0.9
 
 
 def test_a_threshold_lies_between_the_scores_that_it_separates() -> None:

@@ -131,6 +131,27 @@ def test_dropping_goes_down_to_no_pair_at_all(config: ModelConfig) -> None:
     assert (dropped <= least_kept).all()  # the smallest gates go first
 
 
+def test_the_experts_answer_for_themselves_too(config: ModelConfig) -> None:
+    losses = []
+    for weight in (0.0, 0.5, 1.0):
+        module = a_module(config, **LATE, explore=0.0, experts_weight=weight)
+        losses.append(module.training_step(clips(module), 0).item())
+    assert losses[1] - losses[0] > 0.1
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+
+
+def test_a_batch_in_which_no_pair_runs_still_teaches_the_glance(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = a_module(config, step=70, drop_share=1.0, explore=0.0, taught=5)
+    monkeypatch.setattr("xaimoe_audio.training.module._drop_pairs", torch.zeros_like)
+    loss = module.training_step(clips(module, 5), 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert module.model.glance.prior[1].weight.grad.abs().sum() > 0
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])
 def test_a_step_learns_from_its_teachers(config: ModelConfig, grad_cam_share: float) -> None:
     module = a_module(config, step=70, grad_cam_share=grad_cam_share)

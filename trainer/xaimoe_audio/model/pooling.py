@@ -14,8 +14,8 @@ POWER = 8
 """Of the power mean: that of ten pairs of which one alone hears something is three quarters of its maximum."""
 SCALE = 4.0
 """What maxima are divided by first, so that their powers stay small numbers."""
-FLOOR = 1e-12
-"""Added to the mean power: the root of nothing has no gradient."""
+LIFT = 0.1
+"""Added to maxima before: the root of a power of nothing would blow a rounding error up."""
 
 
 def mean_and_most(maps: Tensor) -> Tensor:
@@ -26,10 +26,10 @@ def mean_and_most(maps: Tensor) -> Tensor:
 def as_summands(seen: Tensor) -> Tensor:
     """Means and maxima [M, 2 C] as what can be added up, [M, 2 C]."""
     mean, most = seen.chunk(2, dim=1)
-    return torch.cat([mean, (most / SCALE) ** POWER], dim=1)
+    return torch.cat([mean, (most / SCALE + LIFT) ** POWER], dim=1)
 
 
 def from_mean(summands: Tensor) -> Tensor:
     """What the mean [B, 2 C] of summands says of each channel: its mean and its power mean, added up, [B, C]."""
     mean, power = summands.chunk(2, dim=1)
-    return mean + SCALE * (power + FLOOR) ** (1 / POWER)
+    return mean + SCALE * (torch.clamp(power, min=LIFT**POWER) ** (1 / POWER) - LIFT)

@@ -63,9 +63,7 @@ def cells(patches: Tensor, config: ModelConfig) -> Tensor:
     grid = config.grid
     of_rows, of_columns = (
         _nearest(size, tile, stride, count)
-        for size, tile, stride, count in zip(
-            (grid.rows, grid.columns), grid.tile, grid.stride, grid.shape, strict=True
-        )
+        for size, tile, stride, count in zip((grid.rows, grid.columns), grid.tile, grid.stride, grid.shape, strict=True)
     )
     chosen = patches.reshape(len(patches), 1, *grid.shape)
     return chosen[:, :, of_rows][..., of_columns].bool()
