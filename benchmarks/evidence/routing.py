@@ -32,7 +32,7 @@ import torch
 import typer
 from cells import FOLDS, Cells, fold_table, folder_of, interval
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig, Overrides
 from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
@@ -51,6 +51,7 @@ from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
+from xaimoe_audio.training.teacher import means_of_middles
 
 Arm = Literal["saliency", "random", "loudest"]
 ARMS: tuple[Arm, ...] = ("saliency", "random", "loudest")
@@ -99,11 +100,9 @@ class StudiedModel(MoEAudioModel):
 
     def loudness(self, spectrogram: Tensor) -> Tensor:
         """Mean power of the middle of each patch, for which its experts answer, [B, P]."""
-        window, (height, width), stride = self.frontend.window, self.config.tile, self.config.stride
+        window = self.frontend.window
         decibels = spectrogram * window.deviation[:, None] + window.mean[:, None]
-        beside = (width - stride[1]) // 2
-        middles = 10 ** (decibels[..., beside : decibels.shape[3] - beside] / 10)
-        return nn.functional.avg_pool2d(middles, (height, stride[1]), stride).flatten(1)
+        return means_of_middles(10 ** (decibels / 10), self.grid)
 
 
 class TrainStudied(TrainingModule):

@@ -15,6 +15,7 @@ from xaimoe_audio.training.teacher import (
     grad_cam,
     gradient_times_input,
     relevance,
+    relevance_in_whole,
     saliency_loss,
 )
 
@@ -135,3 +136,33 @@ def test_training_on_the_saliency_loss_alone_brings_saliency_and_teacher_togethe
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("grad_cam_share", [0.0, 0.5, 1.0])
+def test_of_a_whole_clip_the_patches_where_the_class_is_seen_are_relevant(
+    config: ModelConfig, grad_cam_share: float
+) -> None:
+    """The one channel speaks for the first class in one patch, and against it everywhere else."""
+    grid = config.grid
+    rows, columns = grid.rows // 4, grid.columns // 4
+    maps = torch.full((grid.count, 1, rows, columns), 0.01)
+    centres = (torch.from_numpy(grid.positions()) * torch.tensor([rows, columns])).long()
+    for clip, (row, column) in enumerate(centres.tolist()):
+        maps[clip, 0, row, column] = 5.0
+    maps.requires_grad_()
+    found = maps.amax((2, 3))
+    logits = torch.cat([found, -found, 0 * found], dim=1)
+    targets = torch.eye(3)[[0] * grid.count]
+    relevant = relevance_in_whole(logits, targets, config.task, maps, grid, grad_cam_share)
+    assert relevant.shape == (grid.count, grid.count)
+    torch.testing.assert_close(relevant.sum(1), torch.ones(grid.count))
+    assert torch.equal(relevant.argmax(1), torch.arange(grid.count))
+    logits.sum().backward()  # the graph was kept for the training step
+
+
+def test_of_a_whole_clip_what_speaks_against_the_class_is_not_relevant(config: ModelConfig) -> None:
+    maps = torch.rand(2, 3, 4, 8, requires_grad=True)
+    answer = maps.mean((2, 3)).sum(1, keepdim=True)
+    logits = torch.cat([-answer, answer, answer], dim=1)
+    found = relevance_in_whole(logits, torch.eye(3)[[0, 0]], config.task, maps, config.grid, 0.0)
+    torch.testing.assert_close(found, torch.full_like(found, 1 / config.grid.count))

@@ -17,7 +17,7 @@ from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
 from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import Activations, relevance, saliency_loss
+from xaimoe_audio.training.teacher import Activations, relevance, relevance_in_whole, saliency_loss
 
 Windows = tuple[Tensor, Tensor, Tensor]
 """Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
@@ -97,14 +97,28 @@ class TrainingModule(lightning.LightningModule):
         spectrogram, attributes, augmented = self._augmented(batch)
         routed = self.model.route(spectrogram, attributes)
         if self.hears_whole:
-            mixture, mass = self._heard_whole(spectrogram)
-            logits = self.model.head.logits(mixture, mass, routed.prior_logits)
-            loss = self._answer_loss(logits, mixture, mass, routed, augmented)
+            loss = self._whole_loss(routed, augmented)
         else:
             self._feed_the_starved(batch)
             loss = self._routed_loss(routed, augmented)
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
+
+    def _whole_loss(self, routed: Routed, clips: Clips) -> Tensor:
+        """Loss of what the generalist finds in whole clips, as if it were a mixture, and of the saliency."""
+        model, recipe = self.model, self.recipe
+        maps = self._heard_whole(routed.spectrogram)
+        mixture = as_summands(mean_and_most(maps))
+        mass = torch.ones_like(mixture[:, :1])
+        logits = model.head.logits(mixture, mass, routed.prior_logits)
+        teacher = relevance_in_whole(logits, clips.targets, self.task, maps, model.grid, recipe.grad_cam_share)
+        return self._answer_loss(logits, mixture, mass, routed, clips) + self._saliency_loss(routed.saliency, teacher)
+
+    def _heard_whole(self, spectrogram: Tensor) -> Tensor:
+        """The generalist's last maps of spectrograms [B, 1, F, T]; the experts are made its copies as it is now."""
+        start_alike(self.model.fronts.values(), self.generalist)  # type: ignore[arg-type]
+        maps = self.generalist(spectrogram.contiguous(memory_format=torch.channels_last))
+        return self.model.trunk.meant(maps, maps.new_full((len(maps), 2), 0.5))
 
     def _routed_loss(self, routed: Routed, clips: Clips) -> Tensor:
         """Loss of the answers of the pairs that are run, of the router's choice of them, and of the saliency."""
@@ -119,10 +133,13 @@ class TrainingModule(lightning.LightningModule):
         loss = loss + recipe.compute_weight * compute_share(routed.gates, self.costs)
         if explores.any():
             teacher = relevance(logits, clips.targets, self.task, activations, gates, recipe.grad_cam_share)
-            distance = saliency_loss(routed.saliency[explores], teacher[explores])
-            self.log("saliency_loss", distance, on_step=False, on_epoch=True)
-            loss = loss + recipe.saliency_weight * distance
+            loss = loss + self._saliency_loss(routed.saliency[explores], teacher[explores])
         return loss
+
+    def _saliency_loss(self, saliency: Tensor, teacher: Tensor) -> Tensor:
+        distance = saliency_loss(saliency, teacher)
+        self.log("saliency_loss", distance, on_step=False, on_epoch=True)
+        return self.recipe.saliency_weight * distance
 
     def _answer_loss(self, logits: Tensor, mixture: Tensor, mass: Tensor, routed: Routed, clips: Clips) -> Tensor:
         """Loss of the whole answer, of the glance's, of the experts' without the glance's, and of the student's."""
@@ -139,16 +156,6 @@ class TrainingModule(lightning.LightningModule):
             self.log("distill_loss", distance, on_step=False, on_epoch=True)
             loss = loss + recipe.distill_weight * distance
         return loss
-
-    def _heard_whole(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """What the generalist finds in whole spectrograms [B, 1, F, T], as if it were a mixture: [B, D] and [B, 1].
-
-        The experts are made its copies as it is now."""
-        start_alike(self.model.fronts.values(), self.generalist)  # type: ignore[arg-type]
-        maps = self.generalist(spectrogram.contiguous(memory_format=torch.channels_last))
-        middle = maps.new_full((len(maps), 2), 0.5)
-        mixture = as_summands(mean_and_most(self.model.trunk.meant(maps, middle)))
-        return mixture, torch.ones_like(mixture[:, :1])
 
     @torch.no_grad()
     def _augmented(self, clips: Clips) -> tuple[Tensor, Tensor, Clips]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.schema import TaskKind
 
 EPSILON = 1e-9
@@ -63,9 +64,7 @@ def relevance(
         gates: [B, P, E], that were run.
         grad_cam_share: of Grad-CAM; the rest is Gradient x Input.
     """
-    known = targets / torch.clamp(targets.sum(1, keepdim=True), min=EPSILON)
-    log_probability = torch.log_softmax(logits, dim=1) if task == "single_label" else nn.functional.logsigmoid(logits)
-    explained = (log_probability * known).sum()
+    explained = _log_probability(logits, targets, task)
     if not (gates > 0).any():
         return torch.full_like(gates[:, :, 0], 1 / gates.shape[1])
     found = torch.zeros_like(gates[:, :, 0])
@@ -74,6 +73,40 @@ def relevance(
     if grad_cam_share > 0:
         found = found + grad_cam_share * grad_cam(explained, activations.maps, gates)
     return found
+
+
+def relevance_in_whole(
+    logits: Tensor, targets: Tensor, task: TaskKind, maps: Tensor, grid: PatchGrid, grad_cam_share: float
+) -> Tensor:
+    """As ``relevance``, [B, P], of logits that come from ``maps`` [B, C, H, W] of whole spectrograms.
+
+    Gradient x Input is taken in the cells of the maps, added up over the channels, and averaged over the middle of
+    each patch.
+    """
+    (gradient,) = torch.autograd.grad(_log_probability(logits, targets, task), maps, retain_graph=True)
+    maps = maps.detach()
+    signed = (gradient * maps).sum(1, keepdim=True)
+    cam = torch.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True))
+
+    def by_patch(cells: Tensor) -> Tensor:
+        cells = nn.functional.interpolate(cells, size=(grid.rows, grid.columns))
+        return _as_shares(torch.relu(means_of_middles(cells, grid)))
+
+    return (1 - grad_cam_share) * by_patch(signed) + grad_cam_share * by_patch(cam)
+
+
+def means_of_middles(cells: Tensor, grid: PatchGrid) -> Tensor:
+    """Means of [B, 1, F, T] over the middle of each patch, which it shares with no other, [B, P]."""
+    above, beside = ((tile - stride) // 2 for tile, stride in zip(grid.tile, grid.stride, strict=True))
+    inner = cells[:, :, above : grid.rows - above, beside : grid.columns - beside]
+    return nn.functional.avg_pool2d(inner, grid.stride).flatten(1)
+
+
+def _log_probability(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
+    """What is explained: the log-probability of the clips' classes, each clip's mean, summed over the batch."""
+    known = targets / torch.clamp(targets.sum(1, keepdim=True), min=EPSILON)
+    log_probability = torch.log_softmax(logits, dim=1) if task == "single_label" else nn.functional.logsigmoid(logits)
+    return (log_probability * known).sum()
 
 
 def gradient_times_input(explained: Tensor, features: Tensor, gates: Tensor) -> Tensor:
