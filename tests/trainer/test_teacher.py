@@ -34,13 +34,13 @@ def routed(model: MoEAudioModel, config: ModelConfig) -> Routed:
 def explained(
     model: MoEAudioModel, routed: Routed, gates: Tensor, label: int, grad_cam_share: float
 ) -> tuple[Tensor, Tensor]:
-    """Relevance of the patches for a label, and the label's log-probability."""
+    """Relevance of the patches for a label, and how far the label's logit is ahead."""
     with Activations.recorded(model) as activations:
         mixture = model.mixture(routed.spectrogram, gates)
     logits = model.head.logits(*mixture, routed.prior_logits)
     targets = torch.eye(logits.shape[1])[[label] * len(logits)]
     found = relevance(logits, targets, model.config.task, activations, gates, grad_cam_share)
-    return found, torch.log_softmax(logits, dim=1)[:, label]
+    return found, logits[:, label] - logits.mean(1)
 
 
 def test_gradient_times_input_is_what_each_patch_would_add_to_a_sum_at_the_same_weight() -> None:
@@ -166,3 +166,14 @@ def test_of_a_whole_clip_what_speaks_against_the_class_is_not_relevant(config: M
     logits = torch.cat([-answer, answer, answer], dim=1)
     found = relevance_in_whole(logits, torch.eye(3)[[0, 0]], config.task, maps, config.grid, 0.0)
     torch.testing.assert_close(found, torch.full_like(found, 1 / config.grid.count))
+
+
+def test_a_clip_that_is_recognised_beyond_doubt_is_explained_as_any_other(config: ModelConfig) -> None:
+    """Its probability has no gradient left that would say anything of its own class."""
+    torch.manual_seed(0)
+    maps = torch.rand(2, 3, 12, 24, requires_grad=True)
+    logits = maps.mean((2, 3)) @ torch.randn(3, 3)
+    targets = torch.eye(3)[[1, 1]]
+    doubtful = relevance_in_whole(logits, targets, config.task, maps, config.grid, 0.0)
+    certain = relevance_in_whole(1e3 * logits, targets, config.task, maps, config.grid, 0.0)
+    torch.testing.assert_close(doubtful, certain)

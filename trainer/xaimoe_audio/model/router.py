@@ -21,7 +21,7 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-FOCUS = 9.0
+FOCUS = 20.0
 """Power to which the saliency is raised before pairs are weighed: the best patches get several experts before a
 middling one gets its first."""
 SOFT_EDGE = 0.4

@@ -59,12 +59,12 @@ def relevance(
     Args:
         logits: [B, L] of the whole model.
         targets: [B, L], the weight of each class; mixed and multi-label targets count in proportion.
-        task: says how logits become probabilities.
+        task: of one class a clip, the others are what it is ahead of.
         activations: recorded while the logits were computed.
         gates: [B, P, E], that were run.
         grad_cam_share: of Grad-CAM; the rest is Gradient x Input.
     """
-    explained = _log_probability(logits, targets, task)
+    explained = _evidence(logits, targets, task)
     if not (gates > 0).any():
         return torch.full_like(gates[:, :, 0], 1 / gates.shape[1])
     found = torch.zeros_like(gates[:, :, 0])
@@ -83,7 +83,7 @@ def relevance_in_whole(
     Gradient x Input is taken in the cells of the maps, added up over the channels, and averaged over the middle of
     each patch.
     """
-    (gradient,) = torch.autograd.grad(_log_probability(logits, targets, task), maps, retain_graph=True)
+    (gradient,) = torch.autograd.grad(_evidence(logits, targets, task), maps, retain_graph=True)
     maps = maps.detach()
     signed = (gradient * maps).sum(1, keepdim=True)
     cam = torch.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True))
@@ -102,11 +102,16 @@ def means_of_middles(cells: Tensor, grid: PatchGrid) -> Tensor:
     return nn.functional.avg_pool2d(inner, grid.stride).flatten(1)
 
 
-def _log_probability(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
-    """What is explained: the log-probability of the clips' classes, each clip's mean, summed over the batch."""
+def _evidence(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
+    """What is explained: how far the logits [B, L] of each clip's classes are ahead, summed over the batch.
+
+    Not their probability: the gradient of one that is nearly 1 is nearly 0, and what is left of it, all there is once
+    the relevance of patches is taken as shares, is about the runner-up.
+    """
     known = targets / torch.clamp(targets.sum(1, keepdim=True), min=EPSILON)
-    log_probability = torch.log_softmax(logits, dim=1) if task == "single_label" else nn.functional.logsigmoid(logits)
-    return (log_probability * known).sum()
+    if task == "single_label":
+        logits = logits - logits.mean(1, keepdim=True)
+    return (logits * known).sum()
 
 
 def gradient_times_input(explained: Tensor, features: Tensor, gates: Tensor) -> Tensor:
@@ -118,7 +123,7 @@ def gradient_times_input(explained: Tensor, features: Tensor, gates: Tensor) -> 
     ESC-10 (fold 1, 80 clips) the rank correlation with leaving a patch out was -0.07 there, and 0.97 here.
 
     Args:
-        explained: the log-probability that is explained, summed over the batch.
+        explained: the classes' evidence, summed over the batch.
         features: of the pairs that were run.
         gates: [B, P, E], that were run.
     """
