@@ -208,6 +208,15 @@ def test_saliency_spread_over_many_patches_runs_more_pairs_than_saliency_on_one(
 
 
 @torch.no_grad()
+def test_a_clip_of_many_patches_has_gates_too() -> None:
+    patches = 300
+    router = Router(EXPERTS, torch.ones(patches, len(EXPERTS)), RouterConfig(k_max=2, max_pairs=40)).eval()
+    saliency = torch.full((1, patches), 1 / patches)
+    gates, dense = router(saliency, torch.zeros(1, GLOBAL_CONTEXT + patches * PATCH_CONTEXT), attributes())
+    assert float(dense.sum()) == pytest.approx(1.0, rel=1e-4)
+    assert torch.isfinite(gates).all()
+
+
 def test_salient_patches_get_more_of_the_gates() -> None:
     saliency, context = clips(64)
     gates, _ = a_router()(saliency, context, attributes(64))

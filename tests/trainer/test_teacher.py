@@ -12,6 +12,7 @@ from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.training.faithfulness import rank_correlation
 from xaimoe_audio.training.teacher import (
     Activations,
+    evenly,
     grad_cam,
     gradient_times_input,
     relevance,
@@ -72,9 +73,11 @@ def test_relevance_is_a_distribution_and_depends_on_the_class(
     answer.sum().backward()  # the graph was kept for the training step
 
 
-def evenly(gates: Tensor) -> Tensor:
-    """All patches weighted alike."""
-    return gates / gates.sum(2, keepdim=True) / gates.shape[1]
+def test_evenly_all_patches_count_alike_and_what_does_not_run_has_no_gate() -> None:
+    pairs = torch.tensor([[[3.0, 1.0], [0.0, 5.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    gates = evenly(pairs)
+    torch.testing.assert_close(gates[0], torch.tensor([[0.375, 0.125], [0.0, 0.5], [0.0, 0.0]]))
+    assert not gates[1].any()
 
 
 def test_relevance_ranks_patches_as_leaving_each_out_does(model: MoEAudioModel, routed: Routed) -> None:

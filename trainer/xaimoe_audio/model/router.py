@@ -22,8 +22,10 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
 FOCUS = 20.0
-"""Power to which the saliency is raised before pairs are weighed: the best patches get several experts before a
-middling one gets its first."""
+"""Power to which the saliency, over the best patch's, is raised before pairs are weighed: the best patches get several
+experts before a middling one gets its first."""
+LEAST_SALIENT = 0.5
+"""Saliency, over the best patch's, that any patch has at least before: in the dense mixture each counts, if little."""
 SOFT_EDGE = 0.4
 """Width over which an expert's share fades in above the cut, in even shares."""
 MASS_SOFTENER = 1.0
@@ -119,7 +121,7 @@ class Router(nn.Module):
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
         share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
-        focused = saliency**FOCUS
+        focused = torch.clamp(saliency / saliency.amax(1, keepdim=True), min=LEAST_SALIENT) ** FOCUS
         pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
         dense = pairs / torch.clamp(pairs.sum((1, 2), keepdim=True), min=LEAST_COMPATIBLE)
 

@@ -17,7 +17,7 @@ from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
 from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import Activations, relevance, relevance_in_whole, saliency_loss
+from xaimoe_audio.training.teacher import Activations, evenly, relevance, relevance_in_whole, saliency_loss
 
 Windows = tuple[Tensor, Tensor, Tensor]
 """Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
@@ -38,7 +38,8 @@ class TrainingModule(lightning.LightningModule):
     The choice of pairs is hard, but its gates are continuous and piecewise differentiable (softmax, product, relu
     over a moving cut), so plain backpropagation through the gates of the chosen pairs is the estimator. The pairs that
     are not chosen get their gradient from the clips that explore: they run every patch with one expert, at random,
-    which is the dense mixture on average. The saliency's teacher is asked about those.
+    and all patches alike, as the generalist hears them. The saliency's teacher is asked about those: it is to say what
+    a patch holds, not what the saliency has made of it.
 
     Args:
         model: is trained in place.
@@ -186,12 +187,11 @@ class TrainingModule(lightning.LightningModule):
         return torch.where(explores[:, None, None], self._explored(routed), gates), explores
 
     def _explored(self, routed: Routed) -> Tensor:
-        """Every patch with one compatible expert, at random and for the whole clip if all its patches suit that one,
-        [B, P, E], weighted as the patch is."""
-        weights = routed.gates_dense.sum(2, keepdim=True)
+        """Every patch that suits any expert, all alike, with one compatible expert each, [B, P, E]: a random one, and
+        for the whole clip if all its patches suit it."""
         compatible = routed.gates_dense > 0
         drawn = torch.where(compatible, torch.rand_like(routed.gates_dense[:, :1]), -1.0)
-        return weights * ((drawn == drawn.amax(2, keepdim=True)) & compatible)
+        return evenly((drawn == drawn.amax(2, keepdim=True)) & compatible)
 
     @torch.no_grad()
     def _feed_the_starved(self, clips: Clips) -> None:

@@ -13,7 +13,7 @@ from xaimoe_audio.data.dataset import LabelledRecording, windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
-from xaimoe_audio.training.teacher import Activations, relevance
+from xaimoe_audio.training.teacher import Activations, evenly, relevance
 
 WINDOWS = 8
 """Validation recordings that are looked at, evenly spaced; of each its first window."""
@@ -56,11 +56,12 @@ class SaliencyProbe(Callback):
         model = self.model
         with torch.enable_grad():
             routed = model.route(spectrogram, attributes)
+            gates = evenly(routed.gates_dense)
             with Activations.recorded(model) as activations:
-                mixture = model.mixture(spectrogram, routed.gates_dense)
+                mixture = model.mixture(spectrogram, gates)
             logits = model.head.logits(*mixture, routed.prior_logits)
             task, share = model.config.task, self.grad_cam_share
-            teacher = relevance(logits, targets, task, activations, routed.gates_dense, share)
+            teacher = relevance(logits, targets, task, activations, gates, share)
 
         def score(masked: Tensor) -> Tensor:
             found = model.route(masked, attributes)

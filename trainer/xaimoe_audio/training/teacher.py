@@ -114,6 +114,17 @@ def _evidence(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
     return (logits * known).sum()
 
 
+def evenly(pairs: Tensor) -> Tensor:
+    """Gates for some pairs, shares or choices [B, P, E], so that all patches count alike and sum to 1.
+
+    Under the router's own weights the explanation would be of what the saliency has made of a clip already: the patch
+    that it looks at leaves little to be found in the others.
+    """
+    weights = pairs.float()
+    weights = weights / torch.clamp(weights.sum(2, keepdim=True), min=EPSILON)
+    return weights / torch.clamp(weights.sum((1, 2), keepdim=True), min=EPSILON)
+
+
 def gradient_times_input(explained: Tensor, features: Tensor, gates: Tensor) -> Tensor:
     """Relevance of each patch by Gradient x Input (A. Shrikumar et al., "Not just a black box", 2016), [B, P].
 
