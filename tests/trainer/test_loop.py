@@ -8,22 +8,29 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from xaimoe_audio.training.loop import Averaging, KeepBest
+from xaimoe_audio.training.loop import Averaging, KeepBest, Patience
 
 STEPS, EPOCHS = 5, 4
 
 
 class Counter(lightning.LightningModule):
-    """Its one weight is the number of steps so far; ``losses`` are what validation says, epoch by epoch."""
+    """Its one weight is the number of steps so far; ``losses`` are what validation says, epoch by epoch.
 
-    def __init__(self, losses: list[float]) -> None:
+    In the first ``whole`` epochs it says that it hears whole clips.
+    """
+
+    def __init__(self, losses: list[float], whole: int = 0) -> None:
         super().__init__()
-        self.weight, self.losses = nn.Parameter(torch.zeros(())), losses
+        self.weight, self.losses, self.whole = nn.Parameter(torch.zeros(())), losses, whole
         self.validated: list[float] = []
+
+    @property
+    def hears_whole(self) -> bool:
+        return self.current_epoch < self.whole
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return -self.weight
@@ -47,10 +54,16 @@ def averages(steps: float) -> list[float]:
 
 
 def run(
-    losses: list[float], folder: Path, epochs: int = EPOCHS, resume: Path | None = None
+    losses: list[float],
+    folder: Path,
+    epochs: int = EPOCHS,
+    resume: Path | None = None,
+    whole: int = 0,
+    more: tuple[Callback, ...] = (),
 ) -> tuple[Counter, list[float]]:
-    module, kept = Counter(losses), []
+    module, kept = Counter(losses, whole), []
     callbacks = [
+        *more,
         KeepBest(lambda: kept.append(float(module.weight))),
         Averaging(3.0),
         ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False),
@@ -87,3 +100,19 @@ def test_a_resumed_run_goes_on_with_weights_averages_and_the_best_so_far(tmp_pat
     wanted = averages(3.0)
     assert module.validated == pytest.approx(wanted[2:])
     assert kept == pytest.approx(wanted[3:])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_generalists_copies_are_kept_until_the_experts_have_learned(tmp_path: Path) -> None:
+    _, kept = run([3.0, 0.5, 2.0, 1.0], tmp_path, whole=2)
+    assert kept == pytest.approx(averages(3.0))  # the third is worse than a copy, but it is the experts' first
+    run([3.0, 0.5, 2.0], tmp_path, epochs=3, whole=2)
+    _, kept = run([3.0, 0.5, 2.0, 2.5], tmp_path, resume=tmp_path / "last.ckpt", whole=2)
+    assert kept == []  # a resumed run knows that the experts have begun
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("whole", "epochs"), [(0, 2), (2, 4)])
+def test_patience_begins_with_the_experts(tmp_path: Path, whole: int, epochs: int) -> None:
+    module, _ = run([1.0, 2.0, 3.0, 4.0], tmp_path, whole=whole, more=(Patience(1),))
+    assert len(module.validated) == epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -62,7 +63,21 @@ class Averaging(WeightAveraging):
 
 
 class Patience(EarlyStopping):
-    """Stops when the validation loss has not improved for so long; a resumed run keeps the count, not the patience."""
+    """Stops when the validation loss has not improved for so long; a resumed run keeps the count, not the patience.
+
+    It begins to count once the experts learn: what the generalist's copies reach before that is no measure for them.
+
+    Args:
+        epochs: that may pass without improvement.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("val_loss", patience=epochs, check_on_train_epoch_end=False)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Counts the epoch, if it is one of the experts'."""
+        if not _generalists(pl_module):
+            super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up from ``last.pt``."""
@@ -93,25 +108,36 @@ class Draws(Callback):
 
 
 class KeepBest(Callback):
-    """Calls ``save`` whenever the validation loss is the lowest so far; remembers it across a resumed run."""
+    """Calls ``save`` whenever the validation loss is the lowest so far; remembers it across a resumed run.
+
+    The generalist's copies are kept until the experts have learned for an epoch, and then begin anew: on a small
+    validation split the copies may look better by chance than what is trained to the end.
+    """
 
     def __init__(self, save: Callable[[], None]) -> None:
-        self.save, self.best = save, float("inf")
+        self.save, self.best, self.of_generalist = save, float("inf"), True
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compares the epoch's loss with the best."""
         loss = float(trainer.callback_metrics["val_loss"])
-        if loss < self.best and trainer.is_global_zero:
+        first = self.of_generalist and not _generalists(pl_module)
+        self.of_generalist = _generalists(pl_module)
+        if (loss < self.best or (first and math.isfinite(loss))) and trainer.is_global_zero:
             self.best = loss
             self.save()
 
     def state_dict(self) -> dict[str, Any]:
         """What ``last.pt`` keeps."""
-        return {"best": self.best}
+        return {"best": self.best, "of_generalist": self.of_generalist}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up from ``last.pt``."""
-        self.best = state_dict["best"]
+        self.best, self.of_generalist = state_dict["best"], state_dict["of_generalist"]
+
+
+def _generalists(module: lightning.LightningModule) -> bool:
+    """Whether what is trained is still the generalist."""
+    return bool(getattr(module, "hears_whole", False))
 
 
 def train(
@@ -158,7 +184,7 @@ def train(
         *([SaliencyProbe(*val_data, model, recipe.grad_cam_share)] if watch else []),
         KeepBest(save_best),  # before the averages leave the model
         Averaging(recipe.average_share * steps),
-        Patience("val_loss", patience=patience, mode="min"),
+        Patience(patience),
         Draws(),
         last_saver,
         RichProgressBar(console_kwargs={"stderr": True}),
