@@ -8,10 +8,12 @@
 Arms: ``saliency`` (the product's), ``random`` (drawn anew for each clip) and ``loudest`` (by the power of each patch).
 The last two deal the saliency's own values out to the patches, at random or the largest to the loudest, so that an arm
 is as peaked as any other and looks at as many patches. Every clip runs 1/16 or 1/8 of all pairs, fixed beforehand: in
-training one of the two by turns, in the test each. ``distracted`` adds one or two bursts of noise or pieces of
-recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5 to 1.5 s and 0 to 10 dB over the
-clip, in training and test; the recordings of the test are not those of the training. ``swapped`` tests the saliency's
-model with the choices of the others. All on ESC-10's official folds; random choices are tested by ten draws.
+training one of the two by turns, in the test each. The tiles lie side by side, so that what is not chosen is not
+heard; of the product's own, which overlap (``--overlapping``), a few hear most of the clip. ``distracted`` adds one or
+two bursts of noise or pieces of recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5
+to 1.5 s and 0 to 10 dB over the clip, in training and test; the recordings of the test are not those of the training.
+``swapped`` tests the saliency's model with the choices of the others. All on ESC-10's official folds; random choices
+are tested by ten draws.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from cells import FOLDS, Cells, fold_table, folder_of, interval
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xaimoe_audio.config import ModelConfig, Overrides
+from xaimoe_audio.config import SIZES, ModelConfig, Overrides
 from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
@@ -64,6 +66,8 @@ DRAWS = 10
 """Of the random patches, in the test."""
 RECIPE = Recipe(compute_weight=0.0, drop_share=0.0, patience_share=1.0)
 """Of all arms: the product's, but for what would let a clip run fewer pairs than are fixed."""
+APART = 32
+"""Frames of tiles that lie side by side."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Floats = NDArray[np.float32]
 
@@ -208,12 +212,17 @@ def heard_in(model: MoEAudioModel, items: list[LabelledRecording], distracted: b
     return spectrograms, attributes
 
 
-def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out: Path) -> dict[str, Any]:
+def run_cell(
+    arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, overlapping: bool, out: Path
+) -> dict[str, Any]:
     """Trains one arm and tests it at each share."""
     dataset = folder_of("esc10")
     table = fold_table(dataset, fold, 2, out / f"fold{fold}.csv")
     profile = profile_dataset(dataset, table, "single_label").profile
-    policy = decide(Facts.of(profile, "accuracy"), Overrides(seed=seed))
+    bins = SIZES["accuracy"].bins
+    tiles = {} if overlapping else {"tile": (bins, APART), "stride": (bins, APART)}
+    overrides = Overrides(seed=seed, **tiles)
+    policy = decide(Facts.of(profile, "accuracy"), overrides)
     config = build(policy.made, "single_label", tuple(sorted(profile.classes)), FAMILIES, BACKENDS)
     loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
     splits = loaded.with_targets(config.labels)
@@ -227,7 +236,7 @@ def run_cell(arm: Arm, distracted: bool, fold: int, seed: int, epochs: int, out:
         task="single_label",
         budget="accuracy",
         auto_config=True,
-        overrides=Overrides(seed=seed),
+        overrides=overrides,
         epochs=epochs,
         batch_size=16,
         out=out / "run" / f"{arm}-{distracted}-{fold}-{seed}",
@@ -270,16 +279,18 @@ def train(
     epochs: Annotated[int, typer.Option(min=1)] = 110,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, …")] = 3,
     folds: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(map(str, FOLDS)),
+    overlapping: Annotated[bool, typer.Option(help="Tiles that share half their frames, as the product's do.")] = False,
     worker: Annotated[str, typer.Option(help="i/n: of n processes side by side, the i-th, from 0.")] = "0/1",
 ) -> None:
     """Train every cell that is not there yet."""
-    cells = Cells(out, {"study": "routing", "epochs": epochs, "recipe": msgspec.to_builtins(RECIPE)})
+    options = {"study": "routing", "epochs": epochs, "overlapping": overlapping}
+    cells = Cells(out, options | {"recipe": msgspec.to_builtins(RECIPE)})
     index, count = map(int, worker.split("/"))
     order = itertools.product(range(seeds), map(int, folds.split(",")), (True, False), ARMS)
     for i, (seed, fold, distracted, arm) in enumerate(order):
         name = f"{'distracted' if distracted else 'clean'}-{arm}-fold{fold}-seed{seed}"
         if i % count == index and cells.get(name) is None:
-            cells.put(name, run_cell(arm, distracted, fold, seed, epochs, out))
+            cells.put(name, run_cell(arm, distracted, fold, seed, epochs, overlapping, out))
             typer.echo(name)
 
 

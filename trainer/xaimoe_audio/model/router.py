@@ -21,7 +21,7 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-FOCUS = 20.0
+FOCUS = 12.0
 """Power to which the saliency, over the best patch's, is raised before pairs are weighed: the best patches get several
 experts before a middling one gets its first."""
 LEAST_SALIENT = 0.5
@@ -36,7 +36,7 @@ LEAST_COMPATIBLE = 0.01
 EXPERT_BAR = 0.2
 """Share of the best expert's weight over which another one runs, too, in a clip of the best quality. In one of no
 quality at all it is 1, which not even the best expert exceeds: silence and ruined recordings are left to the glance."""
-PAIR_BAR = 0.1
+PAIR_BAR = 0.03
 """Share of the best pair's weight over which another one runs, too, in a clip of the best quality; at lower quality it
 rises to 1."""
 HALF_TRUSTED = 0.2
