@@ -1,4 +1,4 @@
-"""Which spectrogram suits which sounds: the evidence behind the rules of ``policy.rules``.
+"""Which spectrogram suits which sounds: the evidence behind the rules of ``policy.hearing``.
 
 Made-up recordings of three kinds, each trained on with several backends under otherwise equal choices::
 

@@ -12,7 +12,8 @@ from xaimoe_audio.config import DEFAULT_EXPERTS, FINE_EXPERTS, HIGHBAND_EXPERTS,
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy import Choice, Facts, Policy, decide, describe
 from xaimoe_audio.policy.build import build
-from xaimoe_audio.policy.rules import RULES, Rule
+from xaimoe_audio.policy.rule import Rule
+from xaimoe_audio.policy.rules import RULES
 from xaimoe_audio.spectrogram import BACKENDS
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from xaimoe_audio.config import MIN_TILE, TILE_STEP, FrontendConfig, ModelConfig, RouterConfig
-from xaimoe_audio.policy.rules import TILE_FRAMES, half_overlapping
+from xaimoe_audio.policy.network import TILE_FRAMES, half_overlapping
 from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind

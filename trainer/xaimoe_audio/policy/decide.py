@@ -21,7 +21,10 @@ from xaimoe_audio.config import (
     Overrides,
 )
 from xaimoe_audio.policy.facts import Facts
-from xaimoe_audio.policy.rules import RULES, TILE_FRAMES, Made, half_overlapping, resampled
+from xaimoe_audio.policy.hearing import resampled
+from xaimoe_audio.policy.network import TILE_FRAMES, half_overlapping
+from xaimoe_audio.policy.rule import Made
+from xaimoe_audio.policy.rules import RULES
 
 OVERRIDE, DEFAULT = "override", "default"
 """What stands for a rule where the user chose, and where no policy was wanted."""
