@@ -43,6 +43,7 @@ from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.metrics import measure
+from xaimoe_audio.training.module import dealt_at_random
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.result import pool
 
@@ -54,7 +55,7 @@ Floats = NDArray[np.float32]
 Shown = Callable[[Tensor], Tensor]
 SHOWN: dict[str, tuple[Shown, int]] = {
     "even": (lambda saliency: torch.full_like(saliency, 1 / saliency.shape[1]), 1),
-    "at random": (lambda saliency: saliency.gather(1, torch.rand_like(saliency).argsort(1)), DRAWS),
+    "at random": (dealt_at_random, DRAWS),
     "reversed": (lambda saliency: torch.zeros_like(saliency).scatter(1, saliency.argsort(1), _falling(saliency)), 1),
 }
 """What the router may be given instead of the saliency, and how often."""

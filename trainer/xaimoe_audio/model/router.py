@@ -21,22 +21,26 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-FOCUS = 12.0
+FOCUS = 20.0
 """Power to which the saliency, over the best patch's, is raised before pairs are weighed: the best patches get several
 experts before a middling one gets its first."""
 LEAST_SALIENT = 0.5
 """Saliency, over the best patch's, that any patch has at least before: in the dense mixture each counts, if little."""
 SOFT_EDGE = 0.4
 """Width over which an expert's share fades in above the cut, in even shares."""
-MASS_SOFTENER = 1.0
-"""In even shares of a pair: what pairs exceed the bar by is normalised by its sum and this. Few pairs just over the
-bar thus have little mass, and the gates fade to none without a step."""
+HALF_HEARD = 0.15
+"""Of the best pair's weight: a pair with this much has half a voice, and those with more, nearly a whole one. The
+saliency decides which pairs are run; what they say is weighed nearly alike, as the parts of a whole clip are."""
+MASS_SOFTENER = 0.3
+"""In voices: the gates are normalised by the sum of the pairs' voices and this. Few pairs just over the bar thus have
+little mass, and the gates fade to none without a step."""
+TINY = 1e-6
 LEAST_COMPATIBLE = 0.01
 """Sum of the compatible shares under which the dense gates fade to 0, too: nothing suits the clip then."""
 EXPERT_BAR = 0.2
 """Share of the best expert's weight over which another one runs, too, in a clip of the best quality. In one of no
 quality at all it is 1, which not even the best expert exceeds: silence and ruined recordings are left to the glance."""
-PAIR_BAR = 0.03
+PAIR_BAR = 0.01
 """Share of the best pair's weight over which another one runs, too, in a clip of the best quality; at lower quality it
 rises to 1."""
 HALF_TRUSTED = 0.2
@@ -123,7 +127,10 @@ class Router(nn.Module):
         share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
         focused = torch.clamp(saliency / saliency.amax(1, keepdim=True), min=LEAST_SALIENT) ** FOCUS
         pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
-        dense = pairs / torch.clamp(pairs.sum((1, 2), keepdim=True), min=LEAST_COMPATIBLE)
+        best = pairs.amax((1, 2), keepdim=True)
+        voices = _voices(pairs, best)
+        fits = torch.clamp(pairs.sum((1, 2), keepdim=True) / LEAST_COMPATIBLE, max=1)
+        dense = fits * voices / torch.clamp(voices.sum((1, 2), keepdim=True), min=TINY)
 
         expert_bar, pair_bar = self.bars(context, attributes)
         clip_share = pairs.sum(1)  # [B, E]
@@ -132,9 +139,14 @@ class Router(nn.Module):
         kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE * even)
         kept_pairs = (pairs * kept[:, None]).flatten(1)
         cut = _over_both(_next_largest(kept_pairs, self.config.max_pairs), pair_bar * kept_pairs.amax(1))
-        over = torch.relu(kept_pairs - cut[:, None])
-        gates = over / (over.sum(1, keepdim=True) + MASS_SOFTENER * even / self.patches)
+        voices = _voices(torch.relu(kept_pairs - cut[:, None]), best[:, :, 0])
+        gates = voices / (voices.sum(1, keepdim=True) + MASS_SOFTENER)
         return gates.reshape_as(pairs), dense
+
+
+def _voices(weights: Tensor, best: Tensor) -> Tensor:
+    """How much pairs of some weights have to say, 0…1, beside the best of them."""
+    return weights / (weights + torch.clamp(HALF_HEARD * best, min=TINY))
 
 
 def _next_largest(values: Tensor, count: int) -> Tensor:
