@@ -41,7 +41,7 @@ def random_model(config: ModelConfig) -> MoEAudioModel:
     with torch.no_grad():
         model.router.clip_affinity.weight.mul_(6)
         model.router.patch_affinity.weight.mul_(6)
-        model.glance.saliency.weight.mul_(100)
+        model.glance.saliency[-1].weight.mul_(100)
         model.frontend.window.mean.fill_(-60)
         model.frontend.window.deviation.fill_(15)
         model.head.temperatures.copy_(torch.tensor([1.7, 0.6]))

@@ -159,8 +159,8 @@ def test_a_step_learns_from_its_teachers(config: ModelConfig, grad_cam_share: fl
     loss.backward()
     assert torch.isfinite(loss)
     assert module.logged["saliency_loss"] > 0  # type: ignore[attr-defined]
-    assert module.model.glance.saliency.weight.grad is not None
-    assert module.model.glance.saliency.weight.grad.abs().sum() > 0
+    assert module.model.glance.saliency[-1].weight.grad is not None
+    assert module.model.glance.saliency[-1].weight.grad.abs().sum() > 0
 
 
 def test_the_teacher_is_asked_about_the_clips_that_explore_and_no_others(

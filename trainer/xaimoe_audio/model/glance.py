@@ -21,28 +21,32 @@ PATCH_CONTEXT = len(DESCRIPTORS) + LEARNED_CONTEXT
 """Context values of one patch."""
 ROWS, COLUMNS = 8, 4
 """Least height of the coarse map, and least width that a tile has in it."""
-CHANNELS = (8, 16, 64)
+CHANNELS = (12, 24, 64)
+JUDGES = 32
+"""Values between what a patch and its clip are like and the patch's saliency."""
 
 
 class Glance(nn.Module):
     """``spectrogram`` [B, 1, F, T] -> ``saliency`` [B, P], ``context`` [B, C], ``prior_logits`` [B, L].
 
-    It sees a coarse map of the spectrogram, some 16 bands by four columns a tile: enough to find where something is
-    and roughly what, at a thousandth of the cost of looking closely everywhere. The saliency sums to 1; it is exactly
-    uniform when the spectrogram lies on its floor everywhere. The context holds ``GLOBAL_CONTEXT`` values for the clip,
-    then ``PATCH_CONTEXT`` for each patch, its measured descriptors first.
+    It sees a coarse map of the spectrogram, some 16 bands by eight columns a tile: enough to find where something is
+    and roughly what, at a hundredth of the cost of looking closely everywhere. A patch is judged beside what the whole
+    clip is like: a burst in a recording of rain is not the rain. The saliency sums to 1; it is exactly uniform when the
+    spectrogram lies on its floor everywhere. The context holds ``GLOBAL_CONTEXT`` values for the clip, then
+    ``PATCH_CONTEXT`` for each patch, its measured descriptors first.
     """
 
     def __init__(self, grid: PatchGrid, labels: int) -> None:
         super().__init__()
         height = 2 * _coarse(gcd(grid.tile[0], grid.stride[0]) // 2, grid.rows // (2 * ROWS))
-        width = _coarse(gcd(grid.tile[1], grid.stride[1]), grid.tile[1] // COLUMNS)
+        width = 2 * _coarse(gcd(grid.tile[1], grid.stride[1]) // 2, grid.tile[1] // (2 * COLUMNS))
         first, second, deep = CHANNELS
         self.body = nn.Sequential(
-            nn.AvgPool2d((height // 2, width)),
+            nn.AvgPool2d((height // 2, width // 2)),
             convolution(1, first, stride=(2, 1)),
-            separable(first, second),
+            separable(first, second, stride=(1, 2)),
             separable(second, deep),
+            separable(deep, deep),
         )
         tile = grid.tile[0] // height, grid.tile[1] // width
         stride = grid.stride[0] // height, grid.stride[1] // width
@@ -50,7 +54,7 @@ class Glance(nn.Module):
         self.describe = PatchDescriptors(grid)
         self.patch_context = nn.Sequential(nn.Linear(deep, LEARNED_CONTEXT), nn.Tanh())
         self.global_context = nn.Sequential(nn.Linear(deep, GLOBAL_CONTEXT), nn.Tanh())
-        self.saliency = nn.Linear(deep, 1)
+        self.saliency = nn.Sequential(nn.Linear(2 * deep, JUDGES), nn.ReLU(), nn.Linear(JUDGES, 1))
         self.prior = nn.Sequential(nn.Dropout(0.2), nn.Linear(deep, labels))
 
     def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,7 +63,8 @@ class Glance(nn.Module):
         summary = deep.mean((2, 3)) + deep.amax((2, 3))
         # From just above the floor, so that rounding is not taken for sound.
         activity = ramp(spectrogram.amax((1, 2, 3)), 0.01 - SPECTROGRAM_LIMIT, 1 - SPECTROGRAM_LIMIT)
-        saliency = torch.softmax(self.saliency(patches).squeeze(-1) * activity[:, None], dim=1)
+        beside = torch.cat([patches, summary[:, None].expand_as(patches)], dim=2)
+        saliency = torch.softmax(self.saliency(beside).squeeze(-1) * activity[:, None], dim=1)
         about_patches = torch.cat([self.describe(spectrogram), self.patch_context(patches)], dim=2)
         context = torch.cat([self.global_context(summary), about_patches.flatten(1)], dim=1)
         return saliency, context, self.prior(summary)
