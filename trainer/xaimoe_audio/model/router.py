@@ -21,28 +21,31 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-FOCUS = 20.0
+FOCUS = 40.0
 """Power to which the saliency, over the best patch's, is raised before pairs are weighed: the best patches get several
 experts before a middling one gets its first."""
-LEAST_SALIENT = 0.5
+LEAST_SALIENT = 0.7
 """Saliency, over the best patch's, that any patch has at least before: in the dense mixture each counts, if little."""
 SOFT_EDGE = 0.4
 """Width over which an expert's share fades in above the cut, in even shares."""
-HALF_HEARD = 0.15
+HALF_HEARD = 0.05
 """Of the best pair's weight: a pair with this much has half a voice, and those with more, nearly a whole one. The
 saliency decides which pairs are run; what they say is weighed nearly alike, as the parts of a whole clip are."""
-MASS_SOFTENER = 0.3
+FADE = 0.05
+"""In voices: what is over the cut by this much has half its say."""
+MASS_SOFTENER = 0.6
 """In voices: the gates are normalised by the sum of the pairs' voices and this. Few pairs just over the bar thus have
 little mass, and the gates fade to none without a step."""
 TINY = 1e-6
+"""Under what is divided by."""
 LEAST_COMPATIBLE = 0.01
 """Sum of the compatible shares under which the dense gates fade to 0, too: nothing suits the clip then."""
 EXPERT_BAR = 0.2
 """Share of the best expert's weight over which another one runs, too, in a clip of the best quality. In one of no
 quality at all it is 1, which not even the best expert exceeds: silence and ruined recordings are left to the glance."""
-PAIR_BAR = 0.01
-"""Share of the best pair's weight over which another one runs, too, in a clip of the best quality; at lower quality it
-rises to 1."""
+PAIR_BAR = 0.05
+"""Share of the best pair's voice over which another one has a say, too, in a clip of the best quality; its logarithm
+falls with the quality to that of 1."""
 HALF_TRUSTED = 0.2
 """Quality at which the bars are about half way between those of the best and of no quality. Rain and engines have a
 quality of 0.3 to 0.4: they are noise, but noise that is to be told apart."""
@@ -115,38 +118,32 @@ class Router(nn.Module):
         return clip[:, None] + patch
 
     def bars(self, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares of the best expert's and of the best pair's weight that others must exceed to run, both [B]."""
+        """Shares of the best expert's weight and of the best pair's voice that others must exceed to run, both [B]."""
         quality = attributes[:, INDEX["quality"]]
         learned: Tensor = torch.tanh(self.thrift(context[:, :GLOBAL_CONTEXT])).squeeze(1)
         factor = torch.exp(math.log(LEARNED_FACTOR) * learned)
         trust = (1 + HALF_TRUSTED) * quality / (quality + HALF_TRUSTED)
-        return (1 - (1 - EXPERT_BAR) * trust) * factor, PAIR_BAR / torch.clamp(trust, min=PAIR_BAR) * factor
+        return (1 - (1 - EXPERT_BAR) * trust) * factor, PAIR_BAR**trust * factor
 
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
         share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
         focused = torch.clamp(saliency / saliency.amax(1, keepdim=True), min=LEAST_SALIENT) ** FOCUS
         pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
-        best = pairs.amax((1, 2), keepdim=True)
-        voices = _voices(pairs, best)
+        voices = pairs / (pairs + torch.clamp(HALF_HEARD * pairs.amax((1, 2), keepdim=True), min=TINY))
         fits = torch.clamp(pairs.sum((1, 2), keepdim=True) / LEAST_COMPATIBLE, max=1)
         dense = fits * voices / torch.clamp(voices.sum((1, 2), keepdim=True), min=TINY)
 
         expert_bar, pair_bar = self.bars(context, attributes)
         clip_share = pairs.sum(1)  # [B, E]
         cut = _over_both(_next_largest(clip_share, self.config.k_max), expert_bar * clip_share.amax(1))
-        even = 1 / self.experts
-        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE * even)
-        kept_pairs = (pairs * kept[:, None]).flatten(1)
-        cut = _over_both(_next_largest(kept_pairs, self.config.max_pairs), pair_bar * kept_pairs.amax(1))
-        voices = _voices(torch.relu(kept_pairs - cut[:, None]), best[:, :, 0])
-        gates = voices / (voices.sum(1, keepdim=True) + MASS_SOFTENER)
+        kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE / self.experts)
+        heard = (voices * kept[:, None]).flatten(1)
+        cut = _over_both(_next_largest(heard, self.config.max_pairs), pair_bar * heard.amax(1))
+        over = torch.relu(heard - cut[:, None])
+        run = heard * over / (over + FADE)
+        gates = run / (run.sum(1, keepdim=True) + MASS_SOFTENER)
         return gates.reshape_as(pairs), dense
-
-
-def _voices(weights: Tensor, best: Tensor) -> Tensor:
-    """How much pairs of some weights have to say, 0…1, beside the best of them."""
-    return weights / (weights + torch.clamp(HALF_HEARD * best, min=TINY))
 
 
 def _next_largest(values: Tensor, count: int) -> Tensor:
