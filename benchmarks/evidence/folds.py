@@ -50,6 +50,8 @@ from xaimoe_runtime.result import pool
 CUTS = (1.0, 0.5, 0.25, 0.0)
 """Shares of the routed pairs that are run."""
 DRAWS = 10
+ALIKE = ("macs", "parameters")
+"""What a single network has in common with the mixture."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Floats = NDArray[np.float32]
 Shown = Callable[[Tensor], Tensor]
@@ -183,39 +185,42 @@ def train(
                 dataset, table, epochs, 16, run, teacher=teacher
             )
             cell = {"fold": fold, "seed": seed, "seconds": time.perf_counter() - start}
+        missing = [
+            alike for alike in ALIKE if single and teacher is None and f"single {alike}" not in cell.get("ways", {})
+        ]
+        if "ways" in cell and not missing:
+            continue
         classifier = MoEAudioClassifier.load(run / "best.pt", device="cpu")
         engine = classifier.engine
         splits = load_dataset(dataset, table, "single_label", engine.audio.sample_rate).with_targets(engine.task.labels)
-        parameters = sum(p.numel() for p in engine.model.parameters())
         if "ways" not in cell:
             items, targets = splits["test"]
             cell["macs"] = split_figures(engine, items, targets)["macs"]
-            cell["parameters"] = parameters
+            cell["parameters"] = sum(p.numel() for p in engine.model.parameters())
             cell["groups"] = [item.row.group for item in items]
             cell["ways"] = answers(engine, items, targets)
             cell["pair_share_val"] = split_figures(engine, *splits["val"])["expert_usage"]["pair_share"]
             cells.put(name, cell)
         networks = {
             "macs": partial(matched, macs=cell["macs"]["routed"]),
-            "parameters": partial(matched, parameters=parameters),
+            "parameters": partial(matched, parameters=cell["parameters"]),
         }
-        for alike, network in networks.items() if single and teacher is None else ():
-            if f"single {alike}" not in cell["ways"]:
-                job = Job(
-                    dataset_dir=dataset,
-                    metadata_csv=table,
-                    task="single_label",
-                    budget=budget,
-                    auto_config=True,
-                    overrides=Overrides(seed=seed),
-                    epochs=epochs,
-                    batch_size=16,
-                    out=run / f"single-{alike}",
-                    channel="mix",
-                    device=torch.device("cpu"),
-                )
-                cell["ways"][f"single {alike}"] = train_single(classifier, job, splits, network)
-                cells.put(name, cell)
+        for alike in missing:
+            job = Job(
+                dataset_dir=dataset,
+                metadata_csv=table,
+                task="single_label",
+                budget=budget,
+                auto_config=True,
+                overrides=Overrides(seed=seed),
+                epochs=epochs,
+                batch_size=16,
+                out=run / f"single-{alike}",
+                channel="mix",
+                device=torch.device("cpu"),
+            )
+            cell["ways"][f"single {alike}"] = train_single(classifier, job, splits, networks[alike])
+            cells.put(name, cell)
         typer.echo(f"{name}: routed {np.mean(cell['ways']['cut 1.0']['right']):.4f}")
 
 
@@ -261,7 +266,7 @@ def _tell(seed: int, cells: list[dict[str, Any]]) -> None:
         row(f"{share:.0%} of the routed pairs", f"cut {share}", beside=f"cut {before}")
     for name in SHOWN:
         row(f"saliency {name}", f"shown {name}", beside="cut 1.0")
-    for alike in ("macs", "parameters"):
+    for alike in ALIKE:
         if all(f"single {alike}" in cell["ways"] for cell in cells):
             one = cells[0]["ways"][f"single {alike}"]
             row(f"single, {one['parameters']} parameters", f"single {alike}", one["macs"], "cut 1.0")
