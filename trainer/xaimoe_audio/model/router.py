@@ -40,10 +40,10 @@ TINY = 1e-6
 """Under what is divided by."""
 LEAST_COMPATIBLE = 0.01
 """Sum of the compatible shares under which the dense gates fade to 0, too: nothing suits the clip then."""
-EXPERT_BAR = 0.2
+EXPERT_BAR = 0.05
 """Share of the best expert's weight over which another one runs, too, in a clip of the best quality. In one of no
 quality at all it is 1, which not even the best expert exceeds: silence and ruined recordings are left to the glance."""
-PAIR_BAR = 0.05
+PAIR_BAR = 0.002
 """Share of the best pair's voice over which another one has a say, too, in a clip of the best quality; its logarithm
 falls with the quality to that of 1."""
 HALF_TRUSTED = 0.2
