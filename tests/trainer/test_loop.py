@@ -83,6 +83,13 @@ def run(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_of_epochs_that_are_as_good_the_later_one_is_kept(tmp_path: Path) -> None:
+    _, kept = run([1.0, 1.019, 1.03, 1.01], tmp_path)
+    wanted = averages(3.0)
+    assert kept == pytest.approx([wanted[0], wanted[1], wanted[3]])
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_average_is_validated_and_kept_while_the_weights_train_on(tmp_path: Path) -> None:
     module, kept = run([3.0, 1.0, 2.0, 0.5], tmp_path)
     wanted = averages(3.0)

@@ -21,10 +21,10 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-FOCUS = 40.0
+FOCUS = 16.0
 """Power to which the saliency, over the best patch's, is raised before pairs are weighed: the best patches get several
 experts before a middling one gets its first."""
-LEAST_SALIENT = 0.7
+LEAST_SALIENT = 0.5
 """Saliency, over the best patch's, that any patch has at least before: in the dense mixture each counts, if little."""
 SOFT_EDGE = 0.4
 """Width over which an expert's share fades in above the cut, in even shares."""
@@ -43,7 +43,7 @@ LEAST_COMPATIBLE = 0.01
 EXPERT_BAR = 0.05
 """Share of the best expert's weight over which another one runs, too, in a clip of the best quality. In one of no
 quality at all it is 1, which not even the best expert exceeds: silence and ruined recordings are left to the glance."""
-PAIR_BAR = 0.002
+PAIR_BAR = 0.02
 """Share of the best pair's voice over which another one has a say, too, in a clip of the best quality; its logarithm
 falls with the quality to that of 1."""
 HALF_TRUSTED = 0.2

@@ -36,6 +36,9 @@ from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
 MIN_PATIENCE = 10
+TIE = 0.02
+"""Share of the lowest validation loss within which a later epoch counts as no worse: the difference is less than what
+a few other recordings in the validation split would make, and the later one has learned for longer."""
 
 
 class Averaging(WeightAveraging):
@@ -108,7 +111,8 @@ class Draws(Callback):
 
 
 class KeepBest(Callback):
-    """Calls ``save`` whenever the validation loss is the lowest so far; remembers it across a resumed run.
+    """Calls ``save`` whenever the validation loss is the lowest so far, or as good as that; remembers it across a
+    resumed run.
 
     The generalist's copies are kept until the experts have learned for an epoch, and then begin anew: on a small
     validation split the copies may look better by chance than what is trained to the end.
@@ -122,9 +126,11 @@ class KeepBest(Callback):
         loss = float(trainer.callback_metrics["val_loss"])
         first = self.of_generalist and not _generalists(pl_module)
         self.of_generalist = _generalists(pl_module)
-        if (loss < self.best or (first and math.isfinite(loss))) and trainer.is_global_zero:
+        if first and math.isfinite(loss):
             self.best = loss
+        if loss <= self.best * (1 + TIE) and trainer.is_global_zero:
             self.save()
+        self.best = min(self.best, loss)
 
     def state_dict(self) -> dict[str, Any]:
         """What ``last.pt`` keeps."""
