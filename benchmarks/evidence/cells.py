@@ -8,7 +8,7 @@ import os
 import platform
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,26 +111,30 @@ def _git(*arguments: str) -> str:
 
 
 def fold_table(dataset: Path, fold: int, val_per_class: int, out: Path) -> Path:
-    """A table in which one official fold is the test split.
+    """A table in which one official fold is the test split, and of the others little is held back for validation."""
+    return resplit(dataset, lambda row: int(row["fold"]) == fold, val_per_class, out)
 
-    Of the other folds whole groups go to the validation split until each class has ``val_per_class`` clips there.
+
+def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_class: int, out: Path) -> Path:
+    """A table whose test split is what ``is_test`` says of its rows.
+
+    Of the rest whole groups, small ones first, go to the validation split until each class has ``val_per_class`` clips there; all others
+    are for training.
     """
     with (dataset / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    rest = [row for row in rows if int(row["fold"]) != fold]
+    rest = [row for row in rows if not is_test(row)]
     draw = random.Random(0)
     held: set[str] = set()
     for label in sorted({row["label"] for row in rest}):
-        groups = sorted({row["group"] for row in rest if row["label"] == label})
+        of_label = [row["group"] for row in rest if row["label"] == label]
+        groups = sorted(set(of_label) - held)
         draw.shuffle(groups)
-        count = 0
-        for group in groups:
-            if count >= val_per_class:
-                break
-            held.add(group)
-            count += sum(row["group"] == group and row["label"] == label for row in rest)
+        groups.sort(key=of_label.count, reverse=True)  # the smallest are taken first
+        while groups and sum(group in held for group in of_label) < val_per_class:
+            held.add(groups.pop())
     for row in rows:
-        row["split"] = "test" if int(row["fold"]) == fold else "val" if row["group"] in held else "train"
+        row["split"] = "test" if is_test(row) else "val" if row["group"] in held else "train"
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0].keys())

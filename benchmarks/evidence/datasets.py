@@ -1,5 +1,8 @@
 """Accuracy on the other real datasets, on their own test splits, and what a shared band leaves of it.
 
+Of what is not for the test, whole groups with a few clips of each class are kept for validation; the rest is trained
+on.
+
 ::
 
     python benchmarks/evidence/datasets.py train --out runs/evidence/datasets      # goes on where it was stopped
@@ -23,7 +26,7 @@ import msgspec
 import soundfile
 import soxr
 import typer
-from cells import Cells, folder_of
+from cells import Cells, folder_of, resplit
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.config import Budget
@@ -35,6 +38,7 @@ from xaimoe_runtime.schema import TaskKind
 SHARED_BAND = "marine_watkins shared band"
 EPOCHS = {"arabic_digits": 150, "marine_watkins": 240, SHARED_BAND: 240, "uw_ships_multilabel": 600}
 """Of training, by dataset: about 7000 batches each, as ESC-10 gets."""
+VAL_PER_CLASS = 3
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
@@ -68,7 +72,8 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, …")] = 1,
 ) -> None:
     """Train and measure each dataset that is not there yet."""
-    cells = Cells(out, {"study": "datasets", "epochs": EPOCHS, "recipe": msgspec.to_builtins(Recipe())})
+    options = {"study": "datasets", "epochs": EPOCHS, "val_per_class": VAL_PER_CLASS}
+    cells = Cells(out, options | {"recipe": msgspec.to_builtins(Recipe())})
     for name in only.split(","):
         for seed in range(seeds):
             cell = f"{budget}-{name.replace(' ', '-')}-seed{seed}"
@@ -83,7 +88,8 @@ def train(
             task: TaskKind = "multi_label" if name == "uw_ships_multilabel" else "single_label"
             classifier = MoEAudioClassifier(task=task, budget=budget, device="cpu", seed=seed, **overrides)
             start = time.perf_counter()
-            classifier.fit(folder, folder / "metadata.csv", EPOCHS[name], 16, out / cell)
+            table = resplit(folder, lambda row: row["split"] == "test", VAL_PER_CLASS, out / f"{cell}.csv")
+            classifier.fit(folder, table, EPOCHS[name], 16, out / cell)
             seconds = time.perf_counter() - start
             figures = json.loads((out / cell / "metrics.json").read_text())["test"]
             metric = headline(classifier.engine.task)
