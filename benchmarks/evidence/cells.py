@@ -118,8 +118,8 @@ def fold_table(dataset: Path, fold: int, val_per_class: int, out: Path) -> Path:
 def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_class: int, out: Path) -> Path:
     """A table whose test split is what ``is_test`` says of its rows.
 
-    Of the rest whole groups, small ones first, go to the validation split until each class has ``val_per_class`` clips there; all others
-    are for training.
+    Of the rest whole groups, small ones first, go to the validation split until each class has ``val_per_class`` clips
+    there; all others are for training.
     """
     with (dataset / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
