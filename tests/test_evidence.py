@@ -132,10 +132,13 @@ def test_arms_differ_in_nothing_but_which_patch_has_which_value(model: MoEAudioM
     studied.frontend.load_state_dict(model.frontend.state_dict())
     own = whole.saliency
     assert torch.equal(studied.attend(own, whole.spectrogram), own)
-    for arm in ("random", "loudest"):
+    studied.relevance = -own
+    for arm in ("random", "explained", "loudest"):
         studied.arm = arm
         dealt = studied.attend(own, whole.spectrogram)
         torch.testing.assert_close(dealt.sort(1).values, own.sort(1).values)
+        if arm == "explained":
+            assert torch.equal(dealt.argmax(1), own.argmin(1))
     # It grows louder to the end, so the largest value goes there.
     assert (dealt.argmax(1) == own.shape[1] - 1).all()
 

@@ -12,8 +12,9 @@ training one of the two by turns, in the test each. The tiles lie side by side, 
 heard; of the product's own, which overlap (``--overlapping``), a few hear most of the clip. ``distracted`` adds one or
 two bursts of noise or pieces of recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5
 to 1.5 s and 0 to 10 dB over the clip, in training and test; the recordings of the test are not those of the training.
-``swapped`` tests the saliency's model with the choices of the others. All on ESC-10's official folds; random choices
-are tested by ten draws.
+``swapped`` tests the saliency's model with the choices of the others, and with that of what the saliency only
+estimates: ``explained`` hears all patches first, and chooses those that speak for the answer it then gives
+(Gradient x Input). All on ESC-10's official folds; random choices are tested by ten draws.
 """
 
 from __future__ import annotations
@@ -53,10 +54,13 @@ from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import means_of_middles
+from xaimoe_audio.training.teacher import explained, means_of_middles
 
-Arm = Literal["saliency", "random", "loudest"]
+Arm = Literal["saliency", "random", "loudest", "explained"]
 ARMS: tuple[Arm, ...] = ("saliency", "random", "loudest")
+"""That are trained."""
+SWAPPED: tuple[Arm, ...] = ("random", "loudest", "explained")
+"""That the saliency's model is tested with."""
 SHARES = (1 / 16, 1 / 8)
 OUTSIDE = ("arabic_digits", "marine_watkins", "uw_ships_multilabel")
 PIECES = 60
@@ -90,6 +94,9 @@ class FixedRouter(Router):
 class StudiedModel(MoEAudioModel):
     """The mixture with one of the ways to choose patches."""
 
+    relevance: Tensor
+    """[B, P], of the clips that ``explained`` is tested on."""
+
     def __init__(self, config: ModelConfig, arm: Arm) -> None:
         super().__init__(config)
         self.arm: Arm = arm
@@ -98,7 +105,10 @@ class StudiedModel(MoEAudioModel):
     def attend(self, saliency: Tensor, spectrogram: Tensor) -> Tensor:
         if self.arm == "saliency":
             return saliency
-        order = torch.rand_like(saliency) if self.arm == "random" else self.loudness(spectrogram)
+        if self.arm == "random":
+            order = torch.rand_like(saliency)
+        else:
+            order = self.loudness(spectrogram) if self.arm == "loudest" else self.relevance
         values = saliency.sort(dim=1, descending=True).values
         return torch.zeros_like(saliency).scatter(1, order.argsort(dim=1, descending=True), values)
 
@@ -177,6 +187,8 @@ def tested(model: StudiedModel, heard: tuple[Tensor, Tensor], truth: Tensor, sha
     """Of each clip, how often it is recognised when an arm chooses that share of the pairs; and what it looked at."""
     assert isinstance(model.router, FixedRouter)
     model.eval()
+    if arm == "explained":
+        model.relevance = explained(model, model.route(*heard))
     trained, model.arm, model.router.share = model.arm, arm, share
     torch.manual_seed(0)  # of the random patches
     answers, ran = [], []
@@ -260,7 +272,7 @@ def run_cell(
     items, targets = splits["test"]
     heard = heard_in(model, items, distracted)
     truth = torch.from_numpy(targets).argmax(1)
-    chosen = dict.fromkeys((arm, *(ARMS if arm == "saliency" else ())))
+    chosen = (arm, *(SWAPPED if arm == "saliency" else ()))
     return {
         "arm": arm,
         "distracted": distracted,
@@ -337,15 +349,13 @@ def _tell(runs: Runs, share: float, title: str) -> None:
         return np.array([np.concatenate([test["right"] for test in of]) for of in found])
 
     own = right(tests("saliency", "saliency"))
-    rows = {arm: tests(arm, arm) for arm in ARMS} | {
-        f"swapped to {arm}": tests("saliency", arm) for arm in ARMS if arm != "saliency"
-    }
+    rows = {arm: tests(arm, arm) for arm in ARMS} | {f"swapped to {arm}": tests("saliency", arm) for arm in SWAPPED}
     for name, found in rows.items():
         answers = right(found)
         looked = {
             what: np.mean([test[what] for of in found for test in of]) for what in ("pairs", "patches", "experts")
         }
-        line = f"  {name:<19} {answers.mean():.4f}  " + ", ".join(f"{value:.1f} {w}" for w, value in looked.items())
+        line = f"  {name:<20} {answers.mean():.4f}  " + ", ".join(f"{value:.1f} {w}" for w, value in looked.items())
         if name != "saliency":
             mean, low, high = interval(own - answers, groups)
             line += f"; saliency ahead by {mean:+.4f} ({low:+.4f} to {high:+.4f})"

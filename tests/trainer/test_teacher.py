@@ -13,6 +13,7 @@ from xaimoe_audio.training.faithfulness import rank_correlation
 from xaimoe_audio.training.teacher import (
     Activations,
     evenly,
+    explained,
     grad_cam,
     gradient_times_input,
     relevance,
@@ -32,7 +33,7 @@ def routed(model: MoEAudioModel, config: ModelConfig) -> Routed:
         return model.route(*model.frontend(waveform, torch.tensor([[16_000.0, 0.0]] * CLIPS)))
 
 
-def explained(
+def relevance_for(
     model: MoEAudioModel, routed: Routed, gates: Tensor, label: int, grad_cam_share: float
 ) -> tuple[Tensor, Tensor]:
     """Relevance of the patches for a label, and how far the label's logit is ahead."""
@@ -63,8 +64,8 @@ def test_gradient_times_input_is_what_each_patch_would_add_to_a_sum_at_the_same_
 def test_relevance_is_a_distribution_and_depends_on_the_class(
     model: MoEAudioModel, routed: Routed, grad_cam_share: float
 ) -> None:
-    first, answer = explained(model, routed, routed.gates_dense, 0, grad_cam_share)
-    second, _ = explained(model, routed, routed.gates_dense, 1, grad_cam_share)
+    first, answer = relevance_for(model, routed, routed.gates_dense, 0, grad_cam_share)
+    second, _ = relevance_for(model, routed, routed.gates_dense, 1, grad_cam_share)
     for found in (first, second):
         assert found.shape == (CLIPS, model.grid.count)
         assert not found.requires_grad
@@ -82,13 +83,13 @@ def test_evenly_all_patches_count_alike_and_what_does_not_run_has_no_gate() -> N
 
 def test_relevance_ranks_patches_as_leaving_each_out_does(model: MoEAudioModel, routed: Routed) -> None:
     gates = evenly(routed.gates_dense)
-    found, answer = explained(model, routed, gates, 0, 0.0)
+    found, answer = relevance_for(model, routed, gates, 0, 0.0)
     costs = []
     for patch in range(model.grid.count):
         without = gates.clone()
         without[:, patch] = 0
         without = without / without.sum((1, 2), keepdim=True)
-        costs.append(answer - explained(model, routed, without, 0, 0.0)[1])
+        costs.append(answer - relevance_for(model, routed, without, 0, 0.0)[1])
     assert float(rank_correlation(found, torch.stack(costs, dim=1)).mean()) > 0.8
 
 
@@ -102,7 +103,7 @@ def test_a_random_saliency_does_not_agree_with_the_teacher(
     for _ in range(20):
         saliency = torch.softmax(torch.randn_like(routed.saliency), dim=1)
         gates = model.router(saliency, routed.context, routed.attributes)[1]
-        found, _ = explained(model, routed, gates, 0, grad_cam_share)
+        found, _ = relevance_for(model, routed, gates, 0, grad_cam_share)
         agreement.append(float(rank_correlation(saliency, found).mean()))
     assert abs(sum(agreement) / len(agreement)) < 0.1
 
@@ -180,3 +181,12 @@ def test_a_clip_that_is_recognised_beyond_doubt_is_explained_as_any_other(config
     doubtful = relevance_in_whole(logits, targets, config.task, maps, config.grid, 0.0)
     certain = relevance_in_whole(1e3 * logits, targets, config.task, maps, config.grid, 0.0)
     torch.testing.assert_close(doubtful, certain)
+
+
+def test_without_targets_the_answer_is_explained_that_the_model_gives(model: MoEAudioModel, routed: Routed) -> None:
+    logits = model.head.logits(*model.mixture(routed.spectrogram, evenly(routed.gates_dense)), routed.prior_logits)
+    answers = torch.eye(logits.shape[1])[logits.argmax(1)]
+    own = explained(model, routed)
+    torch.testing.assert_close(own, explained(model, routed, answers))
+    assert not torch.allclose(own, explained(model, routed, answers.roll(1, 1)))
+    assert not own.requires_grad

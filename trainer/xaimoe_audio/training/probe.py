@@ -13,7 +13,7 @@ from xaimoe_audio.data.dataset import LabelledRecording, windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
-from xaimoe_audio.training.teacher import Activations, evenly, relevance
+from xaimoe_audio.training.teacher import explained
 
 WINDOWS = 8
 """Validation recordings that are looked at, evenly spaced; of each its first window."""
@@ -51,24 +51,18 @@ class SaliencyProbe(Callback):
         figures = self.measure(spectrogram, attributes, self.targets.to(device))
         pl_module.log_dict({f"val_{name}": value for name, value in figures.items()}, sync_dist=True)
 
+    @torch.no_grad()
     def measure(self, spectrogram: Tensor, attributes: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Means over ``spectrogram`` [N, 1, F, T], ``attributes`` [N, A] and ``targets`` [N, L]."""
         model = self.model
-        with torch.enable_grad():
-            routed = model.route(spectrogram, attributes)
-            gates = evenly(routed.gates_dense)
-            with Activations.recorded(model) as activations:
-                mixture = model.mixture(spectrogram, gates)
-            logits = model.head.logits(*mixture, routed.prior_logits)
-            task, share = model.config.task, self.grad_cam_share
-            teacher = relevance(logits, targets, task, activations, gates, share)
+        routed = model.route(spectrogram, attributes)
+        teacher = explained(model, routed, targets, self.grad_cam_share)
 
         def score(masked: Tensor) -> Tensor:
             found = model.route(masked, attributes)
             scores: Tensor = model.head(*model.mixture(found.spectrogram, found.gates), found.prior_logits)
             return (scores * targets).sum(1) / targets.sum(1)
 
-        with torch.no_grad():
-            deletion, insertion = deletion_insertion(score, spectrogram, routed.saliency, model.config)
-            correlation = rank_correlation(routed.saliency, teacher)
+        deletion, insertion = deletion_insertion(score, spectrogram, routed.saliency, model.config)
+        correlation = rank_correlation(routed.saliency, teacher)
         return {"rank_correlation": correlation.mean(), "deletion": deletion.mean(), "insertion": insertion.mean()}

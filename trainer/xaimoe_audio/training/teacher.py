@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.schema import TaskKind
 
@@ -46,6 +46,27 @@ class Activations:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def explained(
+    model: MoEAudioModel, routed: Routed, targets: Tensor | None = None, grad_cam_share: float = 0.0
+) -> Tensor:
+    """How far each patch speaks for the classes when the model hears all patches alike, with all experts, [B, P].
+
+    Args:
+        model: in evaluation.
+        routed: the clips.
+        targets: [B, L], the weight of each class; None for the class that the model then answers with, as in the field.
+        grad_cam_share: of Grad-CAM; the rest is Gradient x Input.
+    """
+    gates = evenly(routed.gates_dense)
+    with torch.enable_grad():
+        with Activations.recorded(model) as activations:
+            mixture, mass = model.mixture(routed.spectrogram, gates)
+        logits = model.head.logits(mixture, mass, routed.prior_logits)
+        if targets is None:
+            targets = nn.functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits)
+        return relevance(logits, targets, model.config.task, activations, gates, grad_cam_share).detach()
 
 
 def relevance(
