@@ -72,9 +72,9 @@ class Cells:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def put(self, name: str, content: dict[str, Any]) -> None:
-        """Keeps a cell, and how it was made."""
+        """Keeps a cell, and how it was made, unless it says that itself."""
         with replacing(self.folder / f"{name}.json") as file:
-            file.write(json.dumps({**content, "made": made()}).encode())
+            file.write(json.dumps({"made": MADE, **content}).encode())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self.folder.glob("*.json")):
@@ -95,6 +95,12 @@ def made() -> dict[str, Any]:
     }
 
 
+def commits(found: list[dict[str, Any]]) -> str:
+    """Of the code that made the cells; a ``*`` for files that were changed."""
+    names = {cell["made"]["commit"][:7] + "*" * cell["made"]["changed"] for cell in found}
+    return "code: " + ", ".join(sorted(names))
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text()
@@ -110,6 +116,10 @@ def _git(*arguments: str) -> str:
     return run.stdout.strip()
 
 
+MADE = made()
+"""As this process was started: the files may change while it runs."""
+
+
 def fold_table(dataset: Path, fold: int, val_per_class: int, out: Path) -> Path:
     """A table in which one official fold is the test split, and of the others little is held back for validation."""
     return resplit(dataset, lambda row: int(row["fold"]) == fold, val_per_class, out)
@@ -119,7 +129,7 @@ def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_cl
     """A table whose test split is what ``is_test`` says of its rows.
 
     Of the rest whole groups, small ones first, go to the validation split until each class has ``val_per_class`` clips
-    there; all others are for training.
+    there, or would have more than twice as many; all others are for training.
     """
     with (dataset / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -131,8 +141,13 @@ def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_cl
         groups = sorted(set(of_label) - held)
         draw.shuffle(groups)
         groups.sort(key=of_label.count, reverse=True)  # the smallest are taken first
-        while groups and sum(group in held for group in of_label) < val_per_class:
+        count = sum(group in held for group in of_label)
+        while groups and count < val_per_class:
+            more = of_label.count(groups[-1])
+            if count and count + more > 2 * val_per_class:
+                break
             held.add(groups.pop())
+            count += more
     for row in rows:
         row["split"] = "test" if is_test(row) else "val" if row["group"] in held else "train"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ import msgspec
 import numpy as np
 import torch
 import typer
-from cells import FOLDS, Cells, fold_table, folder_of, interval
+from cells import FOLDS, MADE, Cells, commits, fold_table, folder_of, interval
 from numpy.typing import NDArray
 from single_cnn import SingleCNN, TrainSingle, cost, matched
 from torch import Tensor
@@ -39,6 +40,7 @@ from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.fitting import split_figures
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
+from xaimoe_audio.run import RUN_CONFIG
 from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
@@ -154,7 +156,7 @@ def train_single(
     scores = pooled_scores(model, items, job.device, lambda spectrogram, _: torch.softmax(single(spectrogram), dim=1))
     right = (scores.argmax(1) == targets.argmax(1)).astype(float)
     parameters, macs = cost(single, model)
-    return {"parameters": parameters, "macs": macs, "seconds": seconds, "right": right.tolist()}
+    return {"parameters": parameters, "macs": macs, "seconds": seconds, "right": right.tolist(), "made": MADE}
 
 
 @app.command()
@@ -171,7 +173,7 @@ def train(
     """Train and measure each fold that is not there yet."""
     dataset = folder_of("esc10")
     options = {"study": "folds", "epochs": epochs, "budget": budget, "val_per_class": val_per_class}
-    options |= {"recipe": msgspec.to_builtins(Recipe())}
+    options |= {"default_recipe": msgspec.to_builtins(Recipe())}
     options |= {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher else None}
     cells = Cells(out, options)
     for fold in map(int, folds.split(",")):
@@ -196,6 +198,7 @@ def train(
         if "ways" not in cell:
             items, targets = splits["test"]
             cell["macs"] = split_figures(engine, items, targets)["macs"]
+            cell["recipe"] = json.loads((run / RUN_CONFIG).read_text())["recipe"]
             cell["parameters"] = sum(p.numel() for p in engine.model.parameters())
             cell["groups"] = [item.row.group for item in items]
             cell["ways"] = answers(engine, items, targets)
@@ -236,6 +239,7 @@ def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> No
 
 def _tell(seed: int, cells: list[dict[str, Any]]) -> None:
     groups = [f"{cell['fold']}-{group}" for cell in cells for group in cell["groups"]]
+    typer.echo(commits(cells))
     minutes = max(cell["seconds"] for cell in cells) / 60
     typer.echo(
         f"seed {seed}, folds {', '.join(str(cell['fold']) for cell in cells)}: {cells[0]['parameters']} parameters, "
@@ -268,8 +272,9 @@ def _tell(seed: int, cells: list[dict[str, Any]]) -> None:
         row(f"saliency {name}", f"shown {name}", beside="cut 1.0")
     for alike in ALIKE:
         if all(f"single {alike}" in cell["ways"] for cell in cells):
-            one = cells[0]["ways"][f"single {alike}"]
-            row(f"single, {one['parameters']} parameters", f"single {alike}", one["macs"], "cut 1.0")
+            ones = [cell["ways"][f"single {alike}"] for cell in cells]
+            parameters, macs = (np.mean([one[key] for one in ones]) for key in ("parameters", "macs"))
+            row(f"single, {parameters:.0f} parameters", f"single {alike}", float(macs), "cut 1.0")
     typer.echo(f"  experts' share of the dense experts' MACs {mean('experts_share'):.3f}")
     frontend = mean("frontend")
     typer.echo(

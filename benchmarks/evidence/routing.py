@@ -33,7 +33,7 @@ import soundfile
 import soxr
 import torch
 import typer
-from cells import FOLDS, Cells, fold_table, folder_of, interval
+from cells import FOLDS, Cells, commits, fold_table, folder_of, interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,6 +42,7 @@ from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.model.router import Router
+from xaimoe_audio.model.territory import means_of_territories
 from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.policy.build import build
 from xaimoe_audio.profiling import profile_dataset
@@ -54,7 +55,7 @@ from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_audio.training.teacher import explained, means_of_middles
+from xaimoe_audio.training.teacher import explained
 
 Arm = Literal["saliency", "random", "loudest", "explained"]
 ARMS: tuple[Arm, ...] = ("saliency", "random", "loudest")
@@ -62,7 +63,9 @@ ARMS: tuple[Arm, ...] = ("saliency", "random", "loudest")
 SWAPPED: tuple[Arm, ...] = ("random", "loudest", "explained")
 """That the saliency's model is tested with."""
 SHARES = (1 / 16, 1 / 8)
-OUTSIDE = ("arabic_digits", "marine_watkins", "uw_ships_multilabel")
+OUTSIDE = ("arabic_digits", "marine_watkins", "deepship_long")
+SEED_OF = {"train": 1, "test": 2}
+"""Of the noises; those that the recipe itself adds have another one."""
 PIECES = 60
 """Recordings taken from each split of each of them."""
 BURST_S, BURST_DB = (0.5, 1.5), (0.0, 10.0)
@@ -113,10 +116,10 @@ class StudiedModel(MoEAudioModel):
         return torch.zeros_like(saliency).scatter(1, order.argsort(dim=1, descending=True), values)
 
     def loudness(self, spectrogram: Tensor) -> Tensor:
-        """Mean power of the middle of each patch, for which its experts answer, [B, P]."""
+        """Mean power of what each patch's experts answer for, [B, P]."""
         window = self.frontend.window
         decibels = spectrogram * window.deviation[:, None] + window.mean[:, None]
-        return means_of_middles(10 ** (decibels / 10), self.grid)
+        return means_of_territories(10 ** (decibels / 10), self.grid)
 
 
 class TrainStudied(TrainingModule):
@@ -174,7 +177,7 @@ def distractors(model: MoEAudioModel, split: str) -> Clips:
                 clips.append(np.resize(samples / samples.std(), frontend.clip_samples))
     with torch.no_grad():
         parts = [model.frontend.frame(torch.from_numpy(clip)[None]) for clip in clips]
-        noise = augment.noise_clips(model.frontend, frontend)
+        noise = augment.noise_clips(model.frontend, frontend, seed=SEED_OF[split])
     again = torch.arange(len(clips)) % len(noise.power)
     power = torch.cat([*(power for power, _ in parts), noise.power[again]])
     sums = torch.cat([*(sums for _, sums in parts), noise.sums[again]])
@@ -295,7 +298,7 @@ def train(
     worker: Annotated[str, typer.Option(help="i/n: of n processes side by side, the i-th, from 0.")] = "0/1",
 ) -> None:
     """Train every cell that is not there yet."""
-    options = {"study": "routing", "epochs": epochs, "overlapping": overlapping}
+    options = {"study": "routing", "epochs": epochs, "overlapping": overlapping, "outside": OUTSIDE, "swapped": SWAPPED}
     cells = Cells(out, options | {"recipe": msgspec.to_builtins(RECIPE)})
     index, count = map(int, worker.split("/"))
     order = itertools.product(range(seeds), map(int, folds.split(",")), (True, False), ARMS)
@@ -310,6 +313,7 @@ def train(
 def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> None:
     """Accuracy of each arm, and how far the saliency is ahead of the others, with 95 % intervals."""
     found = list(Cells(out))
+    typer.echo(commits(found))
     seconds = sorted(cell["seconds"] for cell in found)
     typer.echo(f"{len(found)} runs of {seconds[len(seconds) // 2]:.0f} s, at most {seconds[-1]:.0f} s")
     for distracted in (False, True):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from xaimoe_audio.model.layers import Pair, convolution, separable
 from xaimoe_audio.model.pooling import as_summands, mean_and_most
+from xaimoe_audio.model.territory import Territory
 from xaimoe_runtime.grid import PatchGrid
 
 REDUCTION = 16
@@ -189,18 +190,17 @@ def _set_into(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 class Summary(nn.Module):
-    """Maps [M, C, H, T'] -> each channel's mean and maximum, [M, 2 C], but for ``margin`` cells at each edge.
+    """Maps [M, C, H, T'] and ``position`` [M, 2] -> each channel's mean and maximum, [M, 2 C], where a patch answers.
 
-    What lies there sees little beyond the tile; where tiles overlap, another one has it in its middle.
+    What lies beside that sees little beyond the tile; another tile has it in its middle.
     """
 
-    def __init__(self, margin: Pair) -> None:
+    def __init__(self, grid: PatchGrid) -> None:
         super().__init__()
-        self.margin = margin
+        self.territory = Territory(grid, REDUCTION)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        (above, beside), (height, width) = self.margin, maps.shape[2:]
-        return mean_and_most(maps[:, :, above : height - above, beside : width - beside])
+    def forward(self, maps: Tensor, position: Tensor) -> Tensor:
+        return mean_and_most(maps, self.territory(position) if self.territory.shared else None)
 
 
 class Trunk(nn.Module):
@@ -210,10 +210,10 @@ class Trunk(nn.Module):
 
     Args:
         width: channels W of the first convolution.
-        overlap: rows and columns of a tile that another one shares.
+        grid: the tiles.
     """
 
-    def __init__(self, width: int, overlap: Pair = (0, 0)) -> None:
+    def __init__(self, width: int, grid: PatchGrid) -> None:
         super().__init__()
         self.place = nn.Linear(1, 2 * width)
         self.body = nn.Sequential(
@@ -222,10 +222,10 @@ class Trunk(nn.Module):
             separable(4 * width, 8 * width, stride=(2, 2)),
             separable(8 * width, 8 * width),
         )
-        self.summary = Summary((overlap[0] // 2 // REDUCTION, overlap[1] // 2 // REDUCTION))
+        self.summary = Summary(grid)
 
     def forward(self, maps: Tensor, position: Tensor) -> Tensor:
-        return as_summands(self.summary(self.meant(maps, position)))
+        return as_summands(self.summary(self.meant(maps, position), position))
 
     def meant(self, maps: Tensor, position: Tensor) -> Tensor:
         """The last maps, [M, 8 W, H / 4, T' / 4]."""

@@ -60,8 +60,7 @@ class MoEAudioModel(nn.Module):
         fronts = {name: Front(FAMILIES[name], height, full_height, width) for name in config.experts}
         start_alike(fronts.values(), first_layers(1, width))
         self.fronts = nn.ModuleDict(fronts)
-        (tile_f, tile_t), (stride_f, stride_t) = self.grid.tile, self.grid.stride
-        self.trunk = Trunk(width, overlap=(tile_f - stride_f, tile_t - stride_t))
+        self.trunk = Trunk(width, self.grid)
         self.head = Head(config.features, labels, config.task)
         self.register_buffer("positions", torch.from_numpy(self.grid.positions()), persistent=False)
 

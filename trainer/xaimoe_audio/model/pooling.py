@@ -18,9 +18,15 @@ LIFT = 0.1
 """Added to maxima before: the root of a power of nothing would blow a rounding error up."""
 
 
-def mean_and_most(maps: Tensor) -> Tensor:
-    """Of maps [M, C, H, W], each channel's mean and then each channel's maximum, [M, 2 C]."""
-    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+def mean_and_most(maps: Tensor, where: Tensor | None = None) -> Tensor:
+    """Of maps [M, C, H, W], nowhere negative, each channel's mean and then each channel's maximum, [M, 2 C].
+
+    ``where`` [M, 1, H, W] is 1 for the cells that count, else 0; all do without it.
+    """
+    if where is None:
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+    maps = maps * where
+    return torch.cat([maps.sum((2, 3)) / where.sum((2, 3)), maps.amax((2, 3))], dim=1)
 
 
 def as_summands(seen: Tensor) -> Tensor:

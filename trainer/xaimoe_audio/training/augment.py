@@ -55,9 +55,9 @@ def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) ->
     )
 
 
-def noise_clips(frontend: Frontend, config: FrontendConfig) -> Clips:
-    """Clips of stationary noise of all spectral slopes, as the frontend hears them; the same ones each time."""
-    waveform = torch.randn(NOISES, config.clip_samples, generator=torch.Generator().manual_seed(0))
+def noise_clips(frontend: Frontend, config: FrontendConfig, seed: int = 0) -> Clips:
+    """Clips of stationary noise of all spectral slopes, as the frontend hears them; the same ones for each seed."""
+    waveform = torch.randn(NOISES, config.clip_samples, generator=torch.Generator().manual_seed(seed))
     spectrum = torch.fft.rfft(waveform)
     slope = torch.linspace(-STEEPEST_NOISE, STEEPEST_NOISE, NOISES)[:, None]
     spectrum = spectrum * 10 ** (slope * torch.linspace(0, 1, spectrum.shape[1]) / 20)

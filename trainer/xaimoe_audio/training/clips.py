@@ -132,6 +132,8 @@ class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             room -= window[0].nbytes
             if room >= 0:
                 self.kept.append(window)
+            else:
+                self.kept.clear()  # a part would have to be computed again to get at the rest
             yield window
         self.whole = room >= 0
 

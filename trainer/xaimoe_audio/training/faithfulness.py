@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.model.territory import nearest_tiles
 
 STEPS = 4
 """Parts in which the patches are deleted and inserted."""
@@ -60,19 +61,9 @@ def deletion_insertion(
 
 def cells(patches: Tensor, config: ModelConfig) -> Tensor:
     """The cells of the spectrogram whose nearest patch is any of the chosen ones [B, P]: [B, 1, F, T]."""
-    grid = config.grid
-    of_rows, of_columns = (
-        _nearest(size, tile, stride, count)
-        for size, tile, stride, count in zip((grid.rows, grid.columns), grid.tile, grid.stride, grid.shape, strict=True)
-    )
-    chosen = patches.reshape(len(patches), 1, *grid.shape)
+    of_rows, of_columns = nearest_tiles(config.grid)
+    chosen = patches.reshape(len(patches), 1, *config.grid.shape)
     return chosen[:, :, of_rows][..., of_columns].bool()
-
-
-def _nearest(size: int, tile: int, stride: int, count: int) -> Tensor:
-    """Which of the tiles along one axis has its centre nearest to each cell, [size]."""
-    from_first = torch.arange(size) + 0.5 - tile / 2
-    return torch.clamp(torch.floor(from_first / stride + 0.5), 0, count - 1).long()
 
 
 def _area(curve: list[Tensor]) -> Tensor:

@@ -126,8 +126,10 @@ class KeepBest(Callback):
         loss = float(trainer.callback_metrics["val_loss"])
         first = self.of_generalist and not _generalists(pl_module)
         self.of_generalist = _generalists(pl_module)
-        if first and math.isfinite(loss):
-            self.best = loss
+        if first:
+            self.best = float("inf")
+        if not math.isfinite(loss):
+            return
         if loss <= self.best * (1 + TIE) and trainer.is_global_zero:
             self.save()
         self.best = min(self.best, loss)

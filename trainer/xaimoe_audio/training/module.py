@@ -58,6 +58,9 @@ class TrainingModule(lightning.LightningModule):
         self.task = model.config.task
         self.together = False
         """Whether several processes train."""
+        self.parted = False
+        """Whether the experts have begun to learn. They are not made copies again, however much longer a resumed run
+        goes on."""
         self.generalist = first_layers(1, model.config.expert_width)
         self.student = nn.Linear(model.config.features // 2, taught) if taught else None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -91,7 +94,15 @@ class TrainingModule(lightning.LightningModule):
     @property
     def hears_whole(self) -> bool:
         """Whether the generalist still learns, and not yet the experts."""
-        return self.progress < self.recipe.whole
+        return not self.parted and self.progress < self.recipe.whole
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps whether the experts have begun to learn."""
+        checkpoint["parted"] = self.parted
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up from ``last.pt``."""
+        self.parted = checkpoint["parted"]
 
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
         """Loss of a batch."""
@@ -100,6 +111,7 @@ class TrainingModule(lightning.LightningModule):
         if self.hears_whole:
             loss = self._whole_loss(routed, augmented)
         else:
+            self.parted = True
             self._feed_the_starved(batch)
             loss = self._routed_loss(routed, augmented)
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
@@ -163,8 +175,8 @@ class TrainingModule(lightning.LightningModule):
         """Spectrograms and attributes of a batch as it is trained on, and the batch with its targets."""
         recipe, frontend = self.recipe, self.model.config.frontend
         clips = augment.mix_between_classes(clips, recipe.mix, self.task, frontend.hop)
-        clips = augment.band_limit(clips, self.centres, frontend.sample_rate, recipe.resample)
         clips = augment.add_noise(clips, self.noise, recipe.noise, frontend.hop)
+        clips = augment.band_limit(clips, self.centres, frontend.sample_rate, recipe.resample)
         spectrogram, attributes = self.model.frontend.window(clips.power, clips.sums, clips.source)
         spectrogram = augment.level_jitter(spectrogram, recipe.level_jitter)
         spectrogram = augment.equalise(spectrogram, recipe.equalise)

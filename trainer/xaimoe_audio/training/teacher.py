@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
+from xaimoe_audio.model.territory import means_of_territories
 from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.schema import TaskKind
 
@@ -101,8 +102,8 @@ def relevance_in_whole(
 ) -> Tensor:
     """As ``relevance``, [B, P], of logits that come from ``maps`` [B, C, H, W] of whole spectrograms.
 
-    Gradient x Input is taken in the cells of the maps, added up over the channels, and averaged over the middle of
-    each patch.
+    Gradient x Input is taken in the cells of the maps, added up over the channels, and averaged over what
+    each patch answers for.
     """
     (gradient,) = torch.autograd.grad(_evidence(logits, targets, task), maps, retain_graph=True)
     maps = maps.detach()
@@ -111,16 +112,9 @@ def relevance_in_whole(
 
     def by_patch(cells: Tensor) -> Tensor:
         cells = nn.functional.interpolate(cells, size=(grid.rows, grid.columns))
-        return _as_shares(torch.relu(means_of_middles(cells, grid)))
+        return _as_shares(torch.relu(means_of_territories(cells, grid)))
 
     return (1 - grad_cam_share) * by_patch(signed) + grad_cam_share * by_patch(cam)
-
-
-def means_of_middles(cells: Tensor, grid: PatchGrid) -> Tensor:
-    """Means of [B, 1, F, T] over the middle of each patch, which it shares with no other, [B, P]."""
-    above, beside = ((tile - stride) // 2 for tile, stride in zip(grid.tile, grid.stride, strict=True))
-    inner = cells[:, :, above : grid.rows - above, beside : grid.columns - beside]
-    return nn.functional.avg_pool2d(inner, grid.stride).flatten(1)
 
 
 def _evidence(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
