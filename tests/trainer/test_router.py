@@ -192,6 +192,17 @@ def test_lower_quality_uses_no_more_pairs() -> None:
 
 
 @torch.no_grad()
+def test_the_router_learns_to_run_more_or_fewer_pairs_but_never_one_of_a_ruined_clip() -> None:
+    router, (saliency, context) = a_router(), clips(64)
+    counts = []
+    for learned in (-10.0, 0.0, 10.0):
+        router.thrift.bias.fill_(learned)
+        counts.append(float(pairs_used(router(saliency, context, attributes(64))[0]).float().mean()))
+        assert not router(saliency, context, attributes(64, quality=0.0))[0].any()
+    assert counts[0] > counts[1] > counts[2] > 1
+
+
+@torch.no_grad()
 def test_lower_quality_uses_fewer_experts() -> None:
     router, (saliency, context) = blind_to_quality(), clips(256)
     low, high = (experts_used(router(saliency, context, attributes(256, quality=q))[0]) for q in (0.0, 1.0))

@@ -50,8 +50,8 @@ HALF_TRUSTED = 0.2
 """Quality at which the bars are about half way between those of the best and of no quality. Rain and engines have a
 quality of 0.3 to 0.4: they are noise, but noise that is to be told apart."""
 LEARNED_FACTOR = 1.4
-"""Most by which the router learns to lower or to raise both bars; enough to leave a noisy clip to the glance alone, not
-enough to starve the experts."""
+"""Most by which the router learns to raise or to lower the logarithms of both bars: not enough to starve the experts,
+and in a clip of no quality nothing, whatever was learned."""
 HIGHBAND_RAMP = (2_000.0, 2_500.0)
 """Effective upper frequency in Hz between which the highband experts fade in."""
 FINE_QUALITY_RAMP = (0.05, 0.2)
@@ -68,7 +68,7 @@ class Router(nn.Module):
     ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs, the most salient patches getting the most
     experts. Within that, an expert runs if its weight in the clip comes near the best one's, and a pair if it comes
     near the best pair: a tone asks for few, a scene of many sounds for many. Low quality raises both bars, so that
-    noise is left to one expert or none, and the router learns to move them by a factor either way. The dense gates sum
+    noise is left to one expert or none, and the router learns to move them either way. The dense gates sum
     to 1; the sum of the sparse ones, 0…1, says how clearly their pairs pass the bars.
 
     The affinity of experts to patches starts from the families' ``suits`` on the measured descriptors and is learned
@@ -121,9 +121,9 @@ class Router(nn.Module):
         """Shares of the best expert's weight and of the best pair's voice that others must exceed to run, both [B]."""
         quality = attributes[:, INDEX["quality"]]
         learned: Tensor = torch.tanh(self.thrift(context[:, :GLOBAL_CONTEXT])).squeeze(1)
-        factor = torch.exp(math.log(LEARNED_FACTOR) * learned)
+        power = torch.exp(-math.log(LEARNED_FACTOR) * learned)
         trust = (1 + HALF_TRUSTED) * quality / (quality + HALF_TRUSTED)
-        return (1 - (1 - EXPERT_BAR) * trust) * factor, PAIR_BAR**trust * factor
+        return (1 - (1 - EXPERT_BAR) * trust) ** power, PAIR_BAR ** (trust * power)
 
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
