@@ -119,6 +119,15 @@ def test_the_generalists_copies_are_kept_until_the_experts_have_learned(tmp_path
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    infinite = float("inf")
+    assert run([infinite, float("nan"), infinite, infinite], tmp_path)[1] == []
+    _, kept = run([infinite, 1.0, infinite, 0.5], tmp_path)
+    wanted = averages(3.0)
+    assert kept == pytest.approx([wanted[1], wanted[3]])
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("whole", "epochs"), [(0, 2), (2, 4)])
 def test_patience_begins_with_the_experts(tmp_path: Path, whole: int, epochs: int) -> None:
     module, _ = run([1.0, 2.0, 3.0, 4.0], tmp_path, whole=whole, more=(Patience(1),))

@@ -12,6 +12,7 @@ import torch
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.training.loop import Patience
+from xaimoe_audio.training.module import TrainingModule
 from xaimoe_runtime.errors import ConfigError
 
 TINY: dict[str, Any] = {"budget": "latency", "device": "cpu", "clip_s": 0.5, "sample_rate": 8_000}
@@ -31,6 +32,15 @@ def test_resume_goes_on_from_the_last_epoch(few: Path, one_epoch: Path, tmp_path
     before, after = (torch.load(run / "last.pt", weights_only=True) for run in (one_epoch, out))
     assert (before["epoch"], after["epoch"]) == (0, 1)
     assert after["global_step"] == 2 * before["global_step"]
+
+
+def test_experts_that_have_parted_are_not_made_copies_again_by_a_longer_run(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=tmp_path)
+    monkeypatch.delattr(TrainingModule, "_heard_whole")  # two epochs of six would be the generalist's
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=6, batch_size=4, out_dir=tmp_path, resume=True)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["parted"] is True
 
 
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(

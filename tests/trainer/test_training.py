@@ -91,6 +91,17 @@ def test_later_the_experts_learn_and_the_generalist_does_not(config: ModelConfig
     assert all(p.grad is not None for p in module.model.router.parameters())
 
 
+def test_experts_that_have_parted_are_not_made_copies_again(config: ModelConfig) -> None:
+    module = a_module(config, step=60)
+    module.training_step(clips(module), 0)
+    kept: dict[str, Any] = {}
+    module.on_save_checkpoint(kept)
+    longer = a_module(config, step=20)
+    assert longer.hears_whole
+    longer.on_load_checkpoint(kept)
+    assert not longer.hears_whole
+
+
 def test_then_all_clips_explore(config: ModelConfig) -> None:
     module = a_module(config, step=50)
     routed = routed_of(module)

@@ -25,8 +25,8 @@ from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
 KEPT_BYTES = 4 * 2**30
-"""Frames, and again spectrograms of the validation split, that are kept in memory; what is more is computed anew each
-time."""
+"""Frames, and again spectrograms of the validation split, that are kept in memory. Of frames, what is more is computed
+anew each time; of spectrograms, all are, if there are more."""
 CHUNK = 4_000
 """Frames of a long recording that are computed at once."""
 

@@ -20,7 +20,7 @@ WINDOWS = 8
 
 
 class SaliencyProbe(Callback):
-    """Logs ``val_rank_correlation``, ``val_deletion`` and ``val_insertion`` after each epoch."""
+    """Logs ``val_rank_correlation``, ``val_deletion`` and ``val_insertion`` of a few recordings after each epoch."""
 
     def __init__(
         self,
