@@ -9,8 +9,10 @@ from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
+from xaimoe_audio.model.territory import means_of_territories
 from xaimoe_audio.training.faithfulness import rank_correlation
 from xaimoe_audio.training.teacher import (
+    ALIKE,
     Activations,
     evenly,
     explained,
@@ -45,7 +47,7 @@ def relevance_for(
     return found, logits[:, label] - logits.mean(1)
 
 
-def test_gradient_times_input_is_what_each_patch_would_add_to_a_sum_at_the_same_weight() -> None:
+def test_gradient_times_input_is_what_each_patch_would_add_over_the_others_at_the_same_weight() -> None:
     """Where the answer is linear in the features, the gradient is known without autograd."""
     torch.manual_seed(0)
     gates = torch.rand(3, 5, 2) * (torch.rand(3, 5, 2) < 0.7)
@@ -56,7 +58,10 @@ def test_gradient_times_input_is_what_each_patch_would_add_to_a_sum_at_the_same_
     wanted = torch.zeros(3, 5)
     for value, clip, patch, expert in zip((features @ weight).tolist(), clips, patches, experts, strict=True):
         wanted[clip, patch] += gates[clip, patch, expert] * value
-    wanted = (wanted / gates.sum(2).clamp(min=1e-9)).clamp(min=0)
+    weights = gates.sum(2)
+    wanted = wanted / weights.clamp(min=1e-9)
+    mean = torch.stack([row[of > 0].mean() for row, of in zip(wanted, weights, strict=True)])[:, None]
+    wanted = ((wanted - mean).clamp(min=0) + ALIKE * mean.abs()) * (weights > 0)
     torch.testing.assert_close(found, wanted / wanted.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
 
 
@@ -164,12 +169,22 @@ def test_of_a_whole_clip_the_patches_where_the_class_is_seen_are_relevant(
     logits.sum().backward()  # the graph was kept for the training step
 
 
-def test_of_a_whole_clip_what_speaks_against_the_class_is_not_relevant(config: ModelConfig) -> None:
-    maps = torch.rand(2, 3, 4, 8, requires_grad=True)
-    answer = maps.mean((2, 3)).sum(1, keepdim=True)
-    logits = torch.cat([-answer, answer, answer], dim=1)
-    found = relevance_in_whole(logits, torch.eye(3)[[0, 0]], config.task, maps, config.grid, 0.0)
-    torch.testing.assert_close(found, torch.full_like(found, 1 / config.grid.count))
+def test_patches_that_say_the_same_are_relevant_alike(config: ModelConfig) -> None:
+    maps = (torch.rand(2, 3, 1, 1) + 1e-6 * torch.rand(2, 3, 4, 8)).requires_grad_()
+    logits = maps.mean((2, 3))
+    found = relevance_in_whole(logits, torch.eye(3)[[0, 1]], config.task, maps, config.grid, 0.0)
+    torch.testing.assert_close(found, torch.full_like(found, 1 / config.grid.count), rtol=1e-3, atol=0)
+
+
+def test_silence_beside_a_sound_has_next_to_no_relevance(config: ModelConfig) -> None:
+    grid = config.grid
+    maps = torch.full((1, 3, grid.rows, grid.columns), 0.1)
+    maps[0, 0, :, : grid.stride[1] // 2] = 5.0
+    maps.requires_grad_()
+    found = relevance_in_whole(maps.mean((2, 3)), torch.eye(3)[[0]], config.task, maps, grid, 0.0)
+    heard = means_of_territories(maps[:, :1], grid) > 1
+    assert 0 < heard.sum() < grid.count / 2
+    assert float(found[heard].sum()) > 0.8
 
 
 def test_a_clip_that_is_recognised_beyond_doubt_is_explained_as_any_other(config: ModelConfig) -> None:
