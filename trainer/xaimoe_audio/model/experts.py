@@ -84,7 +84,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "NoiseRobust_Broadband": Family(
         purpose="broadband sounds in changing noise: cavitation, rain, engines; its view is blind to gain",
-        suits={"tonality": -0.75, "transience": -0.75},
+        suits={"tonality": -1.0, "transience": -1.0},
         sibling="MidbandGeneral",
         look=_less_tile_mean,
     ),
@@ -128,7 +128,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "MidbandGeneral": Family(
         purpose="whatever lies in the middle of the band: most voices, calls and tools",
-        suits={"middle": 1.0},
+        suits={"middle": 1.4},
         sibling="NoiseRobust_Broadband",
         band=(0.25, 0.75),
     ),

@@ -49,9 +49,9 @@ falls with the quality to that of 1."""
 HALF_TRUSTED = 0.2
 """Quality at which the bars are about half way between those of the best and of no quality. Rain and engines have a
 quality of 0.3 to 0.4: they are noise, but noise that is to be told apart."""
-LEARNED_FACTOR = 1.4
-"""Most by which the router learns to raise or to lower the logarithms of both bars: not enough to starve the experts,
-and in a clip of no quality nothing, whatever was learned."""
+LEARNED_POWER = 1.1
+"""Most by which the router learns to multiply or to divide the logarithms of both bars: a factor of 1.4 either way in a
+clip of the best quality, which does not starve the experts; in one of no quality the bars stay at 1."""
 HIGHBAND_RAMP = (2_000.0, 2_500.0)
 """Effective upper frequency in Hz between which the highband experts fade in."""
 FINE_QUALITY_RAMP = (0.05, 0.2)
@@ -121,7 +121,7 @@ class Router(nn.Module):
         """Shares of the best expert's weight and of the best pair's voice that others must exceed to run, both [B]."""
         quality = attributes[:, INDEX["quality"]]
         learned: Tensor = torch.tanh(self.thrift(context[:, :GLOBAL_CONTEXT])).squeeze(1)
-        power = torch.exp(-math.log(LEARNED_FACTOR) * learned)
+        power = torch.exp(-math.log(LEARNED_POWER) * learned)
         trust = (1 + HALF_TRUSTED) * quality / (quality + HALF_TRUSTED)
         return (1 - (1 - EXPERT_BAR) * trust) ** power, PAIR_BAR ** (trust * power)
 
