@@ -45,7 +45,6 @@ from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.metrics import measure
-from xaimoe_audio.training.module import dealt_at_random
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.result import pool
 
@@ -57,16 +56,25 @@ ALIKE = ("macs", "parameters")
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Floats = NDArray[np.float32]
 Shown = Callable[[Tensor], Tensor]
+
+
+def _dealt_at_random(saliency: Tensor) -> Tensor:
+    """The same values of each row, on other patches."""
+    return saliency.gather(1, torch.rand_like(saliency).argsort(1))
+
+
+def _reversed(saliency: Tensor) -> Tensor:
+    """The same values of each row, the largest on the patches that had the smallest."""
+    falling = saliency.sort(dim=1, descending=True).values
+    return torch.zeros_like(saliency).scatter(1, saliency.argsort(1), falling)
+
+
 SHOWN: dict[str, tuple[Shown, int]] = {
     "even": (lambda saliency: torch.full_like(saliency, 1 / saliency.shape[1]), 1),
-    "at random": (dealt_at_random, DRAWS),
-    "reversed": (lambda saliency: torch.zeros_like(saliency).scatter(1, saliency.argsort(1), _falling(saliency)), 1),
+    "at random": (_dealt_at_random, DRAWS),
+    "reversed": (_reversed, 1),
 }
 """What the router may be given instead of the saliency, and how often."""
-
-
-def _falling(saliency: Tensor) -> Tensor:
-    return saliency.sort(dim=1, descending=True).values
 
 
 @torch.no_grad()

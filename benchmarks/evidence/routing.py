@@ -8,15 +8,15 @@
 Arms: ``saliency`` (the product's), ``random`` (drawn anew for each clip) and ``loudest`` (by the power of each patch).
 The last two deal the saliency's own values out to the patches, at random or the largest to the loudest, so that an arm
 is as peaked as any other and looks at as many patches. Every clip runs 1/16 or 1/8 of all pairs, fixed beforehand: in
-training one of the two by turns, in the test each. All arms share the product's recipe: a generalist for the first
-half, then clips that explore or stray (``Recipe.stray``), so that of the clips after the warm-up about one in eight
-runs what its own arm chose. The tiles lie side by side, so that what is not chosen is not
-heard; of the product's own, which overlap (``--overlapping``), a few hear most of the clip. ``distracted`` adds one or
-two bursts of noise or pieces of recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5
-to 1.5 s and 0 to 10 dB over the clip, in training and test; the recordings of the test are not those of the training.
-``swapped`` tests the saliency's model with the choices of the others, and with that of what the saliency only
-estimates: ``explained`` hears all patches first, and chooses those that speak for the answer it then gives
-(Gradient x Input). All on ESC-10's official folds; random choices are tested by ten draws.
+training one of the two by turns, in the test each. All arms share the product's recipe: a generalist that hears whole
+clips for the first half, a warm-up in which all clips explore, and then six clips of ten that run what their own arm
+chose, while four go on exploring. The tiles lie side by side, so that what is not chosen is not heard; of the
+product's own, which overlap (``--overlapping``), a few hear most of the clip. ``distracted`` adds one or two bursts of
+noise or pieces of recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5 to 1.5 s and
+0 to 10 dB over the clip, in training and test; the recordings of the test are not those of the training. ``swapped``
+tests the saliency's model with the choices of the others, and with that of what the saliency only estimates:
+``explained`` hears all patches first, and chooses those that speak for the answer it then gives (Gradient x Input).
+All on ESC-10's official folds; random choices are tested by ten draws.
 """
 
 from __future__ import annotations

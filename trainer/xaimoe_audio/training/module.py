@@ -191,19 +191,10 @@ class TrainingModule(lightning.LightningModule):
     def _training_gates(self, routed: Routed) -> tuple[Tensor, Tensor]:
         """Gates [B, P, E], and which clips explore, [B]; the rest run what the router chose, or a part of it."""
         recipe = self.recipe
-        strays = torch.rand(len(routed.gates), device=routed.gates.device) < recipe.stray
-        gates = torch.where(strays[:, None, None], self._strayed(routed), routed.gates)
-        if float(torch.rand(())) < recipe.drop_share:
-            gates = _drop_pairs(gates)
+        gates = _drop_pairs(routed.gates) if float(torch.rand(())) < recipe.drop_share else routed.gates
         share = 1.0 if self.progress < recipe.whole + recipe.warmup else recipe.explore
         explores = torch.rand(len(gates), device=gates.device) < share
         return torch.where(explores[:, None, None], self._explored(routed), gates), explores
-
-    def _strayed(self, routed: Routed) -> Tensor:
-        """Gates [B, P, E] if the saliency's values lay on other patches."""
-        dealt = dealt_at_random(routed.saliency.detach())
-        gates: Tensor = self.model.router(dealt, routed.context, routed.attributes)[0]
-        return gates
 
     def _explored(self, routed: Routed) -> Tensor:
         """Every patch that suits any expert, all alike, with one compatible expert each, [B, P, E]: a random one, and
@@ -277,11 +268,6 @@ class TrainingModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def dealt_at_random(saliency: Tensor) -> Tensor:
-    """The same values of each row [B, P], on other patches."""
-    return saliency.gather(1, torch.rand_like(saliency).argsort(1))
 
 
 def _drop_pairs(gates: Tensor) -> Tensor:

@@ -60,9 +60,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     explore: float = 0.4
     """Share of the clips that explore after that: they run every patch with one expert, at random, so that each expert
     learns from all the data and not only from what the router gives it. The saliency's teacher is asked about them."""
-    stray: float = 0.8
-    """Share of the other clips whose saliency is dealt out to the patches at random: experts that hear but the best
-    patch of each recording learn the recording by heart."""
     grad_cam_share: float = 0.0
     """Share of Grad-CAM in the teacher; the rest is Gradient x Input."""
     drop_share: float = 0.5
