@@ -13,10 +13,11 @@ clips for the first half, a warm-up in which all clips explore, and then six cli
 chose, while four go on exploring. The tiles lie side by side, so that what is not chosen is not heard; of the
 product's own, which overlap (``--overlapping``), a few hear most of the clip. ``distracted`` adds one or two bursts of
 noise or pieces of recordings from outside the ten classes (spoken digits, marine mammals, ships), of 0.5 to 1.5 s and
-0 to 10 dB over the clip, in training and test; the recordings of the test are not those of the training. ``swapped``
-tests the saliency's model with the choices of the others, and with that of what the saliency only estimates:
-``explained`` hears all patches first, and chooses those that speak for the answer it then gives (Gradient x Input).
-All on ESC-10's official folds; random choices are tested by ten draws.
+0 to 10 dB over what the clip has while it sounds (over its mean, a burst would be far below a bark among silence), in
+training and test; the recordings of the test are not those of the training. ``swapped`` tests the saliency's model
+with the choices of the others, and with that of what the saliency only estimates: ``explained`` hears all patches
+first, and chooses those that speak for the answer it then gives (Gradient x Input). All on ESC-10's official folds;
+random choices are tested by ten draws.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.policy.build import build
 from xaimoe_audio.profiling import profile_dataset
 from xaimoe_audio.spectrogram import BACKENDS
+from xaimoe_audio.spectrogram.attributes import BANDS
 from xaimoe_audio.training import augment
 from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.clips import Clips
@@ -143,10 +145,17 @@ class TrainStudied(TrainingModule):
         return super()._augmented(clips)
 
 
+def power_when_loud(sums: Tensor) -> Tensor:
+    """Mean of x**2 over a clip's frames weighed by what they have of it, [B, 1]: of a bark, and not of the silence
+    around it. Never 0."""
+    power = sums[:, BANDS]
+    return torch.clamp(torch.square(power).mean(1, keepdim=True) / augment.mean_power(sums), min=augment.LEAST_POWER)
+
+
 def with_bursts(clips: Clips, pool: Clips, config: ModelConfig) -> Clips:
     """Each clip with one burst of the pool, and half of them with two."""
     batch, frames, hop = len(clips.power), clips.power.shape[2], config.frontend.hop
-    per_second, level = config.frontend.sample_rate / hop, augment.mean_power(clips.sums)
+    per_second, level = config.frontend.sample_rate / hop, power_when_loud(clips.sums)
     for again in (False, True):
         burst = augment.taken(pool, torch.randint(len(pool.power), (batch,)))
         length = per_second * (BURST_S[0] + torch.rand(batch, 1) * (BURST_S[1] - BURST_S[0]))
@@ -156,9 +165,7 @@ def with_bursts(clips: Clips, pool: Clips, config: ModelConfig) -> Clips:
         turn = int(torch.randint(frames, ()))
         burst = burst._replace(power=burst.power.roll(turn, 2) * inside, sums=burst.sums.roll(turn, 2) * inside)
         decibels = BURST_DB[0] + torch.rand(batch, 1) * (BURST_DB[1] - BURST_DB[0])
-        # The burst's power where it is, over the clip's: its mean over the whole clip is less by the share it takes.
-        factor = level / augment.mean_power(burst.sums) * length / frames
-        factor = factor * 10 ** (decibels / 10)
+        factor = level / power_when_loud(burst.sums) * 10 ** (decibels / 10)
         if again:
             factor = factor * (torch.rand(batch, 1) < 0.5)
         clips = augment.added(clips, torch.ones_like(factor), burst, factor, hop)
