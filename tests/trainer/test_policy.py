@@ -48,6 +48,19 @@ CASES = [
     Case("sample_rate", {"rate": 80_000, "rates": MIXTURE, "top": 80_000.0, "centre": 6e3}, 32_000, "mixture of rates"),
     Case(
         "sample_rate",
+        {"rate": 80_000, "rates": MIXTURE, "top": 80_000.0, "centres": {"seal": 2e3, "dolphin": 12.6e3}},
+        64_000,
+        "mixture of rates",
+    ),
+    Case("sample_rate", {"rate": 48_000, "top": 24_000.0, "centre": 12.6e3}, 48_000, "band of the recordings"),
+    Case(
+        "sample_rate",
+        {"rate": 256_000, "top": 120_000.0, "high_centre": 20_000.0, "centres": {"bat": 20_000.0}},
+        256_000,
+        "sound above the usual band",
+    ),
+    Case(
+        "sample_rate",
         {"rate": 256_000, "top": 120_000.0, "high_centre": 45_000.0},
         256_000,
         "sound above the usual band",

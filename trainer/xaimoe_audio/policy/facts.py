@@ -13,11 +13,13 @@ from xaimoe_audio.profiling.bands import BAND_CENTRES
 if TYPE_CHECKING:
     from xaimoe_audio.profiling.profile import DatasetProfile, Sound
 
-USUAL_RATE, HIGH_RATE = 16_000, 32_000
-"""Sampling rates in Hz that are paid for: for any model, and for one for high sounds under the accuracy budget."""
-HIGH_CENTRE = 3_000.0
-"""Frequency in Hz from which a class counts as high. One is enough: a single network went from 0.888 to 0.913 and from
-0.938 to 0.963 on two folds of ESC-10 at 32 kHz instead of 16, where fire lies around 3 kHz and rain around 8 kHz."""
+USUAL_RATE = 16_000
+"""Sampling rate in Hz that is paid for, whatever the sounds and the budget."""
+HIGHER_RATES = ((3_000.0, 32_000), (12_000.0, 64_000))
+"""Frequencies in Hz around which the highest class lies, and from which more is paid for under the accuracy budget, in
+rising order. A single network went from 0.888 to 0.913 and from 0.938 to 0.963 on two folds of ESC-10 at 32 kHz instead
+of 16, where fire lies around 3 kHz and rain around 8 kHz, and from 0.802 to 0.855 on marine_watkins at 64 kHz instead
+of 32, where common dolphins lie around 13 kHz."""
 STEADY_DB, FULL_DB = 0.5, 10.0
 """Contrast in dB under which a band does not stand out, and from which it stands out as far as it can."""
 UNKNOWN_CENTRE = 1_000.0
@@ -63,7 +65,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def usual_rate(self) -> int:
         """Highest sampling rate in Hz that is paid for, unless most of the sound lies above its band."""
-        return HIGH_RATE if self.budget == "accuracy" and self.highest_centre >= HIGH_CENTRE else USUAL_RATE
+        higher = HIGHER_RATES if self.budget == "accuracy" else ()
+        return max((rate for centre, rate in higher if self.highest_centre >= centre), default=USUAL_RATE)
 
     @property
     def highest_centre(self) -> float:

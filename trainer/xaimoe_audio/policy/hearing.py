@@ -58,6 +58,11 @@ def _rate_of(facts: Facts) -> int:
     return min(_rate_for(facts.top), _rate_within(facts.rate * 1.1))
 
 
+def _usual_top(facts: Facts) -> float:
+    """Frequency in Hz over which sounds are not usual any more: the rate follows them wherever they lie."""
+    return min(facts.usual_rate / 2, ULTRASOUND)
+
+
 def resampled(facts: Facts, rate: int) -> str:
     """What becomes of the recordings that have another rate in Hz than the model."""
     slower = facts.share_under(rate)
@@ -82,10 +87,10 @@ HEARING: tuple[Rule, ...] = (
     Rule(
         "sample_rate",
         "sound above the usual band",
-        lambda f, m: f.high_centre > f.usual_rate / 2,
+        lambda f, m: f.high_centre > _usual_top(f),
         lambda f, m: _rate_of(f),
         lambda f, m: (
-            f"{_above(f, f.usual_rate / 2)} lie mostly above {f.usual_rate / 2:.0f} Hz, so the rate follows the band, "
+            f"{_above(f, _usual_top(f))} lie mostly above {_usual_top(f):.0f} Hz, so the rate follows the band, "
             f"which ends at {f.top:.0f} Hz, as far as half of the recordings ({f.rate} Hz) reach"
         ),
         ("high_centre", "centres", "top", "rate", "budget"),
