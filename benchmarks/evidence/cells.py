@@ -42,6 +42,8 @@ def folder_of(name: str) -> Path:
 class Cells:
     """Results in a folder, one JSON a cell, so that a script can be stopped and goes on where it was.
 
+    Their ``seconds`` are the process's on the CPU: with one thread the time of an idle machine, whatever else it did.
+
     Args:
         out: the experiment's folder; cells lie in ``cells`` in it.
         options: what all cells have in common; kept in ``experiment.json``. None to read only.
