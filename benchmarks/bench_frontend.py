@@ -266,7 +266,7 @@ def frontend_of(name: str, rate: int) -> Callable[[], Any]:
     """A whole frontend with its attributes, on a clip in memory."""
     config = config_at(rate, name)
     examples = torch.zeros(EXAMPLE_BATCH, config.clip_samples), torch.zeros(EXAMPLE_BATCH, 2)
-    run = session(to_onnx(GraphModule("frontend", Frontend(config).eval()), examples)).run
+    run = session(to_onnx(GraphModule("frontend", Frontend(config).eval()), examples).SerializeToString()).run
     inputs = {"waveform": clip_of(config)[None], "source": np.array([[rate, 0.0]], np.float32)}
     return partial(run, None, inputs)
 

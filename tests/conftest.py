@@ -10,9 +10,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from xaimoe_runtime import Runtime
+from xaimoe_runtime.inference import file_windows
+
+Floats = NDArray[np.float32]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,6 +73,14 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runtime(bundle: Path) -> Runtime:
     """The bundle, loaded on the CPU."""
     return Runtime.load(bundle, provider="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(runtime: Runtime, scenes: Path) -> tuple[Floats, Floats]:
+    """Scenes of all classes and several native rates as the graphs take them: waveform [16, S] and source [16, 2]."""
+    paths = sorted((scenes / "audio").iterdir())[::3]
+    windows = [next(file_windows(path, runtime.audio))[1] for path in paths]
+    return np.stack([w.samples for w in windows]), np.array([w.source for w in windows], np.float32)
 
 
 @pytest.fixture

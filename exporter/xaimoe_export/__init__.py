@@ -3,7 +3,21 @@
 The exporter takes five roles of modules and a description; it knows nothing of how they were trained.
 """
 
-from xaimoe_export.bundle import BundleDescription, ExportReport, export_bundle
+from xaimoe_export.bundle import export_bundle, steps
+from xaimoe_export.draft import BundleDescription
 from xaimoe_export.graphs import GraphModule
+from xaimoe_export.options import ExportOptions
+from xaimoe_export.plan import PrecisionPlan
+from xaimoe_export.recordings import Recordings
+from xaimoe_export.report import ExportReport
 
-__all__ = ["BundleDescription", "ExportReport", "GraphModule", "export_bundle"]
+__all__ = [
+    "BundleDescription",
+    "ExportOptions",
+    "ExportReport",
+    "GraphModule",
+    "PrecisionPlan",
+    "Recordings",
+    "export_bundle",
+    "steps",
+]

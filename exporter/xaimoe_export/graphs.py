@@ -1,4 +1,4 @@
-"""One PyTorch module to one ONNX graph, with nothing in it but the graph."""
+"""One PyTorch module to one ONNX graph, with nothing in it but the graph and what it is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
+import onnxslim
 import torch
 from torch import Tensor, nn
 
-from xaimoe_runtime.schema import Role, TensorSpec
+from xaimoe_runtime.schema import Precision, Role, TensorSpec, golden_name
 
 OPSET = 18
 EXAMPLE_BATCH = 3
@@ -27,8 +28,11 @@ CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "head": (("mixture", "mass", "prior_logits"), ("scores",)),
     "frames": (("waveform",), ("frames", "frame_sums")),
     "window": (("frames", "frame_sums", "source"), ("spectrogram", "attributes")),
+    "fused": (("waveform", "source"), ("scores", "saliency", "gates", "attributes", "spectrogram")),
 }
 """Names of the inputs and outputs of each role. The saliency's ``feature_map`` may be left out."""
+FRAMES_AXIS = "n"
+"""Frames in a chunk of a stream, the second dynamic axis of role ``frames``."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,13 @@ class GraphModule:
         return self.role if self.expert is None else f"{self.role} {self.expert}"
 
     @property
-    def file(self) -> str:
-        """Path of the graph inside the bundle."""
-        if self.expert is None:
-            return f"{self.role}.onnx"
-        return f"experts/{re.sub(r'[^A-Za-z0-9_-]+', '_', self.expert)}.onnx"
-
-    @property
     def axis(self) -> str:
         """Name of the dynamic axis."""
         return "M" if self.role == "expert" else "B"
+
+    def golden(self, tensor: str) -> str:
+        """Name of one of its tensors among the golden answers."""
+        return golden_name(self.role, self.expert, tensor)
 
     def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The module's outputs by name."""
@@ -68,8 +69,14 @@ class GraphModule:
         return dict(zip(CONTRACT[self.role][1], values, strict=False))
 
 
-def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> bytes:
-    """The serialised ONNX model of a graph; ``examples`` are inputs with ``EXAMPLE_BATCH`` rows."""
+def file_of(role: Role, expert: str | None, precision: Precision) -> str:
+    """Path of a graph inside the bundle."""
+    suffix = ".onnx" if precision == "fp32" else f".{precision}.onnx"
+    return f"{role}{suffix}" if expert is None else f"experts/{re.sub(r'[^A-Za-z0-9_-]+', '_', expert)}{suffix}"
+
+
+def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """The ONNX model of a graph, slimmed; ``examples`` are inputs with ``EXAMPLE_BATCH`` rows."""
     inputs, outputs = CONTRACT[graph.role][0], list(graph(*examples))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -79,56 +86,59 @@ def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> bytes:
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=tuple(_dynamic(graph) for _ in inputs),
+            dynamic_shapes=tuple(_dynamic(graph, name) for name in inputs),
             external_data=False,
             optimize=True,
             verbose=False,
         )
     assert program is not None  # only the TorchScript exporter gives None
-    serialised: bytes = strip(program.model_proto, graph.name).SerializeToString(deterministic=True)
-    return serialised
+    model: onnx.ModelProto = onnxslim.slim(program.model_proto)
+    return model
 
 
-def _dynamic(graph: GraphModule) -> dict[int, Any]:
+def _dynamic(graph: GraphModule, name: str) -> dict[int, Any]:
     """The axes of an input that may have any size."""
     axes: dict[int, Any] = {0: torch.export.Dim(graph.axis, min=0 if graph.role == "expert" else 1)}
-    if graph.framing is not None:
+    if graph.framing is not None and name == "waveform":
         seen, hop = graph.framing
-        axes[1] = hop * torch.export.Dim("n", min=1) + (seen - hop)
+        axes[1] = hop * torch.export.Dim(FRAMES_AXIS, min=1) + (seen - hop)
     return axes
 
 
-def strip(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Removes all that tells of the machine it was made on: source paths, stack traces, doc strings, producer notes."""
+def seal(model: onnx.ModelProto, name: str, metadata: dict[str, str]) -> bytes:
+    """The serialised model, checked, with ``metadata`` and nothing else that is not computed.
+
+    Source paths, stack traces, doc strings and producer notes, which tell of the machine it was made on, are removed.
+    """
     model.doc_string = ""
     del model.metadata_props[:]
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
     model.producer_name, model.producer_version = "xaimoe_export", ""
     graph = model.graph
     graph.name, graph.doc_string = name, ""
     del graph.metadata_props[:]
     del graph.value_info[:]
-    for node in graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for value in (*graph.input, *graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
-    for tensor in graph.initializer:
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
     del model.functions[:]
+    used = {node.domain for node in graph.node}
+    for opset in [opset for opset in model.opset_import if opset.domain not in used]:
+        model.opset_import.remove(opset)
     onnx.checker.check_model(model, full_check=True)
-    return model
+    serialised: bytes = model.SerializeToString(deterministic=True)
+    return serialised
 
 
 def tensor_specs(model: onnx.ModelProto, axis: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a model as the manifest has them; the first axis is the dynamic one."""
+    """Inputs and outputs of a model as the manifest has them; ``axis`` is the name of the first axis."""
 
     def specs(values: list[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
         found = []
         for value in values:
             sizes = value.type.tensor_type.shape.dim
-            shape: tuple[int | str, ...] = (axis, *(int(size.dim_value) for size in sizes[1:]))
+            shape: tuple[int | str, ...] = (axis, *(size.dim_param or int(size.dim_value) for size in sizes[1:]))
             found.append(TensorSpec(name=value.name, shape=shape))
         return tuple(found)
 

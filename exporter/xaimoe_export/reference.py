@@ -9,9 +9,11 @@ from torch import Tensor
 
 from xaimoe_export.graphs import CONTRACT, GraphModule
 from xaimoe_runtime.grid import PatchGrid
-from xaimoe_runtime.schema import ROUTINGS, PatchSpec, Routing
+from xaimoe_runtime.schema import ROUTINGS, PatchSpec, Role, Routing
 
 Floats = NDArray[np.float32]
+CHUNK = 8
+"""Frames of a stream's chunk."""
 
 
 class Reference:
@@ -19,24 +21,30 @@ class Reference:
 
     def __init__(self, graphs: tuple[GraphModule, ...], patches: PatchSpec) -> None:
         self.graphs, self.patches = graphs, patches
-        by_role = {graph.role: graph for graph in graphs if graph.role != "expert"}
+        by_role: dict[Role, GraphModule] = {graph.role: graph for graph in graphs}
         self.frontend, self.saliency = by_role["frontend"], by_role["saliency"]
         self.router, self.head = by_role["router"], by_role["head"]
+        self.frames, self.window = by_role.get("frames"), by_role.get("window")
         self.experts = [graph for graph in graphs if graph.role == "expert"]
 
     def answers(self, waveform: Tensor, source: Tensor) -> dict[str, Tensor]:
-        """Every graph's inputs and outputs, named ``graph/tensor``, and the scores by routing, named ``line/routing``.
+        """Every graph's inputs and outputs for clips [B, S], by their golden names.
 
-        An expert is given all patches; the head is given the routed mixture.
+        An expert is given all patches; what the head is given is the routed mixture.
         """
         found: dict[str, Tensor] = {}
 
         def run(graph: GraphModule, *inputs: Tensor) -> dict[str, Tensor]:
             outputs = graph(*inputs)
-            names = zip(CONTRACT[graph.role][0], inputs, strict=True)
-            found.update({f"{graph.name}/{name}": value for name, value in (*names, *outputs.items())})
+            named = dict(zip(CONTRACT[graph.role][0], inputs, strict=True)) | outputs
+            found.update({graph.golden(name): value for name, value in named.items()})
             return outputs
 
+        if self.frames is not None and self.window is not None and self.frames.framing is not None:
+            seen, hop = self.frames.framing
+            run(self.frames, waveform[:, : seen + (CHUNK - 1) * hop])
+            whole = self.frames(waveform)
+            run(self.window, whole["frames"], whole["frame_sums"], source)
         heard = run(self.frontend, waveform, source)
         glance = run(self.saliency, heard["spectrogram"])
         gates = run(self.router, glance["saliency"], glance["context"], heard["attributes"])
@@ -48,7 +56,7 @@ class Reference:
             chosen = chosen_gates(gates, routing)
             mixture = torch.einsum("bpe,bped->bd", chosen, features)
             mass = chosen.sum((1, 2))[:, None]
-            found[f"line/{routing}"] = run(self.head, mixture, mass, glance["prior_logits"])["scores"]
+            found[f"scores/{routing}"] = run(self.head, mixture, mass, glance["prior_logits"])["scores"]
         return found
 
 
@@ -64,15 +72,3 @@ def all_tiles(source: Tensor, grid: PatchGrid) -> tuple[Tensor, Tensor]:
     tiles = np.ascontiguousarray(grid.tiles(source.numpy()))
     position = np.tile(grid.positions(), (len(source), 1))
     return torch.from_numpy(tiles.reshape(-1, source.shape[1], *grid.tile)), torch.from_numpy(position)
-
-
-def golden_clip(samples: int, sample_rate: int, seed: int) -> Floats:
-    """A synthetic clip [samples]: noise, a rising tone and clicks, something to do for every part of the model."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(samples) / sample_rate
-    duration = samples / sample_rate
-    sweep = np.sin(2 * np.pi * (0.02 * sample_rate * time + 0.2 * sample_rate * time**2 / duration))
-    clicks = np.where(rng.random(samples) < 8 / sample_rate, rng.standard_normal(samples), 0)
-    noise = 0.02 * rng.standard_normal(samples)
-    clip: Floats = (0.2 * sweep * (time > duration / 3) + 0.8 * clicks + noise).astype(np.float32)
-    return np.clip(clip, -1, 1)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,10 +14,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_runtime.errors import BundleError
-from xaimoe_runtime.schema import SCHEMA_VERSION, Manifest
+from xaimoe_runtime import onnxfile
+from xaimoe_runtime.errors import BundleError, XaimoeError
+from xaimoe_runtime.schema import LINE, SCHEMA_VERSION, STREAM, FileSpec, Manifest, Role
+from xaimoe_runtime.signature import check_signature
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 1 << 24
+"""Bytes."""
+LARGEST_ARCHIVE = 1 << 30
+"""Bytes that the golden answers may unpack to."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +38,26 @@ class Bundle:
     """Arrays of the golden clip, named ``graph/tensor``."""
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, public_key: str | Path | None = None) -> Bundle:
         """Reads and checks a bundle folder.
 
+        Args:
+            path: the folder.
+            public_key: file with an Ed25519 public key in PEM, whose owner must have signed the bundle.
+
         Raises:
-            BundleError: no bundle, of a newer schema, incomplete, or altered.
+            BundleError: no bundle, of a newer schema, incomplete, altered, not signed by the owner of the key, or with
+                graphs that hold more than standard operators and their weights.
+            ConfigError: the key cannot be used.
         """
         folder = Path(path)
-        manifest = _read_manifest(folder)
-        files = {graph.file: _read(folder, graph.file, graph.bytes, graph.sha256) for graph in manifest.graphs}
-        golden = _read(folder, manifest.golden.file, manifest.golden.bytes, manifest.golden.sha256)
+        manifest = _read_manifest(folder, public_key)
+        files = {graph.file: _read(folder, graph) for graph in manifest.graphs}
+        for file, content in files.items():
+            onnxfile.check(str(folder / file), content)
+        for document in manifest.documents:
+            _read(folder, document)
+        golden = _read(folder, manifest.golden)
         return cls(folder, manifest, files, _read_arrays(folder / manifest.golden.file, golden))
 
 
@@ -49,17 +66,24 @@ def _read_arrays(path: Path, content: bytes) -> dict[str, NDArray[np.float32]]:
         arrays = np.load(io.BytesIO(content), allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("one array instead of an archive")
+        unpacked = sum(part.file_size for part in arrays.zip.infolist()) if arrays.zip is not None else 0
+        if unpacked > LARGEST_ARCHIVE:
+            raise ValueError(f"it unpacks to {unpacked} bytes, expected at most {LARGEST_ARCHIVE}")
         return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path}: not a NumPy archive of arrays ({error}); export the bundle again") from error
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _read_manifest(folder: Path, public_key: str | Path | None) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder}: found no {MANIFEST}; expected the folder that `xaimoe-audio export` wrote")
     try:
+        if path.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError(f"found {path.stat().st_size} bytes, expected at most {LARGEST_MANIFEST}")
         raw = path.read_bytes()
+        if public_key is not None:
+            check_signature(folder, raw, public_key)
         version = msgspec.json.decode(raw, type=_Version).schema_version
         if version > SCHEMA_VERSION:
             raise BundleError(
@@ -67,7 +91,7 @@ def _read_manifest(folder: Path) -> Manifest:
                 "upgrade xai-moe-audio, or export the checkpoint with this release"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except BundleError:
+    except XaimoeError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
@@ -83,12 +107,24 @@ class _Version(msgspec.Struct):
 
 def _check_consistent(path: Path, manifest: Manifest) -> None:
     """What single fields cannot say: that the parts fit each other."""
-    wanted: list[tuple[str, str | None]] = [(role, None) for role in ("frontend", "saliency", "router", "head")]
+    stream = STREAM if any(graph.role in STREAM for graph in manifest.graphs) else ()
+    wanted: list[tuple[Role, str | None]] = [(role, None) for role in (*LINE, *stream)]
     wanted += [("expert", expert.name) for expert in manifest.experts]
-    found = [(graph.role, graph.expert) for graph in manifest.graphs]
-    if sorted(map(str, wanted)) != sorted(map(str, found)):
-        missing = [_name(*item) for item in wanted if item not in found]
-        extra = [_name(*item) for item in found if item not in wanted or found.count(item) > 1]
+    found = Counter((graph.role, graph.expert, graph.precision) for graph in manifest.graphs)
+    missing = [
+        _name(role, expert) + ("" if precision == "fp32" else f" ({precision})")
+        for precision in manifest.precisions
+        for role, expert in wanted
+        if not found[role, expert, precision] and not found[role, expert, "fp32"]
+    ]
+    extra = [
+        _name(role, expert)
+        for (role, expert, precision), count in found.items()
+        if count > 1
+        or (role, expert) not in (*wanted, ("fused", None))
+        or precision not in (*manifest.precisions, "fp32")
+    ]
+    if missing or extra:
         raise BundleError(
             f"{path}: graphs do not match the experts; missing: {', '.join(missing) or 'none'}; "
             f"not expected: {', '.join(extra) or 'none'}; export the bundle again"
@@ -101,7 +137,8 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
     wanted_sizes = _sizes(manifest)
     for graph in manifest.graphs:
         for tensor in (*graph.inputs, *graph.outputs):
-            sizes = wanted_sizes.get(tensor.name, tensor.shape[1:])
+            # A stream's waveform and frames have any length.
+            sizes = tensor.shape[1:] if graph.role in STREAM else wanted_sizes.get(tensor.name, tensor.shape[1:])
             if tensor.shape[1:] != sizes:
                 raise BundleError(
                     f"{path}: {graph.file} has {tensor.name} of shape {list(tensor.shape)}; "
@@ -141,8 +178,9 @@ def _name(role: str, expert: str | None) -> str:
     return role if expert is None else f"{role} {expert}"
 
 
-def _read(folder: Path, file: str, size: int, sha256: str) -> bytes:
+def _read(folder: Path, spec: FileSpec) -> bytes:
     """The content of one file of the bundle, its size and hash checked on the bytes that are returned."""
+    file, size, sha256 = spec.file, spec.bytes, spec.sha256
     parts = PurePosixPath(file)
     if parts.is_absolute() or ".." in parts.parts or "\\" in file or ":" in file or not parts.parts:
         raise BundleError(f"{folder / MANIFEST}: found the file path {file!r}, expected a path inside the bundle")

@@ -11,7 +11,7 @@ import typer
 from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_records
 from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.result import Engine
-from xaimoe_runtime.schema import Routing
+from xaimoe_runtime.schema import PrecisionChoice, Routing
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -25,6 +25,12 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that 
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Recordings, or folders of recordings.")]
 ProviderOption = Annotated[Provider, typer.Option(help="Where to run; auto takes CUDA if it is there, else the CPU.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that one graph may use.")]
+PrecisionOption = Annotated[
+    PrecisionChoice, typer.Option(help="Of those that the bundle holds; auto takes what is meant for the provider.")
+]
+PublicKeyOption = Annotated[
+    Path | None, typer.Option(help="Ed25519 public key in PEM; a bundle that its owner has not signed is refused.")
+]
 RoutingOption = Annotated[
     Routing,
     typer.Option(
@@ -79,6 +85,8 @@ def infer(
     out: OutOption = None,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 1,
+    precision: PrecisionOption = "auto",
+    public_key: PublicKeyOption = None,
 ) -> None:
     """Classify recordings; one JSON line for each, then a summary.
 
@@ -86,33 +94,54 @@ def infer(
     """
     from xaimoe_runtime.runtime import Runtime
 
-    classify(Runtime.load(bundle, provider, threads), paths, routing, channel, hop, min_score, windows, out)
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key)
+    classify(runtime, paths, routing, channel, hop, min_score, windows, out)
 
 
 @app.command()
-def verify(bundle: BundlePath, provider: ProviderOption = "auto", threads: ThreadsOption = 1) -> None:
-    """Feed a bundle its golden clip and compare every graph's answer; exit code 3 if one deviates."""
+def verify(
+    bundle: BundlePath,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 1,
+    precision: PrecisionOption = "auto",
+    public_key: PublicKeyOption = None,
+) -> None:
+    """Feed a bundle its golden clip and compare every graph's answer; exit code 3 if one deviates.
+
+    With precision auto, every one that is meant for the provider is proven.
+    """
+    from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.errors import BundleError
+    from xaimoe_runtime.providers import SessionFactory
     from xaimoe_runtime.runtime import Runtime
     from xaimoe_runtime.verify import verify as deviations
 
-    runtime = Runtime.load(bundle, provider, threads)
-    found = deviations(runtime)
-    for deviation in found:
-        mark = "ok  " if deviation.passed else "FAIL"
-        typer.echo(f"{mark} {deviation.what:<48} {deviation.found:.2e}  (at most {deviation.tolerance:.0e})")
-    failed = [deviation.what for deviation in found if not deviation.passed]
+    opened, factory = Bundle.open(bundle, public_key), SessionFactory(provider, threads)
+    runtimes = [Runtime(opened, factory, precision)]
+    if precision == "auto":
+        others = opened.manifest.precisions_for(factory.provider)[1:]
+        runtimes += [Runtime(opened, factory, other) for other in others]
+    failed = []
+    for runtime in runtimes:
+        for deviation in deviations(runtime):
+            mark = "ok  " if deviation.passed else "FAIL"
+            what = f"{runtime.precision} {deviation.what}"
+            typer.echo(f"{mark} {what:<53} {deviation.found:.2e}  (at most {deviation.tolerance:.0e})")
+            failed += [] if deviation.passed else [what]
     if failed:
         raise BundleError(
-            f"{runtime.name}: {', '.join(failed)} deviate from the golden answers on provider {runtime.provider}; "
+            f"{bundle}: {', '.join(failed)} deviate from the golden answers on provider {factory.provider}; "
             "do not use the bundle there"
         )
-    typer.echo(f"{runtime.name}: verified on provider {runtime.provider}")
+    proven = ", ".join(runtime.precision for runtime in runtimes)
+    typer.echo(f"{bundle}: verified on provider {factory.provider}, {proven}")
 
 
 @app.command()
 def inspect(
-    bundle: BundlePath, json: Annotated[bool, typer.Option("--json", help="The manifest as JSON.")] = False
+    bundle: BundlePath,
+    json: Annotated[bool, typer.Option("--json", help="The manifest as JSON.")] = False,
+    public_key: PublicKeyOption = None,
 ) -> None:
     """Show what is in a bundle, without running it."""
     import msgspec
@@ -120,7 +149,7 @@ def inspect(
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.describe import describe
 
-    manifest = Bundle.open(bundle).manifest
+    manifest = Bundle.open(bundle, public_key).manifest
     typer.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode() if json else describe(manifest))
 
 

@@ -23,6 +23,7 @@ def describe(manifest: Manifest) -> str:
             f"{frontend.frames} frames, window {frontend.win_length}, hop {audio.frame_hop}, {streamable}",
             f"patches     {grid.count} ({n_freq} in frequency x {n_time} in time) from the {source}",
             f"routing     {manifest.routing}",
+            f"precisions  {', '.join(manifest.precisions)}",
             "experts",
             *(
                 f"  {expert.name:<24} {expert.parameters:>8,} parameters {expert.macs / 1e6:>7.2f} MMAC a patch  "
@@ -35,7 +36,11 @@ def describe(manifest: Manifest) -> str:
                 for item in manifest.attributes
             ),
             "graphs",
-            *(f"  {graph.file:<40} {graph.bytes / 1024:>8.0f} KiB  {graph.precision}" for graph in manifest.graphs),
+            *(
+                f"  {graph.file:<40} {graph.bytes / 1024:>8.0f} KiB  {graph.precision}  "
+                f"for {', '.join(graph.providers)}"
+                for graph in manifest.graphs
+            ),
             f"metrics     {metrics or 'none'}",
         ]
     )

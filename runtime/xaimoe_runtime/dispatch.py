@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 
 import numpy as np
@@ -12,7 +12,7 @@ from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
-from xaimoe_runtime.schema import GraphSpec, Manifest, Routing
+from xaimoe_runtime.schema import GraphSpec, Manifest, Precision, Role, Routing
 
 Floats = NDArray[np.float32]
 
@@ -31,8 +31,8 @@ class Graph:
             ("inputs", spec.inputs, self.session.get_inputs()),
             ("outputs", spec.outputs, self.session.get_outputs()),
         ):
-            promised = {tensor.name: list(tensor.shape[1:]) for tensor in wanted}
-            real = {tensor.name: list(tensor.shape[1:]) for tensor in found}
+            promised = {tensor.name: _sizes(tensor.shape) for tensor in wanted}
+            real = {tensor.name: _sizes(tensor.shape) for tensor in found}
             if promised != real:
                 raise BundleError(f"{name}: found {kind} {real}, the manifest has {promised}; export the bundle again")
 
@@ -41,25 +41,36 @@ class Graph:
         return dict(zip(self.outputs, self.session.run(self.outputs, inputs), strict=True))
 
 
+def _sizes(shape: Iterable[int | str | None]) -> list[int | str]:
+    """Sizes but for the first axis; of those that are dynamic, ``any``."""
+    return [size if isinstance(size, int) else "any" for size in shape][1:]
+
+
 class Dispatcher:
     """All graphs of a bundle, run in the order that the routing asks for."""
 
-    def __init__(self, bundle: Bundle, factory: SessionFactory) -> None:
+    def __init__(self, bundle: Bundle, factory: SessionFactory, precision: Precision = "fp32") -> None:
         manifest = bundle.manifest
+
+        def graph(role: Role, expert: str | None = None) -> Graph:
+            return Graph(factory, bundle, manifest.graph(role, expert, precision))
+
         self.manifest: Manifest = manifest
         self.grid = manifest.patches.grid
         self.positions = self.grid.positions()
-        self.frontend = Graph(factory, bundle, manifest.graph("frontend"))
-        self.saliency = Graph(factory, bundle, manifest.graph("saliency"))
-        self.router = Graph(factory, bundle, manifest.graph("router"))
-        self.head = Graph(factory, bundle, manifest.graph("head"))
-        self.experts = [Graph(factory, bundle, manifest.graph("expert", e.name)) for e in manifest.experts]
+        self.frontend = graph("frontend")
+        self.saliency = graph("saliency")
+        self.router = graph("router")
+        self.head = graph("head")
+        self.experts = [graph("expert", expert.name) for expert in manifest.experts]
+        self.buckets = manifest.buckets if factory.prefers_few_sizes else ()
+        """Batch sizes that experts are given; any, if empty."""
 
     @property
     def graphs(self) -> Mapping[str, Graph]:
         """The graphs by role, the experts by ``expert NAME``."""
-        fixed = {"frontend": self.frontend, "saliency": self.saliency, "router": self.router, "head": self.head}
-        return fixed | {f"expert {e.name}": g for e, g in zip(self.manifest.experts, self.experts, strict=True)}
+        every = (self.frontend, self.saliency, self.router, self.head, *self.experts)
+        return {graph.spec.name: graph for graph in every}
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] and ``source`` [N, 2] -> outputs of the N windows."""
@@ -93,11 +104,29 @@ class Dispatcher:
             if len(clips) == 0:
                 continue
             tiles = self.grid.gather(patch_source, clips, patches)
-            features = expert(patches=tiles, position=self.positions[patches])["features"]
+            features = self.features(expert, tiles, self.positions[patches])
             weights = np.zeros((len(gates), len(clips)), np.float32)
             weights[clips, np.arange(len(clips))] = gates[clips, patches, e]
             mixture += weights @ features
         return mixture
+
+    def features(self, expert: Graph, tiles: Floats, position: Floats) -> Floats:
+        """An expert's answers [M, D] for M tiles, in batches that are filled up to one of the bundle's sizes."""
+        if not self.buckets:
+            return expert(patches=tiles, position=position)["features"]
+        largest, parts = self.buckets[-1], []
+        for start in range(0, len(tiles), largest):
+            some, where = tiles[start : start + largest], position[start : start + largest]
+            size = next(bucket for bucket in self.buckets if bucket >= len(some))
+            parts.append(expert(patches=_filled(some, size), position=_filled(where, size))["features"][: len(some)])
+        return np.concatenate(parts)
+
+
+def _filled(rows: Floats, size: int) -> Floats:
+    """``rows`` and as many of zeros as make it ``size``."""
+    filled = np.zeros((size, *rows.shape[1:]), np.float32)
+    filled[: len(rows)] = rows
+    return filled
 
 
 class _Stopwatch:

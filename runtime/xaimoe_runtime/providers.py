@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from xaimoe_runtime.errors import BundleError, ConfigError, ProviderError
+from xaimoe_runtime.schema import ProviderName
 
 if TYPE_CHECKING:
     import onnxruntime
 
 Provider = Literal["auto", "cuda", "cpu"]
 
-EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-OPTIONS: dict[str, dict[str, str]] = {
+EXECUTION_PROVIDERS: dict[ProviderName, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+OPTIONS: dict[ProviderName, dict[str, str]] = {
     # The exhaustive default tunes again at every new batch size.
     "cuda": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
     "cpu": {},
@@ -51,7 +52,7 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-def resolve(provider: str, available: list[str]) -> str:
+def resolve(provider: str, available: list[str]) -> ProviderName:
     """``cuda`` or ``cpu``: what ``provider`` means where ONNX Runtime offers ``available``.
 
     ``auto`` takes the best that is there; a provider asked for by name is never replaced by another.
@@ -60,16 +61,18 @@ def resolve(provider: str, available: list[str]) -> str:
         ConfigError: no such provider.
         ProviderError: the provider is missing.
     """
-    if provider not in get_args(Provider):
-        raise ConfigError(f"provider: found {provider!r}, expected {', '.join(get_args(Provider))}")
     if provider == "auto":
         return next((name for name, ep in EXECUTION_PROVIDERS.items() if ep in available), "cpu")
-    if EXECUTION_PROVIDERS[provider] not in available:
-        raise ProviderError(
-            f"provider {provider!r} is missing; this ONNX Runtime offers {', '.join(available)}; "
-            'run pip install "xai-moe-audio[gpu]", or use --provider auto'
-        )
-    return provider
+    for name, execution_provider in EXECUTION_PROVIDERS.items():
+        if name != provider:
+            continue
+        if execution_provider not in available:
+            raise ProviderError(
+                f"provider {provider!r} is missing; this ONNX Runtime offers {', '.join(available)}; "
+                'run pip install "xai-moe-audio[gpu]", or use --provider auto'
+            )
+        return name
+    raise ConfigError(f"provider: found {provider!r}, expected {', '.join(get_args(Provider))}")
 
 
 class SessionFactory:
@@ -82,6 +85,11 @@ class SessionFactory:
         self.threads = threads
         self.provider = resolve(provider, self.ort.get_available_providers())
         self._may_fall_back = provider == "auto" and self.provider != "cpu"
+
+    @property
+    def prefers_few_sizes(self) -> bool:
+        """Whether each new batch size costs time once: GPUs choose their kernels by it."""
+        return self.provider != "cpu"
 
     def create(self, name: str, model: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
         """A session on the bytes of a graph; ``name`` is for messages.

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from xaimoe_runtime.audio import Window, parse_channel
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.dispatch import Dispatcher
+from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import (
     check_min_score,
     check_routing,
@@ -23,7 +24,7 @@ from xaimoe_runtime.inference import (
 )
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs, Result, decide
-from xaimoe_runtime.schema import Manifest, Routing
+from xaimoe_runtime.schema import Manifest, Precision, ProviderName, Routing
 
 Floats = NDArray[np.float32]
 
@@ -42,11 +43,16 @@ class WindowResult:
 class Runtime:
     """A bundle, loaded and ready to answer. Make one with :meth:`load`."""
 
-    def __init__(self, bundle: Bundle, factory: SessionFactory) -> None:
+    def __init__(self, bundle: Bundle, factory: SessionFactory, precision: str = "auto") -> None:
         manifest = bundle.manifest
         self.bundle = bundle
-        self.dispatcher = Dispatcher(bundle, factory)
-        self.provider = factory.provider
+        self.factory = factory
+        self.precision = _precision(manifest, precision, factory.provider)
+        self.dispatcher = Dispatcher(bundle, factory, self.precision)
+        if self.precision != _precision(manifest, precision, factory.provider):  # it fell back to another provider
+            self.precision = _precision(manifest, precision, factory.provider)
+            self.dispatcher = Dispatcher(bundle, factory, self.precision)
+        self.provider: str = factory.provider
         self.name = str(bundle.path)
         self.task = manifest.task
         self.audio = manifest.audio
@@ -55,19 +61,30 @@ class Runtime:
         self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
 
     @classmethod
-    def load(cls, bundle: str | Path, provider: str = "auto", threads: int = 1) -> Runtime:
+    def load(
+        cls,
+        bundle: str | Path,
+        provider: str = "auto",
+        threads: int = 1,
+        precision: str = "auto",
+        public_key: str | Path | None = None,
+    ) -> Runtime:
         """Opens a bundle, checks it and makes its sessions.
 
         Args:
             bundle: the folder that the exporter wrote.
             provider: ``auto`` (CUDA where there is one, else CPU), ``cuda`` or ``cpu``.
             threads: threads that one graph may use; experts always use one.
+            precision: ``fp32``, ``int8`` or ``fp16``, of those that the bundle holds; ``auto`` takes what is meant for
+                the provider.
+            public_key: file with an Ed25519 public key in PEM; a bundle that its owner has not signed is refused.
 
         Raises:
-            BundleError: the bundle is missing, incomplete, altered or of a newer schema.
+            BundleError: the bundle is missing, incomplete, altered, unsigned or of a newer schema.
+            ConfigError: the bundle has no such precision, or the key cannot be used.
             ProviderError: the provider, or ONNX Runtime itself, is missing.
         """
-        return cls(Bundle.open(bundle), SessionFactory(provider, threads))
+        return cls(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
 
     @property
     def manifest(self) -> Manifest:
@@ -141,3 +158,16 @@ class Runtime:
             labels = decide(outputs.scores[0], self.task, min_score)
             result = Result(labels, outputs.scores[0], make_trace(self, outputs, routing))
             yield WindowResult(window.start_s, window.end_s, number, result)
+
+
+def _precision(manifest: Manifest, wanted: str, provider: ProviderName) -> Precision:
+    """The precision to run a bundle in."""
+    if wanted == "auto":
+        return manifest.precisions_for(provider)[0]
+    for precision in manifest.precisions:
+        if precision == wanted:
+            return precision
+    raise ConfigError(
+        f"precision: found {wanted!r}, the bundle has {', '.join(manifest.precisions)}; choose one of them or auto, or "
+        "export the checkpoint with --precision"
+    )

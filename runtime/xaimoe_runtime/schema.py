@@ -21,8 +21,19 @@ TaskKind = Literal["single_label", "multi_label"]
 Routing = Literal["routed", "dense", "glance"]
 """``routed``: gates as they are; ``dense``: all compatible pairs; ``glance``: no pair, the prior alone."""
 ROUTINGS: tuple[Routing, ...] = ("routed", "dense", "glance")
-Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window"]
-"""``frames`` and ``window`` are the two stages of ``frontend``, for streams."""
+Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window", "fused"]
+"""``frames`` and ``window`` are the two stages of ``frontend``, for streams; ``fused`` is the whole line in one."""
+LINE: tuple[Role, ...] = ("frontend", "saliency", "router", "head")
+"""What every clip passes through, beside the experts."""
+STREAM: tuple[Role, ...] = ("frames", "window")
+"""What a bundle has as well if its frontend can share frames."""
+Precision = Literal["fp32", "int8", "fp16"]
+"""Of the weights and sums inside a graph; what goes in and comes out is float32."""
+PrecisionChoice = Literal["auto", "fp32", "int8", "fp16"]
+"""``auto``: what the bundle means for the provider."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "fp16")
+ProviderName = Literal["cpu", "cuda", "tensorrt"]
+"""ONNX Runtime's execution providers, in short."""
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -92,19 +103,59 @@ class TensorSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes; a string names a dynamic axis."""
 
 
-class GraphSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One ONNX file."""
+class FileSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the bundle."""
 
-    role: Role
     file: str
     """Path inside the bundle, with forward slashes."""
     sha256: Sha256
     bytes: Count
-    precision: Literal["float32"]
+
+
+class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of a dynamic axis that a TensorRT engine is built for."""
+
+    min: Count
+    opt: Count
+    """That it is tuned for."""
+    max: Count
+
+
+class GraphSpec(FileSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ONNX file."""
+
+    role: Role
     expert: str | None = None
     """Name of the expert, for role ``expert``."""
+    precision: Precision
+    providers: tuple[ProviderName, ...]
+    """Execution providers that the file is meant for; with any other it works, too, but another file is faster."""
+    profiles: dict[str, Profile]
+    """By dynamic axis: ``B`` clips, ``M`` patches, ``n`` frames of a stream."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """The role, or ``expert NAME``."""
+        return self.role if self.expert is None else f"{self.role} {self.expert}"
+
+    def golden(self, tensor: str) -> str:
+        """Name of one of its tensors among the golden answers."""
+        return golden_name(self.role, self.expert, tensor)
+
+
+def golden_name(role: Role, expert: str | None, tensor: str) -> str:
+    """Name of a graph's tensor among the golden answers.
+
+    A tensor means the same in all graphs, but for what each expert answers; the scores, of which there are some for
+    each routing; and what a stream's first stage is given and gives, which is a chunk of the clip.
+    """
+    if role == "frames":
+        return f"{tensor}/chunk"
+    if tensor == "scores":
+        return "scores/routed"
+    return f"{tensor}/{expert}" if tensor == "features" else tensor
 
 
 class ExpertSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,14 +178,20 @@ class PatchSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     grid: PatchGrid
 
 
-class GoldenSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a device may be from the golden answers."""
+
+    graphs: float
+    """Largest deviation of a graph's output, relative to the largest magnitude in it."""
+    scores: float
+    """Largest absolute deviation of a score."""
+
+
+class GoldenSpec(FileSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The synthetic clip with the answer of every graph to it."""
 
-    file: str
-    sha256: Sha256
-    bytes: Count
-    tolerance: dict[str, float]
-    """Largest absolute deviation of a score, by provider."""
+    tolerance: dict[ProviderName, dict[Precision, Tolerance]]
+    """By provider and precision."""
 
 
 class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,8 +223,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Routing used unless another is asked for."""
     features: Count
     """Length D of an expert's answer."""
+    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
+    """In which the line can be run."""
     graphs: tuple[GraphSpec, ...]
+    """Of ``fp32``, and of each other precision those that run in it; where it has no file of its own, a graph runs in
+    ``fp32``."""
+    buckets: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    """Numbers of patches, rising, that a batch for an expert is filled up to where every new size costs time."""
     golden: GoldenSpec
+    documents: tuple[FileSpec, ...]
+    """What is in the bundle for people: its model card, and how precisions were chosen."""
     provenance: Provenance
 
     def compute_digest(self) -> str:
@@ -176,12 +241,29 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         as_read = msgspec.json.decode(blank, type=Manifest)  # where an int stands for a float, it is a float then
         return hashlib.sha256(msgspec.json.encode(as_read)).hexdigest()
 
-    def graph(self, role: Role, expert: str | None = None) -> GraphSpec:
-        """The graph of a role, or of one expert; ``KeyError`` when the bundle has none."""
-        for graph in self.graphs:
-            if graph.role == role and graph.expert == expert:
-                return graph
+    def graph(self, role: Role, expert: str | None = None, precision: Precision = "fp32") -> GraphSpec:
+        """The graph of a role, or of one expert, that is run in a precision: its own, or else that of ``fp32``.
+
+        Raises:
+            KeyError: the bundle has none.
+        """
+        found = {graph.precision: graph for graph in self.graphs if (graph.role, graph.expert) == (role, expert)}
+        if precision in found or "fp32" in found:
+            return found.get(precision) or found["fp32"]
         raise KeyError(role if expert is None else f"{role} {expert}")
+
+    def precisions_for(self, provider: ProviderName) -> tuple[Precision, ...]:
+        """The precisions whose every graph is meant for a provider, those with files of their own and the quickest
+        first; never none."""
+        names = {(graph.role, graph.expert) for graph in self.graphs}
+        fits: list[Precision] = [
+            precision
+            for precision in reversed(PRECISIONS)
+            if precision in self.precisions
+            and all(provider in self.graph(role, expert, precision).providers for role, expert in names)
+        ]
+        own = {graph.precision for graph in self.graphs}
+        return tuple(sorted(fits, key=lambda precision: precision not in own)) or self.precisions[:1]
 
 
 Seconds = Annotated[float, Meta(ge=0)]

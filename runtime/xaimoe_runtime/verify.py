@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xaimoe_runtime.dispatch import Graph
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.runtime import Runtime
-from xaimoe_runtime.schema import ROUTINGS
+from xaimoe_runtime.schema import ROUTINGS, STREAM, Precision, Role, Tolerance
 
 Floats = NDArray[np.float32]
-GRAPH_TOLERANCE = 1e-3
-"""Largest deviation of a graph's output, relative to the largest magnitude in it."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +32,47 @@ class Deviation:
 
 
 def verify(runtime: Runtime) -> list[Deviation]:
-    """Feeds every graph its golden input, then the golden clip to the whole line with each routing.
+    """Feeds every graph of the runtime's precision its golden input, then the golden clip to the whole line with each
+    routing.
 
     Raises:
         BundleError: the golden answers are incomplete.
     """
-    golden = runtime.bundle.golden
-    path = runtime.bundle.path / runtime.manifest.golden.file
-    tolerance = runtime.manifest.golden.tolerance.get(runtime.provider)
-    if tolerance is None:
-        raise BundleError(f"{path}: the manifest has no golden tolerance for provider {runtime.provider!r}")
+    golden, manifest = runtime.bundle.golden, runtime.manifest
+    path = runtime.bundle.path / manifest.golden.file
 
-    def answer(name: str) -> Floats:
-        if name not in golden:
-            raise BundleError(f"{path}: the golden answer {name!r} is missing; export the bundle again")
-        return golden[name]
+    def answer(name: str, precision: Precision = "fp32") -> Floats:
+        for known in (f"{precision}/{name}", name):  # what a precision does not change has one answer
+            if known in golden:
+                return golden[known]
+        raise BundleError(f"{path}: the golden answer {name!r} is missing; export the bundle again")
+
+    def tolerance(precision: Precision) -> Tolerance:
+        of_provider = manifest.golden.tolerance.get(runtime.factory.provider, {})
+        if precision not in of_provider:
+            raise BundleError(f"{path}: the manifest has no tolerance for {precision} on provider {runtime.provider!r}")
+        return of_provider[precision]
 
     found: list[Deviation] = []
-    for name, graph in runtime.dispatcher.graphs.items():
-        outputs = graph(**{tensor.name: answer(f"{name}/{tensor.name}") for tensor in graph.spec.inputs})
+    for graph in (*runtime.dispatcher.graphs.values(), *beside_the_line(runtime)):
+        spec, most = graph.spec, tolerance(graph.spec.precision)
+        outputs = graph(**{tensor.name: answer(spec.golden(tensor.name)) for tensor in spec.inputs})
         for output, value in outputs.items():
-            wanted = answer(f"{name}/{output}")
-            found.append(Deviation(f"{name}/{output}", _distance(value, wanted, relative=True), GRAPH_TOLERANCE))
+            distance = _distance(value, answer(spec.golden(output), spec.precision), relative=True)
+            found.append(Deviation(f"{spec.name}/{output}", distance, most.graphs))
     for routing in ROUTINGS:
-        outputs_of_line = runtime.run(answer("frontend/waveform"), answer("frontend/source"), routing)
-        wanted = answer(f"line/{routing}")
-        found.append(Deviation(f"line/{routing}", _distance(outputs_of_line.scores, wanted), tolerance))
+        scores = runtime.run(answer("waveform"), answer("source"), routing).scores
+        distance = _distance(scores, answer(f"scores/{routing}", runtime.precision))
+        found.append(Deviation(f"line/{routing}", distance, tolerance(runtime.precision).scores))
     return found
+
+
+def beside_the_line(runtime: Runtime) -> list[Graph]:
+    """The graphs of the runtime's precision that the dispatch of clips does not use."""
+    roles: tuple[Role, ...] = (*STREAM, "fused")
+    found = {graph.role for graph in runtime.manifest.graphs}
+    specs = [runtime.manifest.graph(role, precision=runtime.precision) for role in roles if role in found]
+    return [Graph(runtime.factory, runtime.bundle, spec) for spec in specs]
 
 
 def _distance(found: Floats, wanted: Floats, relative: bool = False) -> float:

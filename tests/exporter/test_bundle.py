@@ -2,89 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from data import noise
-from torch import Tensor, nn
+from data.hand import CLIP, FEATURES, GRID, LABELS, RATE, HandHead, description, hand_made
+from torch import Tensor
 
-from xaimoe_export import BundleDescription, ExportReport, GraphModule, export_bundle
+from xaimoe_export import ExportOptions, ExportReport, export_bundle
+from xaimoe_export.graphs import to_onnx
 from xaimoe_export.reference import Reference
+from xaimoe_export.report import describe
 from xaimoe_runtime import BundleError, ConfigError, Runtime
-from xaimoe_runtime.grid import PatchGrid
-from xaimoe_runtime.schema import (
-    ROUTINGS,
-    AttributeSpec,
-    AudioSpec,
-    ExpertSpec,
-    FrontendSpec,
-    PatchSpec,
-    Provenance,
-    Routing,
-    TaskSpec,
-)
+from xaimoe_runtime.schema import ROUTINGS, PatchSpec, Routing
 from xaimoe_runtime.verify import verify
-
-RATE, HOP, BINS, FRAMES = 1_000, 32, 8, 12
-CLIP = HOP * FRAMES
-LABELS = ("calm", "loud")
-EXPERTS = ("Bright one", "dull")
-FEATURES = 3
-GRID = PatchGrid(rows=BINS, columns=FRAMES, tile=(4, 4), stride=(4, 2))
-
-
-class HandFrontend(nn.Module):
-    """Power of short stretches, laid out as a picture; the level as the one attribute."""
-
-    def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        power = torch.square(waveform).reshape(-1, FRAMES, BINS, HOP // BINS).mean(3).transpose(1, 2)
-        level = torch.log(torch.clamp(power.mean((1, 2)), min=1e-9))
-        return torch.log(torch.clamp(power, min=1e-6))[:, None] / 10, torch.stack([level, source[:, 1]], dim=1)
-
-
-class HandSaliency(nn.Module):
-    """No feature map: patches come from the spectrogram."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.prior = nn.Linear(BINS, len(LABELS))
-
-    def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tiles = nn.functional.avg_pool2d(spectrogram, GRID.tile, GRID.stride).flatten(1)
-        rows = spectrogram.mean((1, 3))
-        return torch.softmax(tiles, dim=1), rows, self.prior(rows)
-
-
-class HandRouter(nn.Module):
-    """Salient patches go to one expert or to the other, by the context."""
-
-    def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
-        share = torch.sigmoid(context.mean(1) + 0.01 * attributes[:, 0])
-        both = torch.stack([share, 1 - share], dim=1)
-        dense = saliency[:, :, None] * both[:, None]
-        return torch.relu(dense - 0.06), dense
-
-
-class HandExpert(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.answer = nn.Linear(GRID.tile[0] * GRID.tile[1] + 2, FEATURES)
-
-    def forward(self, patches: Tensor, position: Tensor) -> Tensor:
-        return torch.tanh(self.answer(torch.cat([patches.flatten(1), position], dim=1)))
-
-
-class HandHead(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.answer = nn.Linear(FEATURES, len(LABELS))
-
-    def forward(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
-        return torch.softmax(prior_logits + self.answer(mixture) * mass, dim=1)
 
 
 class TwoFacedHead(HandHead):
@@ -95,93 +33,51 @@ class TwoFacedHead(HandHead):
         return 1 - scores if torch.compiler.is_exporting() else scores
 
 
-def hand_made(head: nn.Module | None = None) -> tuple[GraphModule, ...]:
-    torch.manual_seed(0)
-    experts = [GraphModule("expert", HandExpert().eval(), name) for name in EXPERTS]
-    return (
-        GraphModule("frontend", HandFrontend().eval()),
-        GraphModule("saliency", HandSaliency().eval()),
-        GraphModule("router", HandRouter().eval()),
-        *experts,
-        GraphModule("head", (head or HandHead()).eval()),
-    )
-
-
-def description(routing: Routing = "routed") -> BundleDescription:
-    return BundleDescription(
-        task=TaskSpec(kind="single_label", labels=LABELS, thresholds=(0.5, 0.5), temperatures=(1.0, 1.0)),
-        audio=AudioSpec(sample_rate=RATE, clip_samples=CLIP, frame_hop=HOP, window_hop=CLIP),
-        frontend=FrontendSpec(
-            backend="by hand",
-            streamable=False,
-            n_fft=HOP,
-            win_length=HOP,
-            bins=BINS,
-            frames=FRAMES,
-            fmin=0.0,
-            fmax=RATE / 2,
-            context_samples=0,
-        ),
-        patches=PatchSpec(source="spectrogram", grid=GRID),
-        attributes=tuple(AttributeSpec(name=name, unit="1", q05=0, q50=0, q95=1) for name in ("level", "clipping")),
-        experts=tuple(
-            ExpertSpec(name=name, family="hand", purpose="a test", band=(0, 1), parameters=57, macs=54)
-            for name in EXPERTS
-        ),
-        features=FEATURES,
-        provenance=Provenance(
-            exporter_version="0",
-            checkpoint_sha256=hashlib.sha256(b"hand").hexdigest(),
-            dataset_sha256=hashlib.sha256(b"none").hexdigest(),
-            seed=0,
-            versions={},
-            metrics={},
-        ),
-        routing=routing,
-    )
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportReport]:
-    out = tmp_path_factory.mktemp("hand") / "deep" / "bundle"
-    steps: list[None] = []
-    report = export_bundle(hand_made(), description(), out, lambda: steps.append(None))
-    assert len(steps) == 6, "progress advances once a graph"
-    return out, report
-
-
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_a_hand_made_model_answers_as_its_modules_do(exported: tuple[Path, ExportReport], routing: Routing) -> None:
-    runtime = Runtime.load(exported[0], provider="cpu")
+def test_a_hand_made_model_answers_as_its_modules_do(plain: tuple[Path, ExportReport], routing: Routing) -> None:
+    runtime = Runtime.load(plain[0], provider="cpu")
     waveform = np.stack([noise(CLIP, seed, level) for seed, level in enumerate((0.0, 0.01, 0.1, 1.0))])
     source = np.array([[RATE, 0.0]] * 4, np.float32)
     reference = Reference(hand_made(), PatchSpec(source="spectrogram", grid=GRID))
-    wanted = reference.answers(torch.from_numpy(waveform), torch.from_numpy(source))[f"line/{routing}"]
+    wanted = reference.answers(torch.from_numpy(waveform), torch.from_numpy(source))[f"scores/{routing}"]
     found = runtime.run(waveform, source, routing)
     np.testing.assert_allclose(found.scores, wanted.numpy(), atol=1e-5)
     assert (found.pairs > 0).any() == (routing != "glance")
     assert runtime.infer(waveform[3], routing=routing).labels[0] in LABELS
 
 
-def test_the_report_is_what_was_measured(exported: tuple[Path, ExportReport]) -> None:
-    out, report = exported
-    assert set(report.scores) == set(ROUTINGS)
-    assert max(report.scores.values()) < 1e-4
-    assert set(report.graphs) == {"frontend", "saliency", "router", "head", "expert Bright one", "expert dull"}
+def test_the_report_is_what_was_measured(plain: tuple[Path, ExportReport]) -> None:
+    out, report = plain
+    line, graphs = report.precisions["fp32"], report.graphs["fp32"]
+    assert set(line.scores) == set(ROUTINGS)
+    assert max(line.scores.values()) < 1e-4
+    assert line.same_predictions
+    assert line.accuracy == 1.0, "the prior alone knows calm from loud"
+    assert (report.recordings, report.real_clips, report.clips) == (6, 0, 8)
+    assert set(graphs) == {"frontend", "saliency", "router", "head", "expert Bright one", "expert dull"}
+    dull = graphs["expert dull"]
+    assert dull.parameters == (4 * 4 + 2) * FEATURES + FEATURES
+    assert dull.macs == (4 * 4 + 2) * FEATURES
+    assert dull.operators["Tanh"] == 1
+    assert dull.bytes == (out / "experts/dull.onnx").stat().st_size
+    assert all(0 <= graph.error < 1e-4 and graph.ms > 0 for graph in graphs.values())
     assert report.bytes == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     assert report.bundle_id == json.loads((out / "manifest.json").read_text())["bundle_id"]
+    beside = out.with_name("bundle.export.json")
+    assert msgspec.json.decode(beside.read_bytes(), type=ExportReport) == report
+    assert "no nodes" in describe(report)
 
 
-def test_the_bundle_proves_itself(exported: tuple[Path, ExportReport]) -> None:
-    found = verify(Runtime.load(exported[0], provider="cpu"))
+def test_the_bundle_proves_itself(plain: tuple[Path, ExportReport]) -> None:
+    found = verify(Runtime.load(plain[0], provider="cpu"))
     assert len(found) > len(ROUTINGS)
     assert all(deviation.passed for deviation in found)
 
 
-def test_the_manifest_names_every_file_with_its_hash(exported: tuple[Path, ExportReport]) -> None:
-    out, _ = exported
+def test_the_manifest_names_every_file_with_its_hash(plain: tuple[Path, ExportReport]) -> None:
+    out, _ = plain
     manifest = json.loads((out / "manifest.json").read_text())
-    listed = {entry["file"]: entry for entry in (*manifest["graphs"], manifest["golden"])}
+    listed = {entry["file"]: entry for entry in (*manifest["graphs"], manifest["golden"], *manifest["documents"])}
     on_disk = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert on_disk == set(listed) | {"manifest.json"}
     for file, entry in listed.items():
@@ -189,12 +85,12 @@ def test_the_manifest_names_every_file_with_its_hash(exported: tuple[Path, Expor
         assert (entry["bytes"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_expert_names_become_plain_file_names(exported: tuple[Path, ExportReport]) -> None:
-    assert {path.name for path in (exported[0] / "experts").iterdir()} == {"Bright_one.onnx", "dull.onnx"}
+def test_expert_names_become_plain_file_names(plain: tuple[Path, ExportReport]) -> None:
+    assert {path.name for path in (plain[0] / "experts").iterdir()} == {"Bright_one.onnx", "dull.onnx"}
 
 
-def test_experts_may_be_given_any_number_of_patches(exported: tuple[Path, ExportReport]) -> None:
-    expert = Runtime.load(exported[0], provider="cpu").dispatcher.experts[0]
+def test_experts_may_be_given_any_number_of_patches(plain: tuple[Path, ExportReport]) -> None:
+    expert = Runtime.load(plain[0], provider="cpu").dispatcher.experts[0]
     for count in (0, 1, 2, 7):
         patches = np.zeros((count, 1, *GRID.tile), np.float32)
         features = expert(patches=patches, position=np.zeros((count, 2), np.float32))["features"]
@@ -232,9 +128,38 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_what_exists_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "mine.txt").write_text("keep me")
-    with pytest.raises(ConfigError, match="bundle: exists already; remove it or export to another folder"):
-        export_bundle(hand_made(), description(), tmp_path / "bundle")
+    for force, why in (
+        (False, "exists already; remove it, export to"),
+        (True, "found no manifest.json there, so it is"),
+    ):
+        with pytest.raises(ConfigError, match=f"bundle: {why}"):
+            export_bundle(hand_made(), description(), tmp_path / "bundle", ExportOptions(force=force))
     assert (tmp_path / "bundle" / "mine.txt").read_text() == "keep me"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_earlier_bundle_is_replaced_when_asked_and_kept_when_the_new_one_fails(
+    plain: tuple[Path, ExportReport], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(plain[0], tmp_path / "bundle"))
+    (out / "left.over").touch()
+    before = content_of(out)
+    with pytest.raises(BundleError):
+        export_bundle(hand_made(TwoFacedHead()), description(), out, ExportOptions(force=True))
+    assert content_of(out) == before
+    export_bundle(hand_made(), description(), out, ExportOptions(force=True))
+    assert not (out / "left.over").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.export.json"]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match=r"bundle: cannot be written \(No space left on device\)"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -252,10 +177,13 @@ def content_of(bundle: Path) -> dict[str, str]:
 
 
 def test_the_same_checkpoint_gives_the_same_bundle_byte_for_byte(
-    checkpoint: Path, bundle: Path, tmp_path: Path
+    checkpoint: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xaimoe_audio import MoEAudioClassifier
 
+    monkeypatch.setattr("xaimoe_export.bundle.to_onnx", to_onnx)  # each module anew
     report = MoEAudioClassifier.load(checkpoint, device="cpu").export(tmp_path / "again")
-    assert max(report["scores"].values()) <= 1e-4
+    assert max(report["precisions"]["fp32"]["scores"].values()) <= 1e-4
+    assert report["precisions"]["fp32"]["same_predictions"]
+    assert report["real_clips"] == 32
     assert content_of(tmp_path / "again") == content_of(bundle)

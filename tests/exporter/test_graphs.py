@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from xaimoe_audio.spectrogram.attributes import BANDS
 from xaimoe_runtime import Runtime
 
 FORBIDDEN = {"STFT", "DFT", "If", "Loop", "Scan", "SequenceMap"}
@@ -37,7 +38,8 @@ def shapes(values) -> dict[str, list[int | str]]:  # type: ignore[no-untyped-def
 
 def test_there_is_a_graph_for_every_role_and_expert(models: dict[str, ModelProto], runtime: Runtime) -> None:
     experts = {f"experts/{name}.onnx" for name in runtime.experts}
-    assert set(models) == {"frontend.onnx", "saliency.onnx", "router.onnx", "head.onnx"} | experts
+    line = {"frontend.onnx", "saliency.onnx", "router.onnx", "head.onnx"}
+    assert set(models) == line | {"frames.onnx", "window.onnx"} | experts
 
 
 def test_graphs_hold_standard_operators_alone(models: dict[str, ModelProto]) -> None:
@@ -79,6 +81,14 @@ def test_names_and_shapes_are_those_of_the_contract(models: dict[str, ModelProto
             {"saliency": ["B", patches], "context": ["B", context], "attributes": ["B", attributes]},
             {"gates": ["B", patches, experts], "gates_dense": ["B", patches, experts]},
         ),
+        "window.onnx": (
+            {
+                "frames": ["B", frontend.bins, frontend.frames],
+                "frame_sums": ["B", BANDS + 2, frontend.frames],
+                "source": ["B", 2],
+            },
+            {"spectrogram": spectrogram, "attributes": ["B", attributes]},
+        ),
         "head.onnx": (
             {"mixture": ["B", features], "mass": ["B", 1], "prior_logits": ["B", labels]},
             {"scores": ["B", labels]},
@@ -101,10 +111,17 @@ def test_all_tensors_at_the_border_are_float32(models: dict[str, ModelProto]) ->
             assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT, value.name
 
 
-def test_graphs_say_nothing_of_where_they_were_made(models: dict[str, ModelProto]) -> None:
-    for file, model in models.items():
+def test_graphs_say_what_they_are_and_nothing_of_where_they_were_made(
+    models: dict[str, ModelProto], runtime: Runtime
+) -> None:
+    for spec in runtime.manifest.graphs:
+        model = models[spec.file]
+        file = spec.file
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        expert = {} if spec.expert is None else {"expert": spec.expert}
+        assert told == {"role": spec.role, "bundle_id": runtime.manifest.bundle_id} | expert
         assert model.doc_string == "", file
-        assert len(model.metadata_props) == len(model.graph.metadata_props) == 0
+        assert len(model.graph.metadata_props) == 0
         for part in (model.graph, *nodes_of(model.graph), *model.graph.initializer, *model.graph.input):
             assert part.doc_string == "", file
             assert len(part.metadata_props) == 0

@@ -197,20 +197,20 @@ def test_verify_names_every_graph_and_passes(bundle: Path, runtime: Runtime) -> 
     *lines, last = result.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines)
     assert all(any(name in line for line in lines) for name in runtime.dispatcher.graphs)
-    assert last == f"{bundle}: verified on provider cpu"
+    assert last == f"{bundle}: verified on provider cpu, fp32"
 
 
 def test_verify_ends_with_3_when_an_answer_deviates(editable: EditableBundle) -> None:
     with np.load(editable.path / "golden.npz") as arrays:
         golden = dict(arrays)
-    golden["head/scores"] = golden["head/scores"] + np.float32(0.1)
+    golden["gates_dense"] = golden["gates_dense"] + np.float32(0.1)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **golden)
     editable.put(editable.manifest["golden"], buffer.getvalue())
     result = call("verify", editable.save(), "--provider", "cpu")
     assert result.exit_code == 3
-    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("FAIL")] == ["head/scores"]
-    assert "head/scores deviate from the golden answers on provider cpu" in error_line(result)
+    assert [line.split()[2] for line in result.stdout.splitlines() if line.startswith("FAIL")] == ["router/gates_dense"]
+    assert "fp32 router/gates_dense deviate from the golden answers on provider cpu" in error_line(result)
 
 
 def test_inspect_shows_what_is_in_a_bundle(bundle: Path, runtime: Runtime) -> None:

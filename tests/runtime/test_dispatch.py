@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,3 +162,29 @@ def test_threads_may_share_one_runtime(runtime: Runtime, clips: Clips) -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(answer, [*range(16)] * 3))
     np.testing.assert_allclose(np.stack(together), np.stack(alone * 3), atol=1e-6)
+
+
+@pytest.mark.parametrize("buckets", [(64,), (1, 2, 4), (5,)])
+def test_batches_that_are_filled_up_or_cut_give_the_same_answers(
+    runtime: Runtime, clips: Clips, buckets: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where every new size of a batch costs time."""
+    wanted = runtime.run(*clips, "dense").scores
+    sizes: list[int] = []
+    for expert in runtime.dispatcher.experts:
+        call = expert.session.run
+
+        def count(names: list[str], inputs: dict[str, Floats], call: Any = call) -> Any:
+            sizes.append(len(inputs["patches"]))
+            return call(names, inputs)
+
+        monkeypatch.setattr(expert, "session", SimpleNamespace(run=count))
+    monkeypatch.setattr(runtime.dispatcher, "buckets", buckets)
+    np.testing.assert_allclose(runtime.run(*clips, "dense").scores, wanted, atol=1e-5)
+    assert sizes
+    assert set(sizes) <= set(buckets)
+
+
+def test_on_a_cpu_batches_are_as_large_as_they_are(runtime: Runtime) -> None:
+    assert runtime.dispatcher.buckets == ()
+    assert len(runtime.manifest.buckets) > 1

@@ -230,7 +230,7 @@ def exported(request: pytest.FixtureRequest) -> Iterator[tuple[Frontend, Fronten
     frontend.window.mean.fill_(-10)
     frontend.window.deviation.fill_(9)
     examples = torch.zeros(EXAMPLE_BATCH, config.clip_samples), torch.zeros(EXAMPLE_BATCH, 2)
-    yield frontend, config, to_onnx(GraphModule("frontend", frontend), examples)
+    yield frontend, config, to_onnx(GraphModule("frontend", frontend), examples).SerializeToString()
 
 
 def inputs_of(config: FrontendConfig) -> dict[str, NDArray[np.float32]]:
@@ -302,7 +302,9 @@ def test_frames_then_window_answer_as_the_whole_frontend_however_the_frames_were
 
 
 def session_of(graph: GraphModule, *examples: torch.Tensor) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(to_onnx(graph, examples), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        to_onnx(graph, examples).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
 
 
 # A backend of one's own ----------------------------------------------------------------------------------------------

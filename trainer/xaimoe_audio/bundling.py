@@ -4,43 +4,129 @@ from __future__ import annotations
 
 import copy
 import platform
+import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import torch
 
 from xaimoe_audio.architecture import parts
 from xaimoe_audio.checkpoint import Checkpoint
+from xaimoe_audio.config import Split
+from xaimoe_audio.data.dataset import load_dataset
 from xaimoe_audio.engine import audio_spec, task_spec
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.run import RUN_CONFIG
 from xaimoe_audio.spectrogram import backend_class
-from xaimoe_export import BundleDescription, GraphModule, export_bundle
+from xaimoe_audio.training.assess import batches
+from xaimoe_export import BundleDescription, ExportOptions, ExportReport, GraphModule, Recordings, export_bundle, steps
+from xaimoe_export.report import describe
 from xaimoe_runtime import __version__
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.schema import ExpertSpec, FrontendSpec, PatchSpec, Provenance
 
+CALIBRATION_RECORDINGS = 64
+VALIDATION_RECORDINGS = 500
+"""Most that are taken, evenly over the split."""
 
-def export_checkpoint(checkpoint: Checkpoint, out: Path) -> dict[str, Any]:
-    """Exports a checkpoint to the bundle folder ``out``, with a progress bar on stderr; gives the export report.
+
+@dataclass(frozen=True)
+class Source:
+    """Where the recordings are that an export is measured on."""
+
+    dataset_dir: Path
+    metadata_csv: Path
+    channel: str
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, out: Path, options: ExportOptions, source: Source | None = None
+) -> ExportReport:
+    """Exports a checkpoint to the bundle folder ``out``, with a progress bar on stderr.
+
+    Args:
+        checkpoint: what to export.
+        out: the bundle folder.
+        options: what it is to hold.
+        source: recordings to calibrate and to measure on; those of the run folder if None, and if they are still where
+            they were.
 
     Raises:
-        ConfigError: ``out`` exists, or cannot be written.
+        ConfigError: ``out`` exists or cannot be written, or the options ask for what cannot be made.
+        DatasetError: the recordings cannot be used.
         BundleError: the exported graphs do not answer as PyTorch does.
     """
     model = copy.deepcopy(checkpoint.model).cpu().eval()
-    graphs = (
+    source = source or _source_of_run(checkpoint.path.parent / RUN_CONFIG)
+    calibration = validation = None
+    if source is None:
+        print(  # noqa: T201
+            "the recordings that the model was trained on are not where they were: compared with PyTorch on made-up "
+            "clips alone; give the dataset (--dataset)",
+            file=sys.stderr,
+        )
+    else:
+        calibration = _recordings(model, source, "train", CALIBRATION_RECORDINGS, 1)
+        validation = _recordings(model, source, "val", VALIDATION_RECORDINGS, None)
+    graphs = [
         GraphModule("frontend", model.frontend),
         GraphModule("saliency", model.glance),
         GraphModule("router", model.router),
         *(GraphModule("expert", expert, name) for name, expert in model.experts.items()),
         GraphModule("head", model.head),
+    ]
+    config = model.config.frontend
+    if backend_class(config.spectrogram).streamable:
+        graphs.append(GraphModule("frames", model.frontend.frame, framing=(config.win_length, config.hop)))
+        graphs.append(GraphModule("window", model.frontend.window))
+    with progress("exporting", steps(tuple(graphs), options)) as advance:
+        report = export_bundle(
+            tuple(graphs), describe_bundle(model, checkpoint), out, options, calibration, validation, advance
+        )
+    print(describe(report), file=sys.stderr)  # noqa: T201
+    return report
+
+
+def _source_of_run(run_config: Path) -> Source | None:
+    """The recordings that a run was trained on, if they are still there."""
+    try:
+        told = msgspec.json.decode(run_config.read_bytes(), type=_RunConfig)
+    except (OSError, msgspec.DecodeError):
+        return None
+    found = Source(Path(told.dataset_dir), Path(told.metadata_csv), told.channel)
+    return found if found.metadata_csv.is_file() else None
+
+
+class _RunConfig(msgspec.Struct):
+    dataset_dir: str
+    metadata_csv: str
+    channel: str
+
+
+def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int, windows: int | None) -> Recordings:
+    """Recordings of a split, at most ``windows`` windows of each."""
+    config = model.config
+    dataset = load_dataset(
+        source.dataset_dir,
+        source.metadata_csv,
+        config.task,
+        config.frontend.sample_rate,
+        source.channel,
+        splits=(split,),
+        required=(split,),
+        most=most,
     )
-    with progress("exporting", len(graphs)) as advance:
-        report = export_bundle(graphs, describe_bundle(model, checkpoint), out, advance)
-    content: dict[str, Any] = msgspec.to_builtins(report)
-    return content
+    items = list(dataset.items)
+    owners, waveforms, sources = zip(*batches(model, items, torch.device("cpu"), windows), strict=True)
+    return Recordings(
+        waveform=torch.cat(waveforms).numpy(),
+        source=torch.cat(sources).numpy(),
+        owners=torch.cat(owners).numpy(),
+        targets=dataset.targets(items, config.labels),
+    )
 
 
 def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescription:

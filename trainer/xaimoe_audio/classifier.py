@@ -249,17 +249,68 @@ class MoEAudioClassifier:
         heard = [window for _, window in file_windows(Path(audio), engine.audio, number)]
         return infer_windows(engine, [heard], check_routing(routing), min_score)
 
-    def export(self, out: str | Path) -> dict[str, Any]:
-        """Writes the bundle folder for the device and gives the export report: parity of each graph and of the whole
-        line.
+    def export(
+        self,
+        out: str | Path,
+        precision: str = "fp32",
+        fused: bool = False,
+        dataset_dir: str | Path | None = None,
+        metadata_csv: str | Path | None = None,
+        channel: str = "mix",
+        precision_plan: str | Path | None = None,
+        sign: str | Path | None = None,
+        triton: str | Path | None = None,
+        licence: str | None = None,
+        force: bool = False,
+        score_tolerance: float = 1e-4,
+        accuracy_tolerance: float = 0.005,
+    ) -> dict[str, Any]:
+        """Writes the bundle folder for the device, and beside it ``NAME.export.json``, the report that is given back:
+        of each graph its size, cost, deviation from PyTorch and time; of each precision its accuracy.
+
+        Args:
+            out: the bundle folder.
+            precision: ``fp32``, ``int8`` (for CPUs) and ``fp16`` (for GPUs), comma-separated. A graph that gains no
+                time by it, or would cost more than the tolerance, stays in FP32; ``precision_plan.json`` in the bundle
+                says which and why.
+            fused: whether the bundle holds ``fused.onnx``, too: the whole line as one graph, for hosts without Python.
+            dataset_dir: recordings to calibrate and to measure on; those that the model was trained on if None, and if
+                they are where they were.
+            metadata_csv: their table; ``metadata.csv`` in the folder if None.
+            channel: ``mix``, ``each`` or the number of a channel; with ``dataset_dir`` only.
+            precision_plan: the ``precision_plan.json`` of an export, perhaps altered: obeyed instead of choosing.
+            sign: Ed25519 private key in PEM that the manifest is signed with.
+            triton: folder for a model repository of NVIDIA's Triton server.
+            licence: identifier of the licence that the model is given out under, for its card.
+            force: replace a bundle that is there.
+            score_tolerance: largest difference of a score from PyTorch's, in FP32.
+            accuracy_tolerance: accuracy that another precision may lose on the validation recordings.
 
         Raises:
-            BundleError: a graph does not answer as PyTorch does; nothing is written then.
-            ConfigError: ``out`` exists already.
+            BundleError: a graph does not answer as PyTorch does, or a precision loses too much. Nothing is written.
+            ConfigError: ``out`` exists already, or an option makes no sense.
+            DatasetError: the recordings cannot be used.
         """
-        from xaimoe_audio.bundling import export_checkpoint
+        from xaimoe_audio.bundling import Source, export_checkpoint
+        from xaimoe_export import ExportOptions, PrecisionPlan
 
-        return export_checkpoint(self._trained, Path(out))
+        options = ExportOptions(
+            precisions=tuple(word.strip() for word in precision.split(",")),  # type: ignore[misc]  # it checks them
+            fused=fused,
+            plan=None if precision_plan is None else PrecisionPlan.read(Path(precision_plan)),
+            sign=None if sign is None else Path(sign),
+            triton=None if triton is None else Path(triton),
+            licence=licence,
+            force=force,
+            score_tolerance=score_tolerance,
+            accuracy_tolerance=accuracy_tolerance,
+        )
+        if dataset_dir is None and metadata_csv is not None:
+            raise ConfigError("metadata_csv: found a table without its folder; give dataset_dir as well")
+        folder = None if dataset_dir is None else Path(dataset_dir)
+        source = None if folder is None else Source(folder, _table(folder, metadata_csv), channel)
+        content: dict[str, Any] = msgspec.to_builtins(export_checkpoint(self._trained, Path(out), options, source))
+        return content
 
     def print_architecture(self) -> None:
         """Prints what each part of the model takes, gives, holds and costs."""

@@ -15,6 +15,7 @@ from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.providers import Provider
+from xaimoe_runtime.schema import PrecisionChoice
 
 if TYPE_CHECKING:
     from xaimoe_audio.classifier import MoEAudioClassifier
@@ -38,6 +39,7 @@ TRAINING_PACKAGES = (
     "matplotlib",
     "onnx",
     "onnxscript",
+    "onnxslim",
     "platformdirs",
 )
 
@@ -219,6 +221,8 @@ def infer(
     out: device_cli.OutOption = None,
     provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
+    precision: Annotated[PrecisionChoice, typer.Option(help="With --bundle: one of those that it holds.")] = "auto",
+    public_key: Annotated[Path | None, typer.Option(help="With --bundle: of the one who must have signed it.")] = None,
     device: Annotated[options.Device, typer.Option(help="With --ckpt: where PyTorch runs.")] = "auto",
 ) -> None:
     """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
@@ -226,7 +230,9 @@ def infer(
     if (ckpt is None) == (bundle is None) or not recordings:
         raise ConfigError("infer: expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B")
     if bundle is not None:
-        device_cli.infer(bundle, recordings, routing, channel, hop, min_score, windows, out, provider, threads)
+        device_cli.infer(
+            bundle, recordings, routing, channel, hop, min_score, windows, out, provider, threads, precision, public_key
+        )
         return
     assert ckpt is not None
     engine = _classifier().load(ckpt, device).engine
@@ -236,11 +242,44 @@ def infer(
 @app.command()
 def export(
     ckpt: options.CkptOption,
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; must not exist yet.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; what was found goes to OUT.export.json.")],
+    precision: Annotated[str, typer.Option(help="fp32, int8 (for CPUs), fp16 (for GPUs), comma-separated.")] = "fp32",
+    fused: Annotated[bool, typer.Option("--fused", help="The whole line as one graph, too.")] = False,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Recordings to calibrate and to measure on.", show_default="the model's, if still there"),
+    ] = None,
+    metadata: options.MetadataOption = None,
+    channel: device_cli.ChannelOption = "mix",
+    precision_plan: Annotated[
+        Path | None, typer.Option(help="The precision_plan.json of an export: obeyed instead of choosing.")
+    ] = None,
+    sign: Annotated[Path | None, typer.Option(help="Ed25519 private key in PEM to sign the bundle with.")] = None,
+    triton: Annotated[Path | None, typer.Option(help="Folder for a model repository of NVIDIA's Triton.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the model, for its card, as in CC-BY-4.0.")] = None,
+    score_tolerance: Annotated[float, typer.Option(help="Most that a score may differ from PyTorch's.")] = 1e-4,
+    accuracy_tolerance: Annotated[float, typer.Option(help="Accuracy that a precision may lose.")] = 0.005,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs and check it against PyTorch; the report is JSON on stdout."""
-    write_json(_classifier().load(ckpt, "cpu").export(out))
-    typer.echo(f"wrote {out}", err=True)
+    classifier = _classifier().load(ckpt, "cpu")
+    found = classifier.export(
+        out,
+        precision,
+        fused,
+        dataset,
+        metadata,
+        channel,
+        precision_plan,
+        sign,
+        triton,
+        licence,
+        force,
+        score_tolerance,
+        accuracy_tolerance,
+    )
+    write_json(found)
+    typer.echo(f"wrote {out} and {out.with_name(f'{out.name}.export.json')}", err=True)
 
 
 @app.command()

@@ -1,0 +1,82 @@
+"""Comparing a bundle with the PyTorch modules it was made from, and timing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xaimoe_export.reference import Reference
+from xaimoe_runtime import Runtime
+from xaimoe_runtime.dispatch import Graph
+from xaimoe_runtime.schema import ROUTINGS
+
+Floats = NDArray[np.float32]
+BATCH = 8
+"""Clips that PyTorch answers at a time: every expert looks at every patch."""
+TIMED_RUNS = 20
+LONGEST_TIMING_S = 0.5
+"""Of one graph."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """From PyTorch's answers."""
+
+    graphs: dict[str, float]
+    """Largest absolute difference of each graph's outputs, each graph given PyTorch's inputs."""
+    scores: dict[str, float]
+    """Largest absolute difference of the whole line's scores, by routing; and of the fused graph's."""
+    same_predictions: bool
+    """Whether the best class of every clip is the same, routed."""
+
+
+def compare(
+    runtime: Runtime, others: list[Graph], reference: Reference, waveform: Floats, source: Floats
+) -> Differences:
+    """Differences of a runtime, and of graphs beside its line, from PyTorch on clips [N, S] and their source [N, 2]."""
+    graphs: dict[str, float] = {}
+    scores: dict[str, float] = {}
+    same = True
+    for start in range(0, len(waveform), BATCH):
+        some, of = waveform[start : start + BATCH], source[start : start + BATCH]
+        wanted = {
+            name: value.numpy()
+            for name, value in reference.answers(torch.from_numpy(some), torch.from_numpy(of)).items()
+        }
+        for graph in (*runtime.dispatcher.graphs.values(), *others):
+            outputs = graph(**{tensor.name: wanted[graph.spec.golden(tensor.name)] for tensor in graph.spec.inputs})
+            for name, value in outputs.items():
+                _raise(graphs, graph.spec.name, value, wanted[graph.spec.golden(name)])
+            if graph.spec.role == "fused":
+                _raise(scores, "fused", outputs["scores"], wanted["scores/routed"])
+        for routing in ROUTINGS:
+            found = runtime.run(some, of, routing).scores
+            _raise(scores, routing, found, wanted[f"scores/{routing}"])
+            if routing == "routed":
+                same &= bool((found.argmax(1) == wanted["scores/routed"].argmax(1)).all())
+    return Differences(graphs, scores, same)
+
+
+def _raise(worst: dict[str, float], key: str, found: Floats, wanted: Floats) -> None:
+    """Raises the largest difference known; one that is no number stays."""
+    difference = float(np.abs(found - wanted).max(initial=0.0))
+    if not difference <= worst.get(key, 0.0):
+        worst[key] = difference
+    worst.setdefault(key, 0.0)
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Median time of a call, after one that is not counted."""
+    call()
+    spent: list[float] = []
+    while len(spent) < TIMED_RUNS and sum(spent) < LONGEST_TIMING_S:
+        start = perf_counter()
+        call()
+        spent.append(perf_counter() - start)
+    return median(spent) * 1e3

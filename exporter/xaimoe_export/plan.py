@@ -1,0 +1,175 @@
+"""Which graph runs in which precision, and why: chosen graph by graph, written down, and obeyed when given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from xaimoe_export import half, quantise
+from xaimoe_export.cost import cost
+from xaimoe_export.draft import Draft
+from xaimoe_export.recordings import Recordings
+from xaimoe_runtime import ConfigError
+from xaimoe_runtime.schema import Precision
+
+Floats = NDArray[np.float32]
+PLAN = "precision_plan.json"
+MOST_MOVED = 0.02
+"""Mean absolute change of a score, over real clips, up to which a graph may leave FP32."""
+LEAST_ROWS, MOST_ROWS = 32, 256
+"""Patches that an expert's ranges are taken from."""
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one graph and precision."""
+
+    used: bool
+    """Whether the graph runs in it; otherwise in FP32."""
+    why: str
+
+
+class PrecisionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``precision_plan.json``."""
+
+    precisions: dict[Precision, dict[str, Choice]]
+    """By precision and name of the graph."""
+
+    @staticmethod
+    def read(path: Path) -> PrecisionPlan:
+        """A plan that an export wrote, or that was altered since.
+
+        Raises:
+            ConfigError: it cannot be read, or is none.
+        """
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=PrecisionPlan)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected the {PLAN} of an export") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not a precision plan ({error}); expected the {PLAN} of an export") from error
+
+    def encoded(self) -> bytes:
+        """As it is written."""
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2) + b"\n"
+
+
+Choices = dict[str, Choice]
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Adds to a draft the graphs that leave FP32 for another precision."""
+
+    draft: Draft
+    """With all graphs in FP32."""
+    precision: Precision
+    calibration: Recordings | None
+    """What the ranges of INT8 are taken from."""
+    judges: Recordings | None
+    """What choices are tried on; without any, they are made by size and operators alone."""
+    most_lost: float
+    """Accuracy that may be lost on ``judges``."""
+    advance: Callable[[], None]
+    """Called after each graph."""
+
+    def obey(self, given: Choices) -> Choices:
+        """Makes the graphs that a plan of them uses.
+
+        Raises:
+            ConfigError: one of them cannot run in the precision.
+        """
+        for name, choice in given.items():
+            if choice.used:
+                if not self._can(name):
+                    raise ConfigError(f"precision plan: {name} cannot run in {self.precision}; set its used to false")
+                self._add({name: self._made(name)})
+            self.advance()
+        return given
+
+    def choose(self) -> Choices:
+        """Makes the graphs that gain by it and move the scores little; says of each graph why, or why not."""
+        choices: Choices = {}
+        made: dict[str, onnx.ModelProto] = {}
+        moved: dict[str, float] = {}
+        usual = self._scores({})
+        for name in self._names:
+            why_not = _WHY_NOT[self.precision](self.draft.model(name))
+            if why_not is None:
+                made[name] = self._made(name)
+                moved[name] = float(np.abs(self._scores({name: made[name]}) - usual).mean()) if self.judges else 0.0
+                if moved[name] > MOST_MOVED:
+                    why_not = f"scores move by {moved[name]:.3f} on average, {MOST_MOVED} is allowed"
+                    del made[name]
+            why = f"scores move by {moved[name]:.4f} on average" if self.judges and name in made else "by its operators"
+            choices[name] = Choice(why_not is None, why_not or why)
+            self.advance()
+        # Those that move scores most go back to FP32 first, until no more accuracy is lost than may be.
+        wanted = self._accuracy(usual) - self.most_lost
+        while made and (accuracy := self._accuracy(self._scores(made))) < wanted:
+            worst = max(made, key=moved.__getitem__)
+            choices[worst] = Choice(False, f"with it, accuracy is {accuracy:.4f}, {wanted:.4f} is wanted")
+            del made[worst]
+        self._add(made)
+        return choices
+
+    @property
+    def _names(self) -> list[str]:
+        return [name for name, precision in self.draft.graphs if precision == "fp32"]
+
+    def _can(self, name: str) -> bool:
+        model = self.draft.model(name)
+        if self.precision == "int8":
+            return name in self._rows_of and bool(quantise.quantised_products(cost(model)))
+        return half.why_not(model) is None
+
+    def _made(self, name: str) -> onnx.ModelProto:
+        model = self.draft.model(name)
+        return quantise.to_int8(model, self._rows_of[name]()) if self.precision == "int8" else half.to_fp16(model)
+
+    def _add(self, models: dict[str, onnx.ModelProto]) -> None:
+        for name, model in models.items():
+            spec = self.draft.graphs[name, "fp32"]
+            self.draft.add(spec.role, spec.expert, self.precision, model)
+
+    def _scores(self, models: dict[str, onnx.ModelProto]) -> Floats:
+        """Scores of the judges' windows with these graphs and no other in the precision."""
+        if self.judges is None:
+            return np.zeros((0, 0), np.float32)
+        runtime = self.draft.with_only(self.precision, models).runtime(self.precision)
+        return self.judges.scores(lambda waveform, source: runtime.run(waveform, source, "routed").scores)
+
+    def _accuracy(self, scores: Floats) -> float:
+        return 0.0 if self.judges is None else self.judges.accuracy(scores, self.draft.description.task)
+
+    @cached_property
+    def _rows_of(self) -> dict[str, Callable[[], dict[str, Floats]]]:
+        """What a graph is given of real clips, by name: an expert, the patches that are routed to it."""
+        if self.calibration is None:
+            return {}
+        runtime = self.draft.runtime()
+        line, grid = runtime.dispatcher, runtime.manifest.patches.grid
+        heard = line.frontend(waveform=self.calibration.waveform, source=self.calibration.source)
+        glance = line.saliency(spectrogram=heard["spectrogram"])
+        gates = line.router(saliency=glance["saliency"], context=glance["context"], attributes=heard["attributes"])
+        source = glance["feature_map"] if runtime.manifest.patches.source == "feature_map" else heard["spectrogram"]
+
+        def patches_of(e: int) -> dict[str, Floats]:
+            clips, patches = np.nonzero(gates["gates"][:, :, e])
+            if len(clips) < LEAST_ROWS:  # an expert that is hardly ever asked
+                clips, patches = np.nonzero(np.ones(gates["gates"].shape[:2]))
+            few = np.linspace(0, len(clips) - 1, min(len(clips), MOST_ROWS)).astype(np.intp)
+            clips, patches = clips[few], patches[few]
+            return {"patches": grid.gather(source, clips, patches), "position": line.positions[patches]}
+
+        experts = {f"expert {name}": partial(patches_of, e) for e, name in enumerate(runtime.experts)}
+        return {"saliency": lambda: {"spectrogram": heard["spectrogram"]}, **experts}
+
+
+_WHY_NOT: dict[Precision, Callable[[onnx.ModelProto], str | None]] = {"int8": quantise.why_not, "fp16": half.why_not}

@@ -1,0 +1,56 @@
+"""A model repository for NVIDIA's Triton inference server, around the fused graph.
+
+The layout and the fields of ``config.pbtxt`` are those of Triton's ``model_config.proto``
+(https://github.com/triton-inference-server/common).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xaimoe_runtime.schema import GraphSpec, Manifest, TensorSpec
+
+MODEL = "xaimoe"
+CONFIG = f"{MODEL}/config.pbtxt"
+LARGEST_BATCH = 32
+PREFERRED_BATCHES = (4, 8, 16, 32)
+LONGEST_WAIT_US = 2_000
+"""That a request waits for others to share a batch with."""
+LABELS = "labels.txt"
+
+
+def write_repository(folder: Path, manifest: Manifest, content: bytes) -> None:
+    """Writes ``xaimoe/config.pbtxt``, ``xaimoe/labels.txt`` and ``xaimoe/1/model.onnx`` into a folder.
+
+    Args:
+        folder: the model repository, which exists.
+        manifest: of the bundle.
+        content: of the fused graph.
+    """
+    model = folder / MODEL
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "model.onnx").write_bytes(content)
+    (folder / CONFIG).write_text(config(manifest, manifest.graph("fused")), encoding="utf-8")
+    (model / LABELS).write_text("".join(f"{label}\n" for label in manifest.task.labels), encoding="utf-8")
+
+
+def config(manifest: Manifest, fused: GraphSpec) -> str:
+    """``config.pbtxt`` of the fused graph, with dynamic batching."""
+    preferred = ", ".join(map(str, PREFERRED_BATCHES))
+    lines = [
+        f'name: "{MODEL}"',
+        'platform: "onnxruntime_onnx"',
+        f"max_batch_size: {LARGEST_BATCH}",
+        *(_tensor("input", tensor) for tensor in fused.inputs),
+        *(_tensor("output", tensor) for tensor in fused.outputs),
+        f"dynamic_batching {{ preferred_batch_size: [ {preferred} ] max_queue_delay_microseconds: {LONGEST_WAIT_US} }}",
+        f'parameters {{ key: "bundle_id" value {{ string_value: "{manifest.bundle_id}" }} }}',
+        f'parameters {{ key: "sample_rate" value {{ string_value: "{manifest.audio.sample_rate}" }} }}',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(kind: str, tensor: TensorSpec) -> str:
+    sizes = ", ".join(map(str, tensor.shape[1:]))  # Triton adds the batch's axis
+    labels = f' label_filename: "{LABELS}"' if tensor.name == "scores" else ""
+    return f'{kind} {{ name: "{tensor.name}" data_type: TYPE_FP32 dims: [ {sizes} ]{labels} }}'

@@ -1,0 +1,60 @@
+"""Bundles of the hand-made model: one as it is by default, and one that holds all that a bundle can hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from data.hand import Rich, description, hand_made, recordings, write_keys
+from onnx import ModelProto
+from torch import Tensor
+
+from xaimoe_export import ExportOptions, ExportReport, GraphModule, bundle, export_bundle, steps
+from xaimoe_export.graphs import to_onnx
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Rich:
+    folder = tmp_path_factory.mktemp("rich")
+    private, public = write_keys(folder)
+    options = ExportOptions(
+        precisions=("fp32", "int8", "fp16"), fused=True, sign=private, triton=folder / "triton", licence="CC-BY-4.0"
+    )
+    report = export_bundle(
+        hand_made(), description(), folder / "bundle", options, recordings(8), recordings(8, seed=100)
+    )
+    return Rich(folder / "bundle", report, folder / "triton", private, public)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportReport]:
+    """A bundle of the hand-made model as it is by default, and its report."""
+    out = tmp_path_factory.mktemp("hand") / "deep" / "bundle"
+    advanced: list[None] = []
+    report = export_bundle(
+        hand_made(), description(), out, validation=recordings(6), advance=lambda: advanced.append(None)
+    )
+    assert len(advanced) == steps(hand_made(), ExportOptions()) == 6, "progress advances once a graph"
+    return out, report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_module_is_exported_once() -> Iterator[None]:
+    """Exporting a module takes a second, and these tests ask for the same ones again and again."""
+    known: dict[str, ModelProto] = {}
+
+    def exported(graph: GraphModule, examples: tuple[Tensor, ...]) -> ModelProto:
+        weights = b"".join(value.numpy().tobytes() for value in graph.module.state_dict().values())
+        shapes = [tuple(example.shape) for example in examples]
+        key = f"{graph.name} {type(graph.module).__qualname__} {hashlib.sha256(weights).hexdigest()} {shapes}"
+        if key not in known:
+            known[key] = to_onnx(graph, examples)
+        copy = ModelProto()
+        copy.CopyFrom(known[key])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "to_onnx", exported)
+        yield

@@ -1,0 +1,278 @@
+"""Other precisions: which graphs leave FP32 and why, what they answer, and the plan that says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import torch
+from data.hand import GRID, HandConvolutions, HandExpert, Rich, description, hand_made, recordings
+from torch import nn
+
+from xaimoe_export import ExportOptions, ExportReport, GraphModule, PrecisionPlan, export_bundle
+from xaimoe_export.cost import cost
+from xaimoe_export.graphs import to_onnx
+from xaimoe_export.half import to_fp16
+from xaimoe_export.half import why_not as why_not_half
+from xaimoe_export.quantise import to_int8, why_not
+from xaimoe_runtime import BundleError, ConfigError, Runtime
+from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.verify import verify
+
+WIDE_ONE = "expert Bright one"
+
+
+def expert_model(module: nn.Module) -> onnx.ModelProto:
+    torch.manual_seed(0)
+    return to_onnx(GraphModule("expert", module.eval(), "it"), (torch.randn(3, 1, *GRID.tile), torch.rand(3, 2)))
+
+
+@pytest.fixture(scope="module")
+def wide() -> onnx.ModelProto:
+    return expert_model(HandConvolutions())
+
+
+def answers(model: onnx.ModelProto, count: int = 32) -> np.ndarray:  # type: ignore[type-arg]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, rows(count))[0])
+
+
+def rows(count: int = 32) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    draw = np.random.default_rng(0)
+    return {
+        "patches": draw.standard_normal((count, 1, *GRID.tile)).astype(np.float32),
+        "position": draw.random((count, 2)).astype(np.float32),
+    }
+
+
+# Which graphs ---------------------------------------------------------------------------------------------------------
+
+
+def test_int8_is_for_graphs_whose_convolutions_are_wide(wide: onnx.ModelProto) -> None:
+    assert why_not(wide) is None
+    assert "no convolution is over 12 channels" in str(why_not(expert_model(HandExpert())))
+    narrow = HandConvolutions()
+    narrow.body = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3, 1))
+    assert "its convolutions add up 16 products on average, time is gained from 72" in str(
+        why_not(expert_model(narrow))
+    )
+    shallow = HandConvolutions()
+    shallow.body = nn.Sequential(nn.Conv2d(1, 96, (4, 4), padding=2), nn.ReLU(), nn.Conv2d(96, 3, 4, 4))
+    assert "of its multiply-accumulates would be quantised" in str(why_not(expert_model(shallow)))
+
+
+def test_fp16_is_for_graphs_with_convolutions(wide: onnx.ModelProto) -> None:
+    assert why_not_half(wide) is None
+    assert "no convolution" in str(why_not_half(expert_model(HandExpert())))
+
+
+# What they answer -----------------------------------------------------------------------------------------------------
+
+
+def test_int8_answers_nearly_the_same_from_a_third_of_the_bytes(wide: onnx.ModelProto) -> None:
+    quantised = to_int8(wide, rows())
+    assert cost(quantised).initialiser_bytes <= 0.35 * cost(wide).initialiser_bytes
+    difference = np.abs(answers(quantised) - answers(wide)).max()
+    assert 0 < difference < 0.05
+    assert {"QuantizeLinear", "DequantizeLinear"} < set(cost(quantised).operators)
+
+
+def test_fp16_answers_nearly_the_same_from_half_of_the_bytes(wide: onnx.ModelProto) -> None:
+    half = to_fp16(wide)
+    assert cost(half).initialiser_bytes <= 0.55 * cost(wide).initialiser_bytes
+    assert 0 < np.abs(answers(half) - answers(wide)).max() < 0.01
+    borders = (*half.graph.input, *half.graph.output)
+    assert {value.type.tensor_type.elem_type for value in borders} == {onnx.TensorProto.FLOAT}
+
+
+def test_fp16_keeps_its_digits_where_the_range_is_wide() -> None:
+    """What is made of the convolutions' answers may be far beyond 65504 and far below 6e-8."""
+
+    class Powers(HandConvolutions):
+        def forward(self, patches: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            largest = self.body(patches).abs().amax((2, 3))
+            return torch.cat([(1 + largest) ** 80, largest**12 * 1e-9], dim=1) + 0 * position[:, :1]
+
+    model = expert_model(Powers())
+    wanted, found = answers(model), answers(to_fp16(model))
+    assert wanted.max() > 65_504
+    assert wanted.min() < 6e-8
+    np.testing.assert_allclose(found, wanted, rtol=0.1)
+
+
+def test_fp16_takes_no_weight_for_zero_or_infinity() -> None:
+    class Scaled(HandConvolutions):
+        def forward(self, patches: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            near_nothing = torch.clamp(patches.abs(), min=1e-12)
+            return self.body(patches / (near_nothing + 1e-9).clamp(max=1e9)).mean((2, 3)) + 0 * position[:, :1]
+
+    found = answers(to_fp16(expert_model(Scaled())))
+    assert np.isfinite(found).all()
+
+
+# The bundle -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_holds_several_precisions_each_for_its_providers(rich: Rich) -> None:
+    manifest = Bundle.open(rich.bundle).manifest
+    assert manifest.precisions == ("fp32", "int8", "fp16")
+    assert manifest.graph("expert", "Bright one", "int8").file == "experts/Bright_one.int8.onnx"
+    assert manifest.graph("expert", "Bright one", "int8").providers == ("cpu",)
+    assert manifest.graph("expert", "Bright one", "fp16").providers == ("cuda", "tensorrt")
+    assert manifest.graph("expert", "dull", "int8").precision == "fp32", "it has no other"
+    assert manifest.precisions_for("cpu") == ("int8", "fp32")
+    assert manifest.precisions_for("cuda") == ("fp16", "fp32")
+
+
+def test_auto_takes_what_is_meant_for_the_provider(rich: Rich) -> None:
+    assert Runtime.load(rich.bundle, "cpu").precision == "int8"
+    assert Runtime.load(rich.bundle, "cpu", precision="fp32").precision == "fp32"
+
+
+def test_a_precision_that_the_bundle_does_not_have_is_refused(plain: tuple[Path, ExportReport]) -> None:
+    with pytest.raises(ConfigError, match="precision: found 'int8', the bundle has fp32; choose one of them or auto"):
+        Runtime.load(plain[0], "cpu", precision="int8")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_each_precision_proves_itself(rich: Rich, precision: str) -> None:
+    found = verify(Runtime.load(rich.bundle, "cpu", precision=precision))
+    assert all(deviation.passed for deviation in found)
+    assert {"fused/scores", "line/routed", f"{WIDE_ONE}/features"} < {deviation.what for deviation in found}
+
+
+def test_int8_is_proven_by_its_own_answers_not_by_those_of_fp32(rich: Rich) -> None:
+    golden = Bundle.open(rich.bundle).golden
+    own, of_fp32 = golden["int8/features/Bright one"], golden["features/Bright one"]
+    assert 0 < np.abs(own - of_fp32).max() < 0.05
+    assert "int8/features/dull" not in golden
+
+
+def test_the_report_has_a_line_for_each_precision(rich: Rich) -> None:
+    assert set(rich.report.precisions) == {"fp32", "int8", "fp16"}
+    assert all(line.accuracy == 1.0 for line in rich.report.precisions.values())
+    assert set(rich.report.graphs["int8"]) == {WIDE_ONE, "fused"}
+    assert max(rich.report.precisions["fp32"].scores.values()) < 1e-4
+    assert set(rich.report.precisions["fp32"].scores) == {"routed", "dense", "glance", "fused"}
+
+
+# The plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan_of(bundle: Path) -> PrecisionPlan:
+    return PrecisionPlan.read(bundle / "precision_plan.json")
+
+
+def test_the_plan_says_of_every_graph_which_and_why(rich: Rich) -> None:
+    plan = plan_of(rich.bundle).precisions
+    assert set(plan) == {"int8", "fp16"}
+    assert set(plan["int8"]) == {"frontend", "saliency", "router", "head", WIDE_ONE, "expert dull"}
+    assert [name for name, choice in plan["int8"].items() if choice.used] == [WIDE_ONE]
+    assert "scores move by 0.0" in plan["int8"][WIDE_ONE].why
+    assert "no convolution" in plan["int8"]["frontend"].why
+
+
+def test_a_plan_given_back_is_obeyed(rich: Rich, tmp_path: Path) -> None:
+    before = plan_of(rich.bundle)
+    stay = {name: msgspec.structs.replace(choice, used=False) for name, choice in before.precisions["fp16"].items()}
+    plan = PrecisionPlan({"int8": before.precisions["int8"], "fp16": stay})
+    options = ExportOptions(precisions=("int8", "fp16"), plan=plan)
+    export_bundle(hand_made(), description(), tmp_path / "bundle", options, recordings(8))
+    files = {path.name for path in (tmp_path / "bundle" / "experts").iterdir()}
+    assert files == {"Bright_one.onnx", "Bright_one.int8.onnx", "dull.onnx"}
+    assert plan_of(tmp_path / "bundle") == plan
+    runtime = Runtime.load(tmp_path / "bundle", "cpu")
+    assert runtime.precision == "int8"
+    assert runtime.manifest.precisions_for("cuda") == ("fp16",), "which is FP32 throughout"
+
+
+def test_of_int8_alone_only_what_it_runs_is_kept(tmp_path: Path) -> None:
+    export_bundle(
+        hand_made(),
+        description(),
+        tmp_path / "bundle",
+        ExportOptions(precisions=("int8",)),
+        recordings(8),
+        recordings(8),
+    )
+    assert {path.name for path in (tmp_path / "bundle" / "experts").iterdir()} == {"Bright_one.int8.onnx", "dull.onnx"}
+    assert Runtime.load(tmp_path / "bundle", "cpu").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"expert dull": True}, "precision plan: expert dull cannot run in int8; set its used to false"),
+        ({"nobody": False}, "precision plan: found int8 choices for .*nobody.*; expected frontend"),
+    ],
+)
+def test_a_plan_that_cannot_be_obeyed_is_refused(
+    rich: Rich, tmp_path: Path, changed: dict[str, bool], why: str
+) -> None:
+    choices = dict(plan_of(rich.bundle).precisions["int8"])
+    for name, used in changed.items():
+        choices[name] = msgspec.structs.replace(choices["expert dull"], used=used)
+    options = ExportOptions(precisions=("int8",), plan=PrecisionPlan({"int8": choices}))
+    with pytest.raises(ConfigError, match=why):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", options, recordings(8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"precisions": {"int4": {}}}'])
+def test_a_plan_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"plan\.json: not a precision plan"):
+        PrecisionPlan.read(tmp_path / "plan.json")
+    with pytest.raises(ConfigError, match=r"none\.json: cannot be read"):
+        PrecisionPlan.read(tmp_path / "none.json")
+
+
+def test_int8_without_recordings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision int8: found no recordings to take ranges from"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", ExportOptions(precisions=("int8",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_loses_too_much_is_not_used(tmp_path: Path) -> None:
+    """The prior knows calm from loud, and the experts nothing: whatever INT8 changes must not be put down to it."""
+    spoilt = recordings(8)
+    # Ranges from silence alone: INT8 cannot say anything of real clips.
+    silent = replace(spoilt, waveform=np.zeros_like(spoilt.waveform))
+    options = ExportOptions(precisions=("int8",), accuracy_tolerance=0.0)
+    export_bundle(hand_made(), description(), tmp_path / "bundle", options, silent, spoilt)
+    choice = plan_of(tmp_path / "bundle").precisions["int8"][WIDE_ONE]
+    report = json.loads((tmp_path / "bundle.export.json").read_text())
+    assert report["precisions"]["int8"]["accuracy"] == 1.0
+    assert choice.used == (tmp_path / "bundle" / "experts" / "Bright_one.int8.onnx").is_file()
+
+
+def test_a_given_plan_that_loses_too_much_fails_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xaimoe_export import bundle
+
+    accuracies = iter([1.0, 0.9])
+    monkeypatch.setattr(bundle, "_accuracy", lambda runtime, validation: next(accuracies))
+    with pytest.raises(BundleError, match=r"falls from 1\.0000 to 0\.9000 in int8, expected to lose at most 0\.005"):
+        export_bundle(
+            hand_made(),
+            description(),
+            tmp_path / "bundle",
+            ExportOptions(precisions=("int8",)),
+            recordings(4),
+            recordings(4),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("asked", [(), ("fp32", "fp32"), ("int4",)])
+def test_precisions_that_are_none_are_refused(asked: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"precision: found .*, expected some of fp32, int8, fp16, each once"):
+        ExportOptions(precisions=asked)  # type: ignore[arg-type]
