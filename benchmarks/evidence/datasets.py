@@ -95,11 +95,13 @@ def train(
                 table = resplit(folder, lambda row: row["split"] == "test", VAL_PER_CLASS, out / f"{cell}.csv")
             classifier.fit(folder, table, EPOCHS[name], 16, out / cell)
             seconds = time.process_time() - start
+            exported = classifier.export(out / cell / "bundle", fused=True, force=True)
             figures = json.loads((out / cell / "metrics.json").read_text())["test"]
             metric = headline(classifier.engine.task)
             kept = {"dataset": name, "budget": budget, "seed": seed, "epochs": EPOCHS[name], "seconds": seconds}
             kept |= {"recipe": json.loads((out / cell / RUN_CONFIG).read_text())["recipe"]}
             kept |= {"metric": metric, "macs": figures["macs"], "recordings": figures["recordings"]}
+            kept |= {"export": {name: exported[name] for name in ("real_clips", "precisions", "refused_by_tensorrt")}}
             kept |= {routing: found[metric] for routing, found in figures["by_routing"].items()}
             cells.put(cell, kept)
             typer.echo(f"{cell}: {metric} {kept['routed']:.4f}")
@@ -117,6 +119,12 @@ def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> No
             f"{cell['seed']}: {cell['metric']} of {cell['recordings']} recordings routed {cell['routed']:.4f}, "
             f"dense {cell['dense']:.4f}, glance {cell['glance']:.4f}; {macs['routed'] / 1e6:.2f} of "
             f"{macs['dense'] / 1e6:.2f} M MACs after the frontend's {macs['frontend'] / 1e6:.2f} M"
+        )
+        export = cell["export"]
+        line = export["precisions"]["fp32"]
+        typer.echo(
+            f"  exported: scores of {export['real_clips']} real clips within {max(line['scores'].values()):.1e} of "
+            f"PyTorch's, {'the same' if line['same_predictions'] else 'other'} predictions"
         )
 
 

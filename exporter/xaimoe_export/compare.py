@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xaimoe_export.reference import Reference
 from xaimoe_runtime import Runtime
 from xaimoe_runtime.dispatch import Graph
-from xaimoe_runtime.schema import ROUTINGS
+from xaimoe_runtime.schema import ROUTINGS, Precision
 
 Floats = NDArray[np.float32]
 BATCH = 8
@@ -71,12 +71,16 @@ def _raise(worst: dict[str, float], key: str, found: Floats, wanted: Floats) -> 
     worst.setdefault(key, 0.0)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Median time of a call, after one that is not counted."""
-    call()
-    spent: list[float] = []
-    while len(spent) < TIMED_RUNS and sum(spent) < LONGEST_TIMING_S:
-        start = perf_counter()
-        call()
-        spent.append(perf_counter() - start)
-    return median(spent) * 1e3
+def milliseconds(calls: dict[Precision, Callable[[], object]]) -> dict[Precision, float]:
+    """Median time of each call, made by turns, so that a busy machine is as busy for all; after one round that is not
+    counted."""
+    spent: dict[Precision, list[float]] = {precision: [] for precision in calls}
+    start = perf_counter()
+    for done in range(TIMED_RUNS + 1):
+        for precision, call in calls.items():
+            before = perf_counter()
+            call()
+            spent[precision].append(perf_counter() - before)
+        if done and perf_counter() - start > LONGEST_TIMING_S * len(calls):
+            break
+    return {precision: median(found[1:]) * 1e3 for precision, found in spent.items()}

@@ -19,18 +19,19 @@ LONGEST_WAIT_US = 2_000
 LABELS = "labels.txt"
 
 
-def write_repository(folder: Path, manifest: Manifest, content: bytes) -> None:
+def write_repository(folder: Path, manifest: Manifest, fused: GraphSpec, content: bytes) -> None:
     """Writes ``xaimoe/config.pbtxt``, ``xaimoe/labels.txt`` and ``xaimoe/1/model.onnx`` into a folder.
 
     Args:
         folder: the model repository, which exists.
         manifest: of the bundle.
-        content: of the fused graph.
+        fused: the fused graph.
+        content: of its file.
     """
     model = folder / MODEL
     (model / "1").mkdir(parents=True)
     (model / "1" / "model.onnx").write_bytes(content)
-    (folder / CONFIG).write_text(config(manifest, manifest.graph("fused")), encoding="utf-8")
+    (folder / CONFIG).write_text(config(manifest, fused), encoding="utf-8")
     (model / LABELS).write_text("".join(f"{label}\n" for label in manifest.task.labels), encoding="utf-8")
 
 

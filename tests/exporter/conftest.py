@@ -11,7 +11,7 @@ from data.hand import Rich, description, hand_made, recordings, write_keys
 from onnx import ModelProto
 from torch import Tensor
 
-from xaimoe_export import ExportOptions, ExportReport, GraphModule, bundle, export_bundle, steps
+from xaimoe_export import ExportOptions, ExportReport, GraphModule, export_bundle, make, steps
 from xaimoe_export.graphs import to_onnx
 
 
@@ -56,5 +56,5 @@ def _each_module_is_exported_once() -> Iterator[None]:
         return copy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle, "to_onnx", exported)
+        patch.setattr(make, "to_onnx", exported)
         yield

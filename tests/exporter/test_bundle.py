@@ -181,7 +181,7 @@ def test_the_same_checkpoint_gives_the_same_bundle_byte_for_byte(
 ) -> None:
     from xaimoe_audio import MoEAudioClassifier
 
-    monkeypatch.setattr("xaimoe_export.bundle.to_onnx", to_onnx)  # each module anew
+    monkeypatch.setattr("xaimoe_export.make.to_onnx", to_onnx)  # each module anew
     report = MoEAudioClassifier.load(checkpoint, device="cpu").export(tmp_path / "again")
     assert max(report["precisions"]["fp32"]["scores"].values()) <= 1e-4
     assert report["precisions"]["fp32"]["same_predictions"]

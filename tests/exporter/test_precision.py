@@ -256,10 +256,10 @@ def test_a_precision_that_loses_too_much_is_not_used(tmp_path: Path) -> None:
 def test_a_given_plan_that_loses_too_much_fails_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xaimoe_export import bundle
+    from xaimoe_export import make
 
     accuracies = iter([1.0, 0.9])
-    monkeypatch.setattr(bundle, "_accuracy", lambda runtime, validation: next(accuracies))
+    monkeypatch.setattr(make, "_accuracy", lambda runtime, validation: next(accuracies))
     with pytest.raises(BundleError, match=r"falls from 1\.0000 to 0\.9000 in int8, expected to lose at most 0\.005"):
         export_bundle(
             hand_made(),
