@@ -17,6 +17,12 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+from xaimoe_audio.config import Budget, ModelConfig, Overrides
+from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.policy import Facts, decide
+from xaimoe_audio.policy.build import build
+from xaimoe_audio.profiling import profile_dataset
+from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_runtime.console import replacing
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +164,13 @@ def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_cl
         table.writeheader()
         table.writerows(rows)
     return out
+
+
+def planned(dataset: Path, table: Path, budget: Budget, overrides: Overrides) -> ModelConfig:
+    """The model that the policy makes for a dataset of one class a recording."""
+    profile = profile_dataset(dataset, table, "single_label").profile
+    policy = decide(Facts.of(profile, budget), overrides)
+    return build(policy.made, "single_label", tuple(sorted(profile.classes)), FAMILIES, BACKENDS)
 
 
 def interval(difference: NDArray[np.float64], groups: list[str], seed: int = 0) -> tuple[float, float, float]:

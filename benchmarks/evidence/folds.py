@@ -3,6 +3,7 @@
 ::
 
     python benchmarks/evidence/folds.py train --out runs/evidence/folds      # goes on where it was stopped
+    python benchmarks/evidence/folds.py singles --out runs/evidence/folds    # once there are mixtures; goes on, too
     python benchmarks/evidence/folds.py table --out runs/evidence/folds
 
 Each fold is the test split once; of the other four, some groups are the validation split. ``cut`` runs the pairs with
@@ -29,13 +30,13 @@ import msgspec
 import numpy as np
 import torch
 import typer
-from cells import FOLDS, MADE, Cells, commits, fold_table, folder_of, interval
+from cells import FOLDS, MADE, Cells, commits, fold_table, folder_of, interval, planned
 from numpy.typing import NDArray
 from single_cnn import SingleCNN, TrainSingle, cost, matched
 from torch import Tensor
 
 from xaimoe_audio import MoEAudioClassifier
-from xaimoe_audio.config import Budget, Overrides, Split
+from xaimoe_audio.config import Budget, ModelConfig, Overrides, Split
 from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.fitting import split_figures
@@ -45,6 +46,7 @@ from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.metrics import measure
+from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.result import pool
 
@@ -139,11 +141,12 @@ def _judged(scores: Floats, targets: Floats, engine: TorchEngine) -> dict[str, A
 
 
 def train_single(
-    classifier: MoEAudioClassifier, job: Job, data: dict[Split, Data], network: Callable[[MoEAudioModel], SingleCNN]
+    job: Job, config: ModelConfig, data: dict[Split, Data], network: Callable[[MoEAudioModel], SingleCNN]
 ) -> dict[str, Any]:
     """A single network: its size, and which recordings of the test split it recognises."""
-    model = copy.deepcopy(classifier.engine.model)
     lightning.seed_everything(job.seed, workers=True, verbose=False)
+    model = MoEAudioModel(config)  # for its frontend
+    fit_normalisation(model, data["train"][0], job.device)
     single = network(model)
     best: dict[str, Any] = {}
     start = time.process_time()
@@ -167,72 +170,99 @@ def train_single(
     return {"parameters": parameters, "macs": macs, "seconds": seconds, "right": right.tolist(), "made": MADE}
 
 
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option(help="Where runs and cells go.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 400,
-    budget: Annotated[Budget, typer.Option()] = "accuracy",
-    folds: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(map(str, FOLDS)),
-    seed: Annotated[int, typer.Option()] = 0,
-    val_per_class: Annotated[int, typer.Option(min=1)] = 2,
-    single: Annotated[bool, typer.Option(help="Train the single networks, too; not with a teacher.")] = True,
-    teacher: Annotated[Path | None, typer.Option(help="Another classifier to learn from.")] = None,
-) -> None:
-    """Train and measure each fold that is not there yet."""
-    dataset = folder_of("esc10")
+Out = Annotated[Path, typer.Option(help="Where runs and cells go.")]
+Epochs = Annotated[int, typer.Option(min=1)]
+Folds = Annotated[str, typer.Option(help="Comma-separated.")]
+EVERY = ",".join(map(str, FOLDS))
+
+
+def _cells(out: Path, epochs: int, budget: Budget, val_per_class: int, teacher: Path | None = None) -> Cells:
     options = {"study": "folds", "epochs": epochs, "budget": budget, "val_per_class": val_per_class}
     options |= {"default_recipe": msgspec.to_builtins(Recipe())}
     options |= {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher else None}
-    cells = Cells(out, options)
+    return Cells(out, options)
+
+
+@app.command()
+def train(
+    out: Out,
+    epochs: Epochs = 400,
+    budget: Annotated[Budget, typer.Option()] = "accuracy",
+    folds: Folds = EVERY,
+    seed: Annotated[int, typer.Option()] = 0,
+    val_per_class: Annotated[int, typer.Option(min=1)] = 2,
+    teacher: Annotated[Path | None, typer.Option(help="Another classifier to learn from.")] = None,
+) -> None:
+    """Train and measure the mixture on each fold that is not there yet."""
+    dataset = folder_of("esc10")
+    cells = _cells(out, epochs, budget, val_per_class, teacher)
     for fold in map(int, folds.split(",")):
         name = f"fold{fold}-seed{seed}"
+        if cells.get(name) is not None:
+            continue
         table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
         run = out / name
-        cell = cells.get(name) or {}
-        if not cell:
-            start = time.process_time()
-            MoEAudioClassifier(budget=budget, device="cpu", seed=seed).fit(
-                dataset, table, epochs, 16, run, teacher=teacher
-            )
-            cell = {"fold": fold, "seed": seed, "seconds": time.process_time() - start}
-        missing = [
-            alike for alike in ALIKE if single and teacher is None and f"single {alike}" not in cell.get("ways", {})
-        ]
-        if "ways" in cell and not missing:
-            continue
-        classifier = MoEAudioClassifier.load(run / "best.pt", device="cpu")
+        classifier = MoEAudioClassifier(budget=budget, device="cpu", seed=seed)
+        start = time.process_time()
+        classifier.fit(dataset, table, epochs, 16, run, teacher=teacher)
+        seconds = time.process_time() - start
         engine = classifier.engine
         splits = load_dataset(dataset, table, "single_label", engine.audio.sample_rate).with_targets(engine.task.labels)
-        if "ways" not in cell:
-            items, targets = splits["test"]
-            cell["macs"] = split_figures(engine, items, targets)["macs"]
-            cell["recipe"] = json.loads((run / RUN_CONFIG).read_text())["recipe"]
-            cell["parameters"] = sum(p.numel() for p in engine.model.parameters())
-            cell["groups"] = [item.row.group for item in items]
-            cell["ways"] = answers(engine, items, targets)
-            cell["pair_share_val"] = split_figures(engine, *splits["val"])["expert_usage"]["pair_share"]
-            cells.put(name, cell)
-        networks = {
-            "macs": partial(matched, macs=cell["macs"]["routed"]),
-            "parameters": partial(matched, parameters=cell["parameters"]),
+        items, targets = splits["test"]
+        cell = {
+            "fold": fold,
+            "seed": seed,
+            "seconds": seconds,
+            "macs": split_figures(engine, items, targets)["macs"],
+            "recipe": json.loads((run / RUN_CONFIG).read_text())["recipe"],
+            "parameters": sum(p.numel() for p in engine.model.parameters()),
+            "groups": [item.row.group for item in items],
+            "ways": answers(engine, items, targets),
+            "pair_share_val": split_figures(engine, *splits["val"])["expert_usage"]["pair_share"],
         }
-        for alike in missing:
-            job = Job(
-                dataset_dir=dataset,
-                metadata_csv=table,
-                task="single_label",
-                budget=budget,
-                auto_config=True,
-                overrides=Overrides(seed=seed),
-                epochs=epochs,
-                batch_size=16,
-                out=run / f"single-{alike}",
-                channel="mix",
-                device=torch.device("cpu"),
-            )
-            cell["ways"][f"single {alike}"] = train_single(classifier, job, splits, networks[alike])
-            cells.put(name, cell)
+        cells.put(name, cell)
         typer.echo(f"{name}: routed {np.mean(cell['ways']['cut 1.0']['right']):.4f}")
+
+
+@app.command()
+def singles(
+    out: Out,
+    epochs: Epochs = 400,
+    budget: Annotated[Budget, typer.Option()] = "accuracy",
+    folds: Folds = EVERY,
+    seed: Annotated[int, typer.Option()] = 0,
+    val_per_class: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Train the single networks beside each mixture that is there."""
+    dataset = folder_of("esc10")
+    cells = _cells(out, epochs, budget, val_per_class)
+    for alike, fold in itertools.product(ALIKE, map(int, folds.split(","))):
+        name = f"fold{fold}-seed{seed}"
+        cell = cells.get(name)
+        if cell is None or f"single {alike}" in cell["ways"]:
+            continue
+        table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
+        job = Job(
+            dataset_dir=dataset,
+            metadata_csv=table,
+            task="single_label",
+            budget=budget,
+            auto_config=True,
+            overrides=Overrides(seed=seed),
+            epochs=epochs,
+            batch_size=16,
+            out=out / name / f"single-{alike}",
+            channel="mix",
+            device=torch.device("cpu"),
+        )
+        config = planned(dataset, table, budget, job.overrides)
+        loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
+        wanted = {"macs": cell["macs"]["routed"], "parameters": cell["parameters"]}[alike]
+        single = train_single(job, config, loaded.with_targets(config.labels), partial(matched, **{alike: wanted}))
+        cell = cells.get(name) or cell  # another process may have added to it
+        cell["ways"][f"single {alike}"] = single
+        cells.put(name, cell)
+        typer.echo(f"{name}: single with as many {alike} {np.mean(single['right']):.4f}")
 
 
 @app.command()

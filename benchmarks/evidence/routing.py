@@ -36,20 +36,15 @@ import soundfile
 import soxr
 import torch
 import typer
-from cells import FOLDS, Cells, commits, fold_table, folder_of, interval
+from cells import FOLDS, Cells, commits, fold_table, folder_of, interval, planned
 from numpy.typing import NDArray
 from torch import Tensor
 
 from xaimoe_audio.config import SIZES, ModelConfig, Overrides
 from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
-from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.model.router import Router
 from xaimoe_audio.model.territory import means_of_territories
-from xaimoe_audio.policy import Facts, decide
-from xaimoe_audio.policy.build import build
-from xaimoe_audio.profiling import profile_dataset
-from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.spectrogram.attributes import BANDS
 from xaimoe_audio.training import augment
 from xaimoe_audio.training.assess import batches
@@ -242,12 +237,10 @@ def run_cell(
     """Trains one arm and tests it at each share."""
     dataset = folder_of("esc10")
     table = fold_table(dataset, fold, 2, out / f"fold{fold}.csv")
-    profile = profile_dataset(dataset, table, "single_label").profile
     bins = SIZES["accuracy"].bins
     tiles = {} if overlapping else {"tile": (bins, APART), "stride": (bins, APART)}
     overrides = Overrides(seed=seed, **tiles)
-    policy = decide(Facts.of(profile, "accuracy"), overrides)
-    config = build(policy.made, "single_label", tuple(sorted(profile.classes)), FAMILIES, BACKENDS)
+    config = planned(dataset, table, "accuracy", overrides)
     loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
     splits = loaded.with_targets(config.labels)
     lightning.seed_everything(seed, workers=True, verbose=False)
