@@ -20,7 +20,7 @@ def model_card(manifest: Manifest, licence: str | None) -> str:
     several = "any number of classes" if task.kind == "multi_label" else "one class"
     metrics = [f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in sorted(source.metrics.items())]
     attributes = [
-        f"| {item.name} | {item.q05:.3g} | {item.q50:.3g} | {item.q95:.3g} | {item.unit} |"
+        f"| {item.name} | {item.q05:.5g} | {item.q50:.5g} | {item.q95:.5g} | {item.unit} |"
         for item in manifest.attributes
     ]
     return "\n".join(
