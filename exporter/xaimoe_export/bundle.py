@@ -11,7 +11,7 @@ import msgspec
 from xaimoe_export import golden, triton
 from xaimoe_export.card import CARD, model_card
 from xaimoe_export.draft import BundleDescription
-from xaimoe_export.folder import new_folder
+from xaimoe_export.folder import cannot_be_written, new_folder
 from xaimoe_export.graphs import GraphModule
 from xaimoe_export.make import Made, check_possible, make
 from xaimoe_export.measure import report_on
@@ -60,33 +60,38 @@ def export_bundle(
         BundleError: the exported line differs from PyTorch by more than a tolerance. Nothing is written in either case.
     """
     options = options or ExportOptions()
-    check_possible(graphs, options, calibration)
+    check_possible(graphs, options, calibration, out)
     sign = signer(options.sign) if options.sign is not None else None
-    with ExitStack() as folders:
-        part = folders.enter_context(new_folder(out, MANIFEST, options.force))
+    with ExitStack() as places:  # the bundle takes its place last
+        part = places.enter_context(new_folder(out, MANIFEST, options.force))
         repository = None
         if options.triton is not None:
-            repository = folders.enter_context(new_folder(options.triton, triton.CONFIG, options.force))
+            repository = places.enter_context(new_folder(options.triton, triton.CONFIG, options.force))
+        told = places.enter_context(replacing(out.with_name(f"{out.name}.export.json")))
         made = make(graphs, description, options, calibration, validation, advance)
         manifest = _completed(made, options)
         raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-        for file, content in made.draft.files.items():
-            (part / file).parent.mkdir(exist_ok=True)
-            (part / file).write_bytes(content)
-        (part / MANIFEST).write_bytes(raw)
-        if sign is not None:
-            (part / SIGNATURE).write_bytes(sign(raw))
+        files = made.draft.files | {MANIFEST: raw} | ({} if sign is None else {SIGNATURE: sign(raw)})
+        _write(part, files, out)
         if repository is not None:
             fused = manifest.graph(
                 "fused", precision="fp32" if "fp32" in manifest.precisions else manifest.precisions[0]
             )
-            triton.write_repository(repository, manifest, fused, made.draft.files[fused.file])
+            _write(repository, triton.repository(manifest, fused, files[fused.file]), options.triton or repository)
         _prove(part, manifest)
-        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-        report = report_on(made, manifest, size, calibration, validation)
-    with replacing(out.with_name(f"{out.name}.export.json")) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        report = report_on(made, manifest, sum(map(len, files.values())), calibration, validation)
+        told.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report
+
+
+def _write(folder: Path, files: dict[str, bytes], named: Path) -> None:
+    """Writes files into a folder, which an error calls by another name."""
+    try:
+        for file, content in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(content)
+    except OSError as error:
+        raise cannot_be_written(named, error) from error
 
 
 def _completed(made: Made, options: ExportOptions) -> Manifest:
@@ -95,7 +100,7 @@ def _completed(made: Made, options: ExportOptions) -> Manifest:
     draft.drop_unused()
     draft.golden = draft.put(golden.GOLDEN, golden.archive(made.golden))
     documents = [draft.put(PLAN, made.plan.encoded())] if made.plan.precisions else []
-    documents.append(draft.put(CARD, model_card(draft.manifest(), options.licence).encode()))
+    documents.append(draft.put(CARD, model_card(draft.manifest(), options.licence, made.accuracy).encode()))
     draft.documents = tuple(documents)
     return draft.manifest()
 

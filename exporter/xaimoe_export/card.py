@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from xaimoe_runtime.schema import Manifest
+from collections.abc import Mapping
+
+from xaimoe_runtime.schema import Manifest, Precision
 
 CARD = "README.md"
 UNKNOWN_LICENCE = "unknown"
 
 
-def model_card(manifest: Manifest, licence: str | None) -> str:
+def model_card(
+    manifest: Manifest, licence: str | None, accuracy: Mapping[Precision, float | None] | None = None
+) -> str:
     """The card as Markdown, with the metadata block that model hubs read.
 
     Args:
         manifest: of the bundle.
         licence: identifier of the licence the model is given out under; None if nobody said.
+        accuracy: of each precision on the validation recordings, as far as measured.
     """
     task, audio, frontend, source = manifest.task, manifest.audio, manifest.frontend, manifest.provenance
     clip_s = audio.clip_samples / audio.sample_rate
     several = "any number of classes" if task.kind == "multi_label" else "one class"
     metrics = [f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in sorted(source.metrics.items())]
+    for precision, value in (accuracy or {}).items():
+        if value is not None:
+            metrics.append(f"| validation accuracy in {precision} | {value:.4f} |")
     attributes = [
         f"| {item.name} | {item.q05:.5g} | {item.q50:.5g} | {item.q95:.5g} | {item.unit} |"
         for item in manifest.attributes

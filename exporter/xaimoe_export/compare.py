@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xaimoe_export.reference import Reference
 from xaimoe_runtime import Runtime
 from xaimoe_runtime.dispatch import Graph
+from xaimoe_runtime.result import decide
 from xaimoe_runtime.schema import ROUTINGS, Precision
 
 Floats = NDArray[np.float32]
@@ -33,7 +34,7 @@ class Differences:
     scores: dict[str, float]
     """Largest absolute difference of the whole line's scores, by routing; and of the fused graph's."""
     same_predictions: bool
-    """Whether the best class of every clip is the same, routed."""
+    """Whether every clip is given the same labels, routed."""
 
 
 def compare(
@@ -52,19 +53,23 @@ def compare(
         for graph in (*runtime.dispatcher.graphs.values(), *others):
             outputs = graph(**{tensor.name: wanted[graph.spec.golden(tensor.name)] for tensor in graph.spec.inputs})
             for name, value in outputs.items():
-                _raise(graphs, graph.spec.name, value, wanted[graph.spec.golden(name)])
+                _keep_largest(graphs, graph.spec.name, value, wanted[graph.spec.golden(name)])
             if graph.spec.role == "fused":
-                _raise(scores, "fused", outputs["scores"], wanted["scores/routed"])
+                _keep_largest(scores, "fused", outputs["scores"], wanted["scores/routed"])
         for routing in ROUTINGS:
             found = runtime.run(some, of, routing).scores
-            _raise(scores, routing, found, wanted[f"scores/{routing}"])
+            _keep_largest(scores, routing, found, wanted[f"scores/{routing}"])
             if routing == "routed":
-                same &= bool((found.argmax(1) == wanted["scores/routed"].argmax(1)).all())
+                task = runtime.task
+                same &= all(
+                    decide(one, task) == decide(other, task)
+                    for one, other in zip(found, wanted["scores/routed"], strict=True)
+                )
     return Differences(graphs, scores, same)
 
 
-def _raise(worst: dict[str, float], key: str, found: Floats, wanted: Floats) -> None:
-    """Raises the largest difference known; one that is no number stays."""
+def _keep_largest(worst: dict[str, float], key: str, found: Floats, wanted: Floats) -> None:
+    """Keeps the largest difference known; one that is no number stays."""
     difference = float(np.abs(found - wanted).max(initial=0.0))
     if not difference <= worst.get(key, 0.0):
         worst[key] = difference

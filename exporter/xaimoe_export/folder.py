@@ -18,31 +18,56 @@ def new_folder(out: Path, mark: str, force: bool = False) -> Iterator[Path]:
     Args:
         out: where it goes.
         mark: a file that tells an earlier one from any other folder.
-        force: whether an earlier one is replaced.
+        force: whether an earlier one is replaced; it is kept until the new one is whole.
 
     Raises:
         ConfigError: ``out`` exists, and is not to be or must not be replaced; or it cannot be written.
     """
-    if out.exists() or out.is_symlink():
-        if not force:
-            raise ConfigError(f"{out}: exists already; remove it, export to another folder, or replace it with --force")
-        if out.is_symlink() or not (out / mark).is_file():
-            raise ConfigError(f"{out}: found no {mark} there, so it is not replaced; export to another folder")
-    part = None
+    earlier = _earlier(out, mark, force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        yield part
-        part.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.")) / "old"
-            out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old.parent, ignore_errors=True)
-        else:
-            part.rename(out)
     except OSError as error:
-        raise ConfigError(f"{out}: cannot be written ({error.strerror or error}); choose another place") from error
+        raise cannot_be_written(out, error) from error
+    try:
+        yield part
+        try:
+            part.chmod(0o755)
+            _put(part, out, earlier)
+        except OSError as error:
+            raise cannot_be_written(out, error) from error
     finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def cannot_be_written(out: Path, error: OSError) -> ConfigError:
+    """The error of a folder or file that cannot be written."""
+    return ConfigError(f"{out}: cannot be written ({error.strerror or error}); choose another place")
+
+
+def _earlier(out: Path, mark: str, force: bool) -> bool:
+    """Whether there is an earlier folder, which may be replaced."""
+    if not out.exists() and not out.is_symlink():
+        return False
+    if not force:
+        raise ConfigError(f"{out}: exists already; remove it, export to another folder, or replace it with --force")
+    if out.is_symlink() or not (out / mark).is_file():
+        raise ConfigError(f"{out}: found no {mark} there, so it is not replaced; export to another folder")
+    return True
+
+
+def _put(part: Path, out: Path, earlier: bool) -> None:
+    """Moves ``part`` to ``out``; an earlier folder is put back if that fails."""
+    if not earlier:
+        if out.exists():
+            raise ConfigError(f"{out}: appeared during the export, so it is not replaced; export to another folder")
+        part.rename(out)
+        return
+    old = part.with_name(f"{part.name}.old")
+    out.rename(old)
+    try:
+        part.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

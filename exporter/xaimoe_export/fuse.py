@@ -17,9 +17,9 @@ import onnxslim
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from xaimoe_export.graphs import CONTRACT, OPSET
+from xaimoe_export.graphs import OPSET
 from xaimoe_runtime.grid import PatchGrid
-from xaimoe_runtime.schema import LINE, PatchSpec
+from xaimoe_runtime.schema import CONTRACT, LINE, PatchSpec
 
 IR_VERSION = 8
 """Of the ONNX format, as old as the operator set: hosts that are not updated each year read it, too."""
@@ -121,7 +121,10 @@ def _mixture(
     """Sum of gate times answer over the pairs with a gate, [B, D], and the sum of the gates, [B, 1]."""
     count = graph.weight("dispatch/patches", np.array([grid.count], np.int64))
     positions = graph.weight("dispatch/positions", grid.positions())
-    zero, one = graph.weight("dispatch/zero", np.array(0)), graph.weight("dispatch/one", np.array(1))
+    zero, one = (
+        graph.weight("dispatch/zero", np.array(0, np.int64)),
+        graph.weight("dispatch/one", np.array(1, np.int64)),
+    )
     flat = graph.weight("dispatch/flat", np.array([-1], np.int64))
     first_axis = graph.weight("dispatch/first_axis", np.array([0], np.int64))
     last_axis = graph.weight("dispatch/last_axis", np.array([1], np.int64))

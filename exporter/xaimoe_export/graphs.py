@@ -15,22 +15,11 @@ import onnxslim
 import torch
 from torch import Tensor, nn
 
-from xaimoe_runtime.schema import Precision, Role, TensorSpec, golden_name
+from xaimoe_runtime.schema import CONTRACT, Precision, Role, TensorSpec, golden_name
 
 OPSET = 18
 EXAMPLE_BATCH = 3
 """Size of the dynamic axis in example inputs; the exporter takes sizes 0 and 1 for constants."""
-CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "frontend": (("waveform", "source"), ("spectrogram", "attributes")),
-    "saliency": (("spectrogram",), ("saliency", "context", "prior_logits", "feature_map")),
-    "router": (("saliency", "context", "attributes"), ("gates", "gates_dense")),
-    "expert": (("patches", "position"), ("features",)),
-    "head": (("mixture", "mass", "prior_logits"), ("scores",)),
-    "frames": (("waveform",), ("frames", "frame_sums")),
-    "window": (("frames", "frame_sums", "source"), ("spectrogram", "attributes")),
-    "fused": (("waveform", "source"), ("scores", "saliency", "gates", "attributes", "spectrogram")),
-}
-"""Names of the inputs and outputs of each role. The saliency's ``feature_map`` may be left out."""
 FRAMES_AXIS = "n"
 """Frames in a chunk of a stream, the second dynamic axis of role ``frames``."""
 
@@ -93,6 +82,10 @@ def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> onnx.ModelProto
         )
     assert program is not None  # only the TorchScript exporter gives None
     model: onnx.ModelProto = onnxslim.slim(program.model_proto)
+    kept = {value.name: value for value in model.graph.input}
+    given = [kept.get(value.name, value) for value in program.model_proto.graph.input]
+    del model.graph.input[:]
+    model.graph.input.extend(given)  # one that the module does not use is still part of the contract
     return model
 
 

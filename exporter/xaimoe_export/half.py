@@ -12,14 +12,19 @@ import onnxslim
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-SMALLEST, LARGEST = 6.0e-8, 65_504.0
-"""Magnitudes that sixteen bits hold; a weight beyond is brought there, so that none becomes 0 or infinite."""
+SMALLEST, LARGEST = 6.2e-5, 65_504.0
+"""Magnitudes that sixteen bits hold, on hardware that takes what is not normal for 0, too. A weight beyond the largest
+is brought there, and a number under the smallest, which may be one that keeps a divisor from 0."""
+FIXED_TYPES = frozenset({"Cast", "CastLike", "Constant", "ConstantOfShape", "Range", "Resize", "Shape", "Size"})
+"""Operators whose inputs or outputs are of a type of their own; they stay as they are."""
 
 
 def why_not(model: onnx.ModelProto) -> str | None:
     """Why a graph stays in FP32; None if it does not."""
     if not any(node.op_type == "Conv" for node in model.graph.node):
         return "it has no convolution; its levels and gates need all their digits"
+    if "waveform" in {value.name for value in model.graph.input} or "frames" in {v.name for v in model.graph.input}:
+        return "a frontend's levels need all their digits"
     return None
 
 
@@ -30,7 +35,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     weights = {weight.name: weight for weight in model.graph.initializer if weight.data_type == TensorProto.FLOAT}
-    inside = {output for node in model.graph.node if node.name in half for output in node.output}
+    inside = {output for node in model.graph.node if _key(node) in half for output in node.output}
     nodes: list[onnx.NodeProto] = []
     cast: dict[str, str] = {}
     added: list[onnx.TensorProto] = []
@@ -50,9 +55,9 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         node = onnx.NodeProto()
         node.CopyFrom(source)
         for i, name in enumerate(node.input):
-            if node.name in half and name not in inside and (name in floats or name in weights):
+            if _key(node) in half and name not in inside and (name in floats or name in weights):
                 node.input[i] = convert(name, TensorProto.FLOAT16)
-            elif node.name not in half and name in inside and name in floats:
+            elif _key(node) not in half and name in inside and name in floats:
                 node.input[i] = convert(name, TensorProto.FLOAT)
         nodes.append(node)
     result = onnx.ModelProto()
@@ -65,13 +70,20 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _in_range(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    held = np.sign(values) * np.clip(np.abs(values), SMALLEST, LARGEST)
+    held = np.clip(values, -LARGEST, LARGEST)
+    if values.size == 1 and 0 < np.abs(values).item() < SMALLEST:
+        held = np.copysign(np.full_like(values, SMALLEST), values)
     half: NDArray[np.float16] = held.astype(np.float16)
     return half
 
 
+def _key(node: onnx.NodeProto) -> str:
+    """What tells a node from the others; names may be left out."""
+    return str(node.output[0])
+
+
 def _up_to_convolutions(model: onnx.ModelProto) -> set[str]:
-    """Names of the convolutions, of what leads to them, and of the ReLUs after them."""
+    """Keys of the convolutions, of what leads to them, and of the ReLUs after them."""
     made_by = {output: node for node in model.graph.node for output in node.output}
     outputs = {value.name for value in model.graph.output}
     waiting = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -83,7 +95,7 @@ def _up_to_convolutions(model: onnx.ModelProto) -> set[str]:
     found: set[str] = set()
     while waiting:
         node = waiting.pop()
-        if node.name not in found and not outputs & set(node.output):
-            found.add(node.name)
+        if _key(node) not in found and node.op_type not in FIXED_TYPES and not outputs & set(node.output):
+            found.add(_key(node))
             waiting += [made_by[name] for name in node.input if name in made_by]
     return found

@@ -1,10 +1,12 @@
-"""All graphs of a bundle in all its precisions, each within its tolerance of PyTorch."""
+"""All graphs of a bundle in all its precisions: those in FP32 within a tolerance of PyTorch's scores, the others of the
+accuracy in FP32."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +16,13 @@ from xaimoe_export import golden
 from xaimoe_export.compare import Differences, compare
 from xaimoe_export.draft import BundleDescription, Draft, identity
 from xaimoe_export.fuse import fuse
-from xaimoe_export.graphs import CONTRACT, EXAMPLE_BATCH, GraphModule, to_onnx
+from xaimoe_export.graphs import EXAMPLE_BATCH, GraphModule, file_of, to_onnx
 from xaimoe_export.options import ExportOptions
 from xaimoe_export.plan import Choices, Chooser, PrecisionPlan
 from xaimoe_export.recordings import Recordings
 from xaimoe_export.reference import Reference
 from xaimoe_runtime import BundleError, ConfigError, Runtime
-from xaimoe_runtime.schema import Precision
+from xaimoe_runtime.schema import CONTRACT, Precision
 from xaimoe_runtime.verify import beside_the_line
 
 Floats = NDArray[np.float32]
@@ -40,9 +42,15 @@ class Made:
     plan: PrecisionPlan
 
 
-def check_possible(graphs: tuple[GraphModule, ...], options: ExportOptions, calibration: Recordings | None) -> None:
-    """Raises ConfigError for what would fail after all graphs have been exported."""
+def check_possible(
+    graphs: tuple[GraphModule, ...], options: ExportOptions, calibration: Recordings | None, out: Path
+) -> None:
+    """Raises ConfigError for what would fail, or do harm, after all graphs have been exported."""
     names = [graph.name for graph in graphs]
+    files = [file_of(graph.role, graph.expert, "fp32").lower() for graph in graphs]
+    alike = sorted(name for name, file in zip(names, files, strict=True) if files.count(file) > 1)
+    if alike:
+        raise ConfigError(f"experts: found {', '.join(alike)}, whose files would have one name; expected other letters")
     for precision, choices in (options.plan.precisions if options.plan is not None else {}).items():
         if set(choices) != set(names):
             raise ConfigError(
@@ -54,6 +62,10 @@ def check_possible(graphs: tuple[GraphModule, ...], options: ExportOptions, cali
             "precision int8: found no recordings to take ranges from; give the dataset that the model was trained on "
             "(--dataset)"
         )
+    if options.triton is not None:
+        bundle, repository = out.resolve(), options.triton.resolve()
+        if bundle == repository or bundle in repository.parents or repository in bundle.parents:
+            raise ConfigError(f"triton: found {options.triton} and the bundle {out} in each other, expected two places")
 
 
 def make(
@@ -65,7 +77,9 @@ def make(
     advance: Callable[[], None],
 ) -> Made:
     """All graphs in all precisions, each within its tolerance of PyTorch."""
-    data = [None if recordings is None else recordings.sha256 for recordings in (calibration, validation)]
+    data: list[str | None] = []
+    if set(options.precisions) != {"fp32"}:  # which depends on no recording
+        data = [None if recordings is None else recordings.sha256 for recordings in (calibration, validation)]
     draft = Draft(description, identity(description, options.identifying() | {"data": data}), options.precisions)
     reference = Reference(graphs, description.patches)
     answers = golden.answers_of_modules(reference, description.audio)
@@ -108,6 +122,8 @@ def _check_parity(found: Differences, tolerance: float) -> None:
             f"most {tolerance:.0e}; differences by graph: "
             + ", ".join(f"{name} {value:.1e}" for name, value in found.graphs.items())
         )
+    if not found.same_predictions:
+        raise BundleError("the exported graphs answer a clip otherwise than PyTorch; export with other options")
 
 
 def _planned(

@@ -87,9 +87,12 @@ class Chooser:
         """
         for name, choice in given.items():
             if choice.used:
-                if not self._can(name):
-                    raise ConfigError(f"precision plan: {name} cannot run in {self.precision}; set its used to false")
-                self._add({name: self._made(name)})
+                model, why_not = self._made(name)
+                if model is None:
+                    raise ConfigError(
+                        f"precision plan: {name} cannot run in {self.precision}: {why_not}; set its used to false"
+                    )
+                self._add({name: model})
             self.advance()
         return given
 
@@ -100,9 +103,9 @@ class Chooser:
         moved: dict[str, float] = {}
         usual = self._scores({})
         for name in self._names:
-            why_not = _WHY_NOT[self.precision](self.draft.model(name))
-            if why_not is None:
-                made[name] = self._made(name)
+            model, why_not = self._tried(name)
+            if model is not None:
+                made[name] = model
                 moved[name] = float(np.abs(self._scores({name: made[name]}) - usual).mean()) if self.judges else 0.0
                 if moved[name] > MOST_MOVED:
                     why_not = f"scores move by {moved[name]:.3f} on average, {MOST_MOVED} is allowed"
@@ -123,15 +126,30 @@ class Chooser:
     def _names(self) -> list[str]:
         return [name for name, precision in self.draft.graphs if precision == "fp32"]
 
-    def _can(self, name: str) -> bool:
+    def _tried(self, name: str) -> tuple[onnx.ModelProto | None, str | None]:
+        """The graph in the precision if it gains by it, or why not."""
+        model = self.draft.model(name)
+        why_not = quantise.why_not(model) if self.precision == "int8" else half.why_not(model)
+        return (None, why_not) if why_not is not None else self._made(name)
+
+    def _made(self, name: str) -> tuple[onnx.ModelProto | None, str | None]:
+        """The graph in the precision, or why it cannot be."""
         model = self.draft.model(name)
         if self.precision == "int8":
-            return name in self._rows_of and bool(quantise.quantised_products(cost(model)))
-        return half.why_not(model) is None
-
-    def _made(self, name: str) -> onnx.ModelProto:
-        model = self.draft.model(name)
-        return quantise.to_int8(model, self._rows_of[name]()) if self.precision == "int8" else half.to_fp16(model)
+            if name not in self._rows_of:
+                return None, "its ranges are not measured; those of the saliency and of the experts are"
+            if not quantise.quantised_products(cost(model)):
+                return None, quantise.why_not(model)
+            return quantise.to_int8(model, self._rows_of[name]()), None
+        why_not = half.why_not(model)
+        if why_not is not None:
+            return None, why_not
+        found = half.to_fp16(model)
+        try:
+            onnx.checker.check_model(found, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            return None, f"it has operators that are not in half precision ({str(error).splitlines()[0]})"
+        return found, None
 
     def _add(self, models: dict[str, onnx.ModelProto]) -> None:
         for name, model in models.items():
@@ -170,6 +188,3 @@ class Chooser:
 
         experts = {f"expert {name}": partial(patches_of, e) for e, name in enumerate(runtime.experts)}
         return {"saliency": lambda: {"spectrogram": heard["spectrogram"]}, **experts}
-
-
-_WHY_NOT: dict[Precision, Callable[[onnx.ModelProto], str | None]] = {"int8": quantise.why_not, "fp16": half.why_not}

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xaimoe_export.graphs import CONTRACT, GraphModule
+from xaimoe_export.graphs import GraphModule
 from xaimoe_runtime.grid import PatchGrid
-from xaimoe_runtime.schema import ROUTINGS, PatchSpec, Role, Routing
+from xaimoe_runtime.schema import CONTRACT, ROUTINGS, PatchSpec, Role, Routing
 
 Floats = NDArray[np.float32]
 CHUNK = 8

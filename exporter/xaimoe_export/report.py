@@ -16,7 +16,8 @@ class GraphReport(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     """Floating-point numbers in its initialisers."""
     macs: int
-    """Multiply-accumulates for one row of the dynamic axis: a clip, or for an expert a patch."""
+    """Multiply-accumulates for one row of the dynamic axis: a clip; of an expert a patch, of ``frames`` a frame; of
+    ``fused`` a clip with one patch for each expert."""
     operators: dict[str, int]
     error: float
     """Largest absolute difference of an output from PyTorch's."""

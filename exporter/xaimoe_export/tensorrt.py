@@ -70,7 +70,11 @@ def refusals(model: onnx.ModelProto) -> list[str]:
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    constants |= {
+        node.output[0]: node.attribute[0].t
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
     types |= {name: tensor.data_type for name, tensor in constants.items()}
     for node in graph.node:
         where = f"{node.name or node.output[0]} ({node.op_type})"
@@ -80,12 +84,14 @@ def refusals(model: onnx.ModelProto) -> list[str]:
             continue
         # The first input has the type that the list speaks of; others may be indices.
         main = node.input[0] if node.input else node.output[0]
-        kind = _TYPES.get(types.get(main, TensorProto.FLOAT), "another type")
+        kind = _TYPES.get(types.get(main, TensorProto.UNDEFINED), "a type that cannot be told")
         if kind not in operator.types:
             found.append(f"{where}: {kind}; it takes {', '.join(operator.types)}")
         if ranks.get(node.output[0], 0) > MOST_AXES:
             found.append(f"{where}: {ranks[node.output[0]]} axes; it takes {MOST_AXES}")
         check = _CHECKS.get(node.op_type)
+        if check is None and operator.restriction:
+            found.append(f"{where}: not checked here: {operator.restriction}")
         if check is not None and not check(_Node(node, constants, ranks)):
             found.append(f"{where}: {operator.restriction}")
     return found

@@ -6,8 +6,6 @@ The layout and the fields of ``config.pbtxt`` are those of Triton's ``model_conf
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from xaimoe_runtime.schema import GraphSpec, Manifest, TensorSpec
 
 MODEL = "xaimoe"
@@ -19,20 +17,20 @@ LONGEST_WAIT_US = 2_000
 LABELS = "labels.txt"
 
 
-def write_repository(folder: Path, manifest: Manifest, fused: GraphSpec, content: bytes) -> None:
-    """Writes ``xaimoe/config.pbtxt``, ``xaimoe/labels.txt`` and ``xaimoe/1/model.onnx`` into a folder.
+def repository(manifest: Manifest, fused: GraphSpec, content: bytes) -> dict[str, bytes]:
+    """The files of a model repository: ``xaimoe/config.pbtxt``, ``xaimoe/labels.txt`` and ``xaimoe/1/model.onnx``.
 
     Args:
-        folder: the model repository, which exists.
         manifest: of the bundle.
         fused: the fused graph.
         content: of its file.
     """
-    model = folder / MODEL
-    (model / "1").mkdir(parents=True)
-    (model / "1" / "model.onnx").write_bytes(content)
-    (folder / CONFIG).write_text(config(manifest, fused), encoding="utf-8")
-    (model / LABELS).write_text("".join(f"{label}\n" for label in manifest.task.labels), encoding="utf-8")
+    labels = "".join(f"{label}\n" for label in manifest.task.labels)
+    return {
+        CONFIG: config(manifest, fused).encode(),
+        f"{MODEL}/{LABELS}": labels.encode(),
+        f"{MODEL}/1/model.onnx": content,
+    }
 
 
 def config(manifest: Manifest, fused: GraphSpec) -> str:

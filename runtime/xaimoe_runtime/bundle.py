@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -16,12 +18,17 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import onnxfile
 from xaimoe_runtime.errors import BundleError, XaimoeError
-from xaimoe_runtime.schema import LINE, SCHEMA_VERSION, STREAM, FileSpec, Manifest, Role
+from xaimoe_runtime.schema import CONTRACT, LINE, SCHEMA_VERSION, STREAM, FileSpec, GraphSpec, Manifest, Role
 from xaimoe_runtime.signature import check_signature
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 24
 """Bytes."""
+ARRAY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \((?P<shape>[0-9, ]{0,200})\), \} *\n",
+    re.DOTALL,
+)
+"""As NumPy writes it; read by no parser of Python."""
 LARGEST_ARCHIVE = 1 << 30
 """Bytes that the golden answers may unpack to."""
 
@@ -62,20 +69,39 @@ class Bundle:
 
 
 def _read_arrays(path: Path, content: bytes) -> dict[str, NDArray[np.float32]]:
+    """The arrays of a NumPy archive, each no larger than it says, and float32."""
     try:
-        arrays = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ValueError("one array instead of an archive")
-        unpacked = sum(part.file_size for part in arrays.zip.infolist()) if arrays.zip is not None else 0
-        if unpacked > LARGEST_ARCHIVE:
-            raise ValueError(f"it unpacks to {unpacked} bytes, expected at most {LARGEST_ARCHIVE}")
-        return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > LARGEST_ARCHIVE:
+                raise ValueError(f"it unpacks to {unpacked} bytes, expected at most {LARGEST_ARCHIVE}")
+            return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path}: not a NumPy archive of arrays ({error}); export the bundle again") from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.float32]:
+    """One array; its header must declare float32 and just the bytes that follow."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename} is compressed by another method than deflate")
+    raw = archive.read(member)
+    found = ARRAY_HEADER.match(raw)
+    if found is None:
+        raise ValueError(f"{member.filename} is no float32 array in C order")
+    shape = tuple(int(size) for size in found["shape"].replace(b",", b" ").split())
+    start = 10 + int.from_bytes(raw[8:10], "little")
+    if prod(shape) * 4 != len(raw) - start:
+        raise ValueError(
+            f"{member.filename} has {len(raw) - start} bytes, its shape {list(shape)} wants {prod(shape) * 4}"
+        )
+    return np.frombuffer(raw, np.float32, offset=start).reshape(shape)
 
 
 def _read_manifest(folder: Path, public_key: str | Path | None) -> Manifest:
     path = folder / MANIFEST
+    if path.is_symlink():
+        raise BundleError(f"{path}: found a link, expected a regular file inside the bundle")
     if not path.is_file():
         raise BundleError(f"{folder}: found no {MANIFEST}; expected the folder that `xaimoe-audio export` wrote")
     try:
@@ -134,6 +160,17 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: found {len(task.thresholds)} thresholds, expected {len(task.labels)}, one a label")
     if len(set(task.labels)) != len(task.labels):
         raise BundleError(f"{path}: found a label twice, expected different labels")
+    for what, values in (
+        ("precisions", manifest.precisions),
+        ("names of experts", [expert.name for expert in manifest.experts]),
+        ("buckets", manifest.buckets),
+    ):
+        if len(set(values)) < len(values) or (what == "buckets" and sorted(values) != list(values)):
+            raise BundleError(
+                f"{path}: found {what} {', '.join(map(str, values))}, expected each once and, if numbers, rising"
+            )
+    for graph in manifest.graphs:
+        _check_names(path, graph, manifest.patches.source)
     wanted_sizes = _sizes(manifest)
     for graph in manifest.graphs:
         for tensor in (*graph.inputs, *graph.outputs):
@@ -144,6 +181,19 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
                     f"{path}: {graph.file} has {tensor.name} of shape {list(tensor.shape)}; "
                     f"labels, clip, grid and experts make it {[tensor.shape[0], *sizes]}; export the bundle again"
                 )
+
+
+def _check_names(path: Path, graph: GraphSpec, patch_source: str) -> None:
+    """That a graph takes and gives what its role promises."""
+    inputs, outputs = (sorted(tensor.name for tensor in side) for side in (graph.inputs, graph.outputs))
+    takes, gives = (sorted(names) for names in CONTRACT[graph.role])
+    if patch_source != "feature_map" and "feature_map" not in outputs:
+        gives = [name for name in gives if name != "feature_map"]
+    if (inputs, outputs) != (takes, gives):
+        raise BundleError(
+            f"{path}: {graph.file}: found inputs {', '.join(inputs)} and outputs {', '.join(outputs)}, expected "
+            f"{', '.join(takes)} and {', '.join(gives)}; export the bundle again"
+        )
 
 
 def _sizes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
@@ -166,7 +216,8 @@ def _sizes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
         "scores": (labels,),
     }
     channels = 1
-    for tensor in manifest.graph("saliency").outputs:
+    saliency = next(graph for graph in manifest.graphs if graph.role == "saliency")  # of any precision
+    for tensor in saliency.outputs:
         if source == "feature_map" and tensor.name == source and len(tensor.shape) == 4:
             channels = int(tensor.shape[1])
             sizes[source] = (channels, grid.rows, grid.columns)
@@ -185,17 +236,17 @@ def _read(folder: Path, spec: FileSpec) -> bytes:
     if parts.is_absolute() or ".." in parts.parts or "\\" in file or ":" in file or not parts.parts:
         raise BundleError(f"{folder / MANIFEST}: found the file path {file!r}, expected a path inside the bundle")
     path = folder
-    for part in parts.parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"{path}: found a link, expected a regular file inside the bundle")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing; the manifest names it; export or copy the bundle again")
-    if path.stat().st_size != size:
-        raise BundleError(
-            f"{path}: found {path.stat().st_size} bytes, expected {size}; export or copy the bundle again"
-        )
     try:
+        for part in parts.parts:
+            path = path / part
+            if path.is_symlink():
+                raise BundleError(f"{path}: found a link, expected a regular file inside the bundle")
+        if not path.is_file():
+            raise BundleError(f"{path}: missing; the manifest names it; export or copy the bundle again")
+        if path.stat().st_size != size:
+            raise BundleError(
+                f"{path}: found {path.stat().st_size} bytes, expected {size}; export or copy the bundle again"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error

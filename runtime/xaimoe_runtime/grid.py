@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+LARGEST = 1 << 16
+"""Cells of a map along an axis."""
 
 
 class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,6 +27,10 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Step from tile to tile in frequency and in time; smaller than the tile, the tiles overlap."""
 
     def __post_init__(self) -> None:
+        if max(self.rows, self.columns) > LARGEST:
+            raise ValueError(
+                f"patch grid: found {self.rows} x {self.columns} cells, expected at most {LARGEST} along each"
+            )
         for size, tile, stride, axis in zip(
             (self.rows, self.columns), self.tile, self.stride, ("frequency", "time"), strict=True
         ):

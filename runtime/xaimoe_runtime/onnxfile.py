@@ -18,6 +18,9 @@ LARGEST = 1 << 30
 _WIDTHS = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
 """Bytes of an element, by the number of its data type; strings (8) have no width."""
 
+_SHAPED_BY = {"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Resize": (3,), "OneHot": (1,), "Range": (1,)}
+"""Inputs that say how large an operator's output is."""
+
 _Value = int | memoryview
 _Message = dict[int, list[_Value]]
 
@@ -40,6 +43,8 @@ def check(name: str, content: bytes) -> None:
             raise ValueError("it has no graph")
         for opset in _messages(model, 8):
             _check_domain(name, _text(opset, 1), "the operator set")
+        if model.get(20):
+            raise _refusal(name, "instructions for training", "none")
         if model.get(25):
             raise _refusal(name, "functions of its own", "standard operators alone")
         _check_graph(name, graphs[0])
@@ -50,7 +55,16 @@ def check(name: str, content: bytes) -> None:
 
 
 def _check_graph(name: str, graph: _Message) -> None:
+    numbers = {_text(tensor, 8): tensor for tensor in _messages(graph, 5)}
+    numbers |= {
+        _text(node, 2): tensor
+        for node in _messages(graph, 1)
+        if _text(node, 4) == "Constant"
+        for attribute in _messages(node, 5)
+        for tensor in _messages(attribute, 5)
+    }
     for node in _messages(graph, 1):
+        _check_made(name, node, numbers)
         what = f"node {_text(node, 3) or '(unnamed)'} ({_text(node, 4)})"
         _check_domain(name, _text(node, 7), what)
         for attribute in _messages(node, 5):
@@ -67,6 +81,29 @@ def _check_graph(name: str, graph: _Message) -> None:
     for field in (11, 12, 13):
         for value in _messages(graph, field):
             _check_value(name, value)
+
+
+def _check_made(name: str, node: _Message, numbers: dict[str, _Message]) -> None:
+    """A node that makes a tensor of a constant shape does not make a huge one: ONNX Runtime would at loading."""
+    operator, what = _text(node, 4), f"a tensor made by node {_text(node, 3) or '(unnamed)'} ({_text(node, 4)})"
+    if operator in _SHAPED_BY:
+        given = [bytes(part).decode(errors="replace") for part in node.get(1, ()) if isinstance(part, memoryview)]
+        for index in _SHAPED_BY[operator]:
+            if index < len(given) and given[index] in numbers:
+                _check_size(name, 4 * _elements(name, _integers(numbers[given[index]]), what), what)
+    elif operator.startswith("Random"):
+        for attribute in _messages(node, 5):
+            if _text(attribute, 1) == "shape":
+                _check_size(name, 4 * _elements(name, _numbers(attribute, 8), what), what)
+
+
+def _integers(tensor: _Message) -> list[int]:
+    """The values of a small tensor of 64-bit integers, those that are -1 taken for 1; empty for any other."""
+    raw = [part for part in tensor.get(9, ()) if isinstance(part, memoryview)]
+    if _number(tensor, 2) != 7 or sum(map(len, raw)) > 1024:
+        return []
+    values = [int.from_bytes(part[i : i + 8], "little") for part in raw for i in range(0, len(part), 8)]
+    return [1 if value == (1 << 64) - 1 else value for value in values or _numbers(tensor, 7)]
 
 
 def _check_domain(name: str, domain: str, what: str) -> None:

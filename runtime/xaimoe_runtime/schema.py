@@ -27,6 +27,17 @@ LINE: tuple[Role, ...] = ("frontend", "saliency", "router", "head")
 """What every clip passes through, beside the experts."""
 STREAM: tuple[Role, ...] = ("frames", "window")
 """What a bundle has as well if its frontend can share frames."""
+CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "frontend": (("waveform", "source"), ("spectrogram", "attributes")),
+    "saliency": (("spectrogram",), ("saliency", "context", "prior_logits", "feature_map")),
+    "router": (("saliency", "context", "attributes"), ("gates", "gates_dense")),
+    "expert": (("patches", "position"), ("features",)),
+    "head": (("mixture", "mass", "prior_logits"), ("scores",)),
+    "frames": (("waveform",), ("frames", "frame_sums")),
+    "window": (("frames", "frame_sums", "source"), ("spectrogram", "attributes")),
+    "fused": (("waveform", "source"), ("scores", "saliency", "gates", "attributes", "spectrogram")),
+}
+"""Names of the inputs and outputs of each role. The saliency's ``feature_map`` may be left out."""
 Precision = Literal["fp32", "int8", "fp16"]
 """Of the weights and sums inside a graph; what goes in and comes out is float32."""
 PrecisionChoice = Literal["auto", "fp32", "int8", "fp16"]
@@ -99,7 +110,7 @@ class TensorSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One input or output of a graph, float32."""
 
     name: str
-    shape: tuple[int | str, ...]
+    shape: Annotated[tuple[int | str, ...], Meta(min_length=1)]
     """Sizes; a string names a dynamic axis."""
 
 
@@ -109,7 +120,7 @@ class FileSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file: str
     """Path inside the bundle, with forward slashes."""
     sha256: Sha256
-    bytes: Count
+    bytes: Annotated[int, Meta(ge=1, lt=2**31)]
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +130,10 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     opt: Count
     """That it is tuned for."""
     max: Count
+
+    def __post_init__(self) -> None:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"profile: found {self.min}, {self.opt}, {self.max}, expected min <= opt <= max")
 
 
 class GraphSpec(FileSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,9 +196,9 @@ class PatchSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far a device may be from the golden answers."""
 
-    graphs: float
+    graphs: Share
     """Largest deviation of a graph's output, relative to the largest magnitude in it."""
-    scores: float
+    scores: Share
     """Largest absolute deviation of a score."""
 
 

@@ -50,13 +50,14 @@ class HandSaliency(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.look = nn.Conv2d(1, 1, 3, padding=1)
         self.prior = nn.Linear(BINS, len(LABELS))
         with torch.no_grad():  # it knows calm from loud
             self.prior.weight.copy_(torch.tensor([[-5.0], [5.0]]).expand(-1, BINS) / BINS)
             self.prior.bias.copy_(torch.tensor([-3.0, 3.0]))
 
     def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tiles = nn.functional.avg_pool2d(spectrogram, GRID.tile, GRID.stride).flatten(1)
+        tiles = nn.functional.avg_pool2d(spectrogram + 0.1 * self.look(spectrogram), GRID.tile, GRID.stride).flatten(1)
         rows = spectrogram.mean((1, 3))
         return torch.softmax(tiles, dim=1), rows, self.prior(rows)
 
@@ -68,7 +69,7 @@ class HandRouter(nn.Module):
         share = torch.sigmoid(context.mean(1) + 0.01 * attributes[:, 0])
         both = torch.stack([share, 1 - share], dim=1)
         dense = saliency[:, :, None] * both[:, None]
-        return torch.relu(dense - 0.06), dense
+        return torch.relu(dense - 0.03), dense
 
 
 class HandExpert(nn.Module):

@@ -307,6 +307,8 @@ class MoEAudioClassifier:
         )
         if dataset_dir is None and metadata_csv is not None:
             raise ConfigError("metadata_csv: found a table without its folder; give dataset_dir as well")
+        if dataset_dir is None and channel != "mix":
+            raise ConfigError("channel: found a choice without recordings; give dataset_dir as well")
         folder = None if dataset_dir is None else Path(dataset_dir)
         source = None if folder is None else Source(folder, _table(folder, metadata_csv), channel)
         content: dict[str, Any] = msgspec.to_builtins(export_checkpoint(self._trained, Path(out), options, source))

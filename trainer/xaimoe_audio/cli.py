@@ -235,6 +235,8 @@ def infer(
         )
         return
     assert ckpt is not None
+    if precision != "auto" or public_key is not None:
+        raise ConfigError("infer: found --precision or --public-key with --ckpt; they are for --bundle")
     engine = _classifier().load(ckpt, device).engine
     device_cli.classify(engine, recordings, routing, channel, hop, min_score, windows, out)
 

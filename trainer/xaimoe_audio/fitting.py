@@ -221,7 +221,7 @@ def _run_config(job: Job, config: ModelConfig, recipe: Recipe, info: CheckpointI
         "seed": info.seed,
         "device": job.device.type,
         "versions": info.versions,
-        "dataset_dir": str(job.dataset_dir),
-        "metadata_csv": str(job.metadata_csv),
+        "dataset_dir": str(job.dataset_dir.resolve()),
+        "metadata_csv": str(job.metadata_csv.resolve()),
         "dataset_sha256": info.dataset_sha256,
     }
