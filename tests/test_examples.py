@@ -22,7 +22,8 @@ import soundfile
 from xaimoe_export.fuse import fuse
 from xaimoe_export.graphs import seal
 from xaimoe_runtime import Runtime
-from xaimoe_runtime.schema import LINE
+from xaimoe_runtime.files import FileClassifier
+from xaimoe_runtime.schema import LINE, ResultRecord
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -38,22 +39,24 @@ def fused_bundle(bundle: Path, runtime: Runtime, tmp_path_factory: pytest.TempPa
     return folder
 
 
-@pytest.fixture(scope="module", params=[0.4, 1.0, 2.7], ids="{} clips".format)
+@pytest.fixture(scope="module", params=[(0.4, 1), (1.0, 2), (2.7, 2)], ids="{0[0]} clips, {0[1]} channels".format)
 def recording(request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WAV file of 16 bits at the model's rate, shorter and longer than a clip, some of it clipped."""
-    rate, count = runtime.audio.sample_rate, round(request.param * runtime.audio.clip_samples)
+    """A WAV file of 16 bits at the model's rate, shorter and longer than a clip, clipped in one channel."""
+    clips, channels = request.param
+    rate, count = runtime.audio.sample_rate, round(clips * runtime.audio.clip_samples)
     time = np.arange(count) / rate
-    sweep = 1.02 * np.sin(2 * np.pi * (300 + 400 * time) * time) * np.hanning(count)
+    tone = np.sin(2 * np.pi * 441 * time) * (1 + np.sin(2 * np.pi * 3 * time) / 10)
+    samples = np.stack([1.3 * tone, 0.2 * tone], axis=1)[:, :channels]
     path = tmp_path_factory.mktemp("wav") / "sweep.wav"
-    soundfile.write(path, np.clip(sweep, -1, 1), rate, subtype="PCM_16")
+    soundfile.write(path, np.clip(samples, -1, 1), rate, subtype="PCM_16")
     return path
 
 
 def wanted(runtime: Runtime, recording: Path) -> dict[str, float]:
     """The runtime's own scores."""
-    samples, rate = soundfile.read(recording, dtype="float32")
-    scores = runtime.infer(samples, rate).scores
-    return dict(zip(runtime.labels, map(float, scores), strict=True))
+    classifier = FileClassifier(runtime, "routed")
+    found = [record for record in classifier.records([recording]) if isinstance(record, ResultRecord)]
+    return found[0].scores
 
 
 def check(printed: str, runtime: Runtime, recording: Path) -> None:

@@ -5,7 +5,11 @@ import path from "node:path";
 import * as ort from "onnxruntime-web";
 import { classify } from "./xaimoe.mjs";
 
-/** Samples of all channels' mean and the rate of a WAV file with 16-bit or 32-bit floating-point samples. */
+const PCM = 1;
+const FLOAT = 3;
+const EXTENSIBLE = 0xfffe;
+
+/** The channels and the rate of a WAV file with 16-bit integers or 32-bit floating-point numbers. */
 function readWav(file) {
   const bytes = fs.readFileSync(file);
   if (bytes.toString("latin1", 0, 4) !== "RIFF") throw new Error(`${file}: no WAV file`);
@@ -15,15 +19,23 @@ function readWav(file) {
     const kind = bytes.toString("latin1", at, at + 4);
     at += 8;
     if (kind === "fmt ") {
-      format = { channels: bytes.readUInt16LE(at + 2), rate: bytes.readUInt32LE(at + 4), bits: bytes.readUInt16LE(at + 14) };
+      const tag = bytes.readUInt16LE(at);
+      format = {
+        tag: tag === EXTENSIBLE ? bytes.readUInt16LE(at + 24) : tag,
+        channels: bytes.readUInt16LE(at + 2),
+        rate: bytes.readUInt32LE(at + 4),
+        bits: bytes.readUInt16LE(at + 14),
+      };
     } else if (kind === "data") {
-      const width = format.bits / 8;
-      if (format.bits !== 16 && format.bits !== 32) throw new Error(`${file}: ${format.bits} bits, expected 16 or 32`);
-      const value = (i) => (format.bits === 16 ? bytes.readInt16LE(at + 2 * i) / 32768 : bytes.readFloatLE(at + 4 * i));
-      const frames = Math.floor(Math.min(size, bytes.length - at) / width / format.channels);
-      const samples = new Float32Array(frames);
-      for (let i = 0; i < frames * format.channels; i++) samples[Math.floor(i / format.channels)] += value(i) / format.channels;
-      return { samples, rate: format.rate };
+      if (!format) throw new Error(`${file}: samples before their format`);
+      const { tag, channels, rate, bits } = format;
+      if (!((tag === PCM && bits === 16) || (tag === FLOAT && bits === 32))) {
+        throw new Error(`${file}: format ${tag} of ${bits} bits, expected integers of 16 or floating point of 32`);
+      }
+      const value = (i) => (tag === PCM ? bytes.readInt16LE(at + 2 * i) / 32768 : bytes.readFloatLE(at + 4 * i));
+      const frames = Math.floor(Math.min(size, bytes.length - at) / (bits / 8) / channels);
+      if (frames === 0) throw new Error(`${file}: no samples`);
+      return { rate, channels: Array.from({ length: channels }, (_, c) => Float32Array.from({ length: frames }, (_, i) => value(i * channels + c))) };
     }
     at += size + (size % 2);
   }
@@ -36,11 +48,11 @@ if (!recording) {
   process.exit(2);
 }
 const manifest = JSON.parse(fs.readFileSync(path.join(bundle, "manifest.json"), "utf8"));
-const { samples, rate } = readWav(recording);
+const { channels, rate } = readWav(recording);
 if (rate !== manifest.audio.sample_rate) {
   console.error(`${recording}: ${rate} Hz, expected the model's ${manifest.audio.sample_rate} Hz; resample it first`);
   process.exit(1);
 }
 ort.env.wasm.numThreads = 1;
 const session = await ort.InferenceSession.create(fs.readFileSync(path.join(bundle, "fused.onnx")));
-console.log(JSON.stringify(await classify(ort, session, manifest, samples, rate)));
+console.log(JSON.stringify(await classify(ort, session, manifest, channels, rate)));

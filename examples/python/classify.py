@@ -14,11 +14,13 @@ import numpy as np
 import soundfile
 
 
-def clips_of(samples: np.ndarray, size: int) -> np.ndarray:
-    """Clips [N, size]: one after another, the last one ending with the recording, a short one repeated."""
+def clips_of(samples: np.ndarray, size: int, hop: int) -> np.ndarray:
+    """Clips [N, size, channels] of a recording [n, channels]: the last one ends with it, a short one is repeated."""
     if len(samples) < size:
-        return np.resize(samples, (1, size))
-    starts = [min(start, len(samples) - size) for start in range(0, len(samples), size)]
+        return np.resize(samples, (1, size, samples.shape[1]))
+    starts = [0]
+    while starts[-1] + size < len(samples):
+        starts.append(min(starts[-1] + hop, len(samples) - size))
     return np.stack([samples[start : start + size] for start in starts])
 
 
@@ -46,11 +48,12 @@ def main() -> None:
     samples, rate = soundfile.read(options.recording, dtype="float32", always_2d=True)
     if rate != manifest["audio"]["sample_rate"]:
         sys.exit(f"{options.recording}: {rate} Hz, expected the model's {manifest['audio']['sample_rate']} Hz")
-    clipping = float((np.abs(samples) >= 32767 / 32768).mean())
-    waveform = clips_of(samples.mean(1), manifest["audio"]["clip_samples"])
-    source = np.array([[rate, clipping]] * len(waveform), np.float32)
+    audio = manifest["audio"]
+    clips = clips_of(samples, audio["clip_samples"], audio["window_hop"])
+    clipping = (np.abs(clips) >= 32767 / 32768).any(2).mean(1)  # of any channel
+    source = np.stack([np.full(len(clips), rate), clipping], axis=1).astype(np.float32)
     run = runner(options.engine, options.bundle / "fused.onnx")
-    scores = run({"waveform": waveform, "source": source}).mean(0)
+    scores = run({"waveform": clips.mean(2), "source": source}).mean(0)
     found = {label: float(score) for label, score in zip(manifest["task"]["labels"], scores, strict=True)}
     print(json.dumps(dict(sorted(found.items(), key=lambda item: -item[1]))))
 

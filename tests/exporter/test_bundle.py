@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -150,6 +151,30 @@ def test_an_earlier_bundle_is_replaced_when_asked_and_kept_when_the_new_one_fail
     export_bundle(hand_made(), description(), out, ExportOptions(force=True))
     assert not (out / "left.over").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.export.json"]
+
+
+def test_what_appears_during_the_export_is_not_replaced(tmp_path: Path) -> None:
+    def appear() -> None:
+        (tmp_path / "bundle").mkdir(exist_ok=True)
+        (tmp_path / "bundle" / "mine.txt").write_text("keep me")
+
+    with pytest.raises(ConfigError, match="bundle: appeared during the export, so it is not replaced"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", advance=appear)
+    assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("triton", ["bundle", "bundle/triton", "."])
+def test_a_repository_and_a_bundle_in_each_other_are_refused(tmp_path: Path, triton: str) -> None:
+    options = ExportOptions(triton=tmp_path / triton)
+    with pytest.raises(ConfigError, match="in each other, expected two places"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_experts_whose_files_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    graphs = [replace(graph, expert=name) for graph, name in zip(hand_made()[3:5], ("a b", "A_b"), strict=True)]
+    with pytest.raises(ConfigError, match="experts: found expert A_b, expert a b, whose files would have one name"):
+        export_bundle((*hand_made()[:3], *graphs, hand_made()[5]), description(), tmp_path / "bundle")
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,11 +260,11 @@ class Listening(HandHead):
     """A head whose answer hangs on the experts."""
 
     def __init__(self) -> None:
-        torch.manual_seed(1)
+        torch.manual_seed(3)
         super().__init__()
 
     def forward(self, mixture: torch.Tensor, mass: torch.Tensor, prior_logits: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(0.1 * prior_logits + 40 * self.answer(mixture), dim=1)
+        return torch.softmax(0.02 * prior_logits + 40 * self.answer(mixture), dim=1)
 
 
 @pytest.fixture
@@ -275,8 +275,8 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> Recordings:
         other = onnx.ModelProto()
         other.CopyFrom(model)
         for weights in other.graph.initializer:
-            if len(weights.dims) == 4:
-                weights.CopyFrom(numpy_helper.from_array(-3 * numpy_helper.to_array(weights), weights.name))
+            if weights.name.startswith("body."):
+                weights.CopyFrom(numpy_helper.from_array(-5 * numpy_helper.to_array(weights), weights.name))
         return other
 
     monkeypatch.setattr(quantise, "to_int8", turned_round)

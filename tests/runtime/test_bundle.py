@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,15 @@ def set_field(manifest: dict[str, Any], field: str, value: object) -> None:
         ("patches.grid.stride", [5, 5], "do not cover"),
         ("task.thresholds", [0.5], "found 1 thresholds, expected 8, one a label"),
         ("task.labels", ["a"] * 8, "found a label twice"),
+        ("buckets", [8, 4], "found buckets 8, 4, expected each once and, if numbers, rising"),
+        ("precisions", ["fp32", "fp32"], "found precisions fp32, fp32, expected each once"),
+        ("precisions", [], r"at `\$.precisions`"),
+        ("patches.grid.rows", 2_000_000_000, "patch grid"),
+        (
+            "patches.source",
+            "feature_map",
+            "saliency.onnx: found inputs spectrogram and outputs .*, expected .*feature_map",
+        ),
     ],
 )
 def test_a_field_that_makes_no_sense_is_named(editable: EditableBundle, field: str, value: object, what: str) -> None:
@@ -173,6 +183,52 @@ def test_golden_answers_that_are_no_archive_of_arrays_are_refused(editable: Edit
     assert f"{editable.path / 'golden.npz'}: not a NumPy archive of arrays" in refusal(editable.save())
 
 
+def _archive(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def _array(header: str, content: bytes = b"") -> bytes:
+    padded = header.encode() + b" " * (117 - len(header)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + content
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (_archive(x=_array("{'descr': '<f4', 'fortran_order': False, 'shape': (100000, 100000), }")), "40000000000"),
+        (_archive(x=_array("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }", bytes(8))), "no float32 array"),
+        (_archive(x=_array("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", bytes(8))), "no float32 array"),
+        (_archive(x=b"(" * 1000), "no float32 array"),
+        (_archive(x=b"").replace(b"\x08\x00", b"\x63\x00"), "compressed by another method"),
+    ],
+    ids=["40 GB", "float64", "objects", "nested", "another compression"],
+)
+def test_golden_answers_that_are_not_what_they_declare_are_refused(
+    editable: EditableBundle, content: bytes, why: str
+) -> None:
+    editable.put(editable.manifest["golden"], content)
+    message = refusal(editable.save())
+    assert "not a NumPy archive of arrays" in message
+    assert why in message
+
+
+def test_golden_answers_that_unpack_too_large_are_refused(
+    editable: EditableBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xaimoe_runtime.bundle.LARGEST_ARCHIVE", 1000)
+    assert "bytes, expected at most 1000" in refusal(editable.path)
+
+
+def test_a_linked_manifest_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    (bundle_copy / "manifest.json").rename(tmp_path / "elsewhere.json")
+    (bundle_copy / "manifest.json").symlink_to(tmp_path / "elsewhere.json")
+    assert f"{bundle_copy / 'manifest.json'}: found a link" in refusal(bundle_copy)
+
+
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 
@@ -189,9 +245,24 @@ def test_a_graph_that_onnx_runtime_refuses_is_named(editable: EditableBundle) ->
 @pytest.mark.parametrize("kind", ["inputs", "outputs"])
 def test_a_graph_with_other_names_than_the_manifest_says_is_refused(editable: EditableBundle, kind: str) -> None:
     editable.graph("head")[kind][0]["name"] = "something_else"
+    message = refusal(editable.save())
+    assert "head.onnx: found inputs" in message
+    assert "something_else" in message
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_a_graph_that_is_not_what_the_manifest_says_is_refused(editable: EditableBundle, kind: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(editable.path / "head.onnx")
+    renamed = getattr(model.graph, kind)[0]
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["something_else" if name == renamed.name else name for name in names]
+    renamed.name = "something_else"
+    editable.put(editable.graph("head"), model.SerializeToString())
     message = refusal_on_load(editable.save())
     assert str(editable.path / "head.onnx") in message
-    assert f"found {kind}" in message
+    assert f"found {kind}s" in message
     assert "something_else" in message
 
 

@@ -82,6 +82,19 @@ def test_a_tensor_of_ten_gigabytes_is_refused_wherever_it_is_declared() -> None:
     assert "of a negative size" in refusal(model(weights=(negative,)))
 
 
+def test_a_node_that_makes_ten_gigabytes_is_refused() -> None:
+    shape = numpy_helper.from_array(np.array([50_000, 50_000]), "s")
+    makes = helper.make_node("ConstantOfShape", ["s"], ["z"], name="big")
+    assert "a tensor made by node big (ConstantOfShape) of 10000000000 bytes" in refusal(model(makes, weights=(shape,)))
+    constant = helper.make_node("Constant", [], ["s"], value=shape)
+    expand = helper.make_node("Expand", ["x", "s"], ["z"], name="big")
+    assert "made by node big (Expand)" in refusal(model(constant, expand))
+    noise = helper.make_node("RandomNormal", [], ["z"], name="big", shape=[50_000, 50_000])
+    assert "made by node big (RandomNormal)" in refusal(model(noise))
+    small = numpy_helper.from_array(np.array([-1, 3]), "s")
+    check("it.onnx", model(expand, weights=(small,)).SerializeToString())
+
+
 def test_a_tensor_that_declares_more_than_it_holds_is_refused() -> None:
     short = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1000], raw_data=b"1234")
     assert "found the weights w with 4 bytes, expected the 4000 that its shape declares" in refusal(
