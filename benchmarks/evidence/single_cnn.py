@@ -9,7 +9,7 @@ from xaimoe_audio.architecture import macs_of
 from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.clips import Clips
-from xaimoe_audio.training.losses import classification_loss
+from xaimoe_audio.training.losses import losses_of
 from xaimoe_audio.training.module import TrainingModule, Windows
 from xaimoe_audio.training.recipe import Recipe
 
@@ -73,5 +73,5 @@ class TrainSingle(TrainingModule):
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
         spectrogram, _, targets = batch
-        loss = classification_loss(self.network(spectrogram), targets, self.task)
+        loss = self.validated(losses_of(self.network(spectrogram), targets, self.task))
         self.log("val_loss", loss, on_epoch=True, batch_size=len(spectrogram))

@@ -17,7 +17,7 @@ from xaimoe_audio.model.router import LEARNED_ATTRIBUTES, Router
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX
 
 EXPERTS = tuple(FAMILIES)
-PATCHES, K_MAX, MAX_PAIRS = 8, 2, 6
+PATCHES, K_MAX, MAX_PAIRS, FOCUS = 8, 2, 6, 16.0
 GOOD = {
     "snr": 20.0,
     "flatness": 0.3,
@@ -29,10 +29,11 @@ GOOD = {
 }
 
 
-def a_router(seed: int = 0, k_max: int = K_MAX, max_pairs: int = MAX_PAIRS) -> Router:
+def a_router(seed: int = 0, k_max: int = K_MAX, max_pairs: int = MAX_PAIRS, focus: float = FOCUS) -> Router:
     """A router whose opinion depends strongly on what it is given."""
     torch.manual_seed(seed)
-    router = Router(EXPERTS, torch.ones(PATCHES, len(EXPERTS)), RouterConfig(k_max=k_max, max_pairs=max_pairs)).eval()
+    limits = RouterConfig(k_max=k_max, max_pairs=max_pairs, focus=focus)
+    router = Router(EXPERTS, torch.ones(PATCHES, len(EXPERTS)), limits).eval()
     with torch.no_grad():
         router.clip_affinity.weight.mul_(3)
         router.patch_affinity.weight.mul_(3)
@@ -221,11 +222,22 @@ def test_saliency_spread_over_many_patches_runs_more_pairs_than_saliency_on_one(
 @torch.no_grad()
 def test_a_clip_of_many_patches_has_gates_too() -> None:
     patches = 300
-    router = Router(EXPERTS, torch.ones(patches, len(EXPERTS)), RouterConfig(k_max=2, max_pairs=40)).eval()
+    limits = RouterConfig(k_max=2, max_pairs=40, focus=FOCUS)
+    router = Router(EXPERTS, torch.ones(patches, len(EXPERTS)), limits).eval()
     saliency = torch.full((1, patches), 1 / patches)
     gates, dense = router(saliency, torch.zeros(1, GLOBAL_CONTEXT + patches * PATCH_CONTEXT), attributes())
     assert float(dense.sum()) == pytest.approx(1.0, rel=1e-4)
     assert torch.isfinite(gates).all()
+
+
+@torch.no_grad()
+def test_the_less_it_focuses_the_more_patches_are_heard() -> None:
+    saliency, context = clips(64)
+    heard = [
+        int((a_router(max_pairs=PATCHES, focus=focus)(saliency, context, attributes(64))[0] > 0).any(2).sum())
+        for focus in (16.0, 4.0, 1.0)
+    ]
+    assert heard == sorted(set(heard))
 
 
 def test_salient_patches_get_more_of_the_gates() -> None:
@@ -259,6 +271,7 @@ def test_the_router_does_not_learn_the_recorder(name: str) -> None:
 @torch.no_grad()
 def test_when_no_expert_suits_a_clip_no_pair_is_run() -> None:
     torch.manual_seed(0)
-    router = Router(("HighbandGeneral", "HarmonicExpert"), torch.ones(PATCHES, 2), RouterConfig(k_max=1, max_pairs=4))
+    limits = RouterConfig(k_max=1, max_pairs=4, focus=FOCUS)
+    router = Router(("HighbandGeneral", "HarmonicExpert"), torch.ones(PATCHES, 2), limits)
     for gates in router(*clips(4), attributes(4, fmax_eff=500.0, quality=0.0)):
         assert torch.equal(gates, torch.zeros_like(gates))

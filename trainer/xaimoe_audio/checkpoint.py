@@ -16,7 +16,7 @@ from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.schema import AttributeSpec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

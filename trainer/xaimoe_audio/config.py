@@ -60,6 +60,9 @@ class RouterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Most experts that one clip uses."""
     max_pairs: int
     """Most (patch, expert) pairs that one clip runs."""
+    focus: float
+    """Power to which the saliency, over the best patch's, is raised before pairs are weighed. The more it is, the
+    sooner the best patches get several experts, and the later a middling one gets its first."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,13 +101,15 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """Most experts that a clip uses."""
     pair_share: float
     """Share of all (patch, expert) pairs that a clip may run at most."""
+    focus: float
+    """Power of the saliency: few pairs are worth most where the sound is, many tell more if each patch gets one."""
     expert_width: int
     """Channels of an expert's first convolution."""
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(bins=64, k_max=4, pair_share=0.25, expert_width=16),
-    "latency": Size(bins=48, k_max=2, pair_share=0.125, expert_width=12),
+    "accuracy": Size(bins=64, k_max=4, pair_share=0.25, focus=4.0, expert_width=16),
+    "latency": Size(bins=48, k_max=2, pair_share=0.125, focus=16.0, expert_width=12),
 }
 
 DEFAULT_SAMPLE_RATE = 16_000

@@ -21,9 +21,6 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 """Attributes the router may learn from. Band, level and clipping would let it learn the recorder instead of the
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
-FOCUS = 16.0
-"""Power to which the saliency, over the best patch's, is raised before pairs are weighed: the best patches get several
-experts before a middling one gets its first."""
 LEAST_SALIENT = 0.5
 """Saliency, over the best patch's, that any patch has at least before: in the dense mixture each counts, if little."""
 SOFT_EDGE = 0.4
@@ -128,7 +125,7 @@ class Router(nn.Module):
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
         share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
-        focused = torch.clamp(saliency / saliency.amax(1, keepdim=True), min=LEAST_SALIENT) ** FOCUS
+        focused = torch.clamp(saliency / saliency.amax(1, keepdim=True), min=LEAST_SALIENT) ** self.config.focus
         pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
         voices = pairs / (pairs + torch.clamp(HALF_HEARD * pairs.amax((1, 2), keepdim=True), min=TINY))
         fits = torch.clamp(pairs.sum((1, 2), keepdim=True) / LEAST_COMPATIBLE, max=1)

@@ -75,7 +75,11 @@ def build(
         tile=tile,
         stride=stride,
         experts=tuple(experts),
-        router=RouterConfig(k_max=k_max, max_pairs=max(k_max, round(made["pair_share"] * tiles * len(experts)))),
+        router=RouterConfig(
+            k_max=k_max,
+            max_pairs=max(k_max, round(made["pair_share"] * tiles * len(experts))),
+            focus=made["focus"],
+        ),
         expert_width=made["expert_width"],
     )
 

@@ -133,6 +133,14 @@ NETWORK: tuple[Rule, ...] = (
         ("budget",),
     ),
     Rule(
+        "focus",
+        "budget",
+        always,
+        lambda f, m: SIZES[f.budget].focus,
+        lambda f, m: f"{by_budget(f, m)}: power of the saliency; few pairs concentrate on the best patches",
+        ("budget",),
+    ),
+    Rule(
         "expert_width",
         "few recordings",
         lambda f, m: f.budget == "accuracy" and f.recordings < FEW_RECORDINGS * f.classes,

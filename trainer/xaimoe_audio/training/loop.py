@@ -36,9 +36,6 @@ from xaimoe_runtime.inference import BATCH
 
 Floats = NDArray[np.float32]
 MIN_PATIENCE = 10
-TIE = 0.02
-"""Share of the lowest validation loss within which a later epoch counts as no worse: the difference is less than what
-a few other recordings in the validation split would make, and the later one has learned for longer."""
 
 
 class Averaging(WeightAveraging):
@@ -114,25 +111,32 @@ class KeepBest(Callback):
     """Calls ``save`` whenever the validation loss is the lowest so far, or as good as that; remembers it across a
     resumed run.
 
+    As good is a loss that is higher by no more than the standard error of the windows' differences (after the
+    one-standard-error rule of L. Breiman et al., "Classification and Regression Trees", 1984): what a few other
+    recordings in the validation split could have turned round. The later epoch has learned for longer.
+
     The generalist's copies are kept until the experts have learned for an epoch, and then begin anew: on a small
     validation split the copies may look better by chance than what is trained to the end.
     """
 
     def __init__(self, save: Callable[[], None]) -> None:
-        self.save, self.best, self.of_generalist = save, float("inf"), True
+        self.save, self.of_generalist = save, True
+        self.best: list[float] = []
+        """Losses of the validation windows in the best epoch so far."""
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compares the epoch's loss with the best."""
-        loss = float(trainer.callback_metrics["val_loss"])
+        losses: list[float] = pl_module.window_losses  # type: ignore[assignment]  # a list, not a module
         first = self.of_generalist and not _generalists(pl_module)
         self.of_generalist = _generalists(pl_module)
         if first:
-            self.best = float("inf")
-        if not math.isfinite(loss):
+            self.best = []
+        if not math.isfinite(sum(losses)):
             return
-        if loss <= self.best * (1 + TIE) and trainer.is_global_zero:
+        if as_good(losses, self.best) and trainer.is_global_zero:
             self.save()
-        self.best = min(self.best, loss)
+        if not self.best or sum(losses) < sum(self.best):
+            self.best = list(losses)
 
     def state_dict(self) -> dict[str, Any]:
         """What ``last.pt`` keeps."""
@@ -141,6 +145,15 @@ class KeepBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up from ``last.pt``."""
         self.best, self.of_generalist = state_dict["best"], state_dict["of_generalist"]
+
+
+def as_good(losses: list[float], best: list[float]) -> bool:
+    """Whether losses of the same windows are no higher than the best ones, but for chance."""
+    if not best:
+        return True
+    differences = np.subtract(losses, best)
+    error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return bool(differences.mean() <= error)
 
 
 def _generalists(module: lightning.LightningModule) -> bool:

@@ -41,6 +41,13 @@ def classification_loss(
     return nn.functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights)
 
 
+def losses_of(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
+    """Cross-entropy of each of the logits [B, L] and targets [B, L], by the task, [B]."""
+    if task == "single_label":
+        return nn.functional.cross_entropy(logits, targets, reduction="none")
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
 def balance_loss(gates_dense: Tensor) -> Tensor:
     """Of gates [B, P, E]: 1 when the experts share the load evenly over the batch, E when one takes all."""
     share = gates_dense.sum(1)  # [B, E]

@@ -15,7 +15,7 @@ from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.pooling import as_summands, from_mean, mean_and_most
 from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
-from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
+from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, z_loss
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import Activations, evenly, relevance, relevance_in_whole, saliency_loss
 
@@ -61,6 +61,8 @@ class TrainingModule(lightning.LightningModule):
         self.parted = False
         """Whether the experts have begun to learn. They are not made copies again, however much longer a resumed run
         goes on."""
+        self.window_losses: list[float] = []
+        """Of each window of the validation split, in the last epoch."""
         self.generalist = first_layers(1, model.config.expert_width)
         self.student = nn.Linear(model.config.features // 2, taught) if taught else None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -227,6 +229,10 @@ class TrainingModule(lightning.LightningModule):
         step = self.recipe.feed_rate * (1 - self.progress)
         self.model.router.clip_affinity.bias.add_(step * (self.load < FED / len(self.load)))
 
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the losses of the epoch before."""
+        self.window_losses.clear()
+
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
         """Loss, score and compute of the routed model on windows of the validation split."""
@@ -236,12 +242,17 @@ class TrainingModule(lightning.LightningModule):
         logits = model.head.logits(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
         used = routed.gates > 0
         found = {
-            "val_loss": classification_loss(logits, targets, self.task),
+            "val_loss": self.validated(losses_of(logits, targets, self.task)),
             "val_score": self._right(logits, targets),
             "val_pairs_share": used.float().mean(),
             "val_experts_share": used.any(1).float().mean(),
         }
         self.log_dict(found, on_epoch=True, batch_size=len(spectrogram), sync_dist=True)
+
+    def validated(self, losses: Tensor) -> Tensor:
+        """Notes the losses [B] of some windows of the validation split; gives their mean."""
+        self.window_losses.extend(losses.tolist())
+        return losses.mean()
 
     def _right(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Share of windows whose labels are all right: the highest, or those over one half."""
