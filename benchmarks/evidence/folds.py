@@ -186,7 +186,7 @@ def _cells(out: Path, epochs: int, budget: Budget, val_per_class: int, teacher: 
 @app.command()
 def train(
     out: Out,
-    epochs: Epochs = 400,
+    epochs: Epochs = 500,
     budget: Annotated[Budget, typer.Option()] = "accuracy",
     folds: Folds = EVERY,
     seed: Annotated[int, typer.Option()] = 0,
@@ -227,7 +227,7 @@ def train(
 @app.command()
 def singles(
     out: Out,
-    epochs: Epochs = 400,
+    epochs: Epochs = 500,
     budget: Annotated[Budget, typer.Option()] = "accuracy",
     folds: Folds = EVERY,
     seed: Annotated[int, typer.Option()] = 0,

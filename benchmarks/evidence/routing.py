@@ -17,7 +17,8 @@ noise or pieces of recordings from outside the ten classes (spoken digits, marin
 training and test; the recordings of the test are not those of the training. ``swapped`` tests the saliency's model
 with the choices of the others, and with that of what the saliency only estimates: ``explained`` hears all patches
 first, and chooses those that speak for the answer it then gives (Gradient x Input). All on ESC-10's official folds;
-random choices are tested by ten draws.
+random choices are tested by ten draws. The saliency has the power that the ``latency`` budget gives it: with so few
+pairs, the best patches get them.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ DRAWS = 10
 """Of the random patches, in the test."""
 RECIPE = Recipe(compute_weight=0.0, drop_share=0.0, patience_share=1.0)
 """Of all arms: the product's, but for what would let a clip run fewer pairs than are fixed."""
+FOCUS = SIZES["latency"].focus
+"""Of the budget that leaves a clip fewer pairs than the other one."""
 APART = 32
 """Frames of tiles that lie side by side."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -241,6 +244,7 @@ def run_cell(
     tiles = {} if overlapping else {"tile": (bins, APART), "stride": (bins, APART)}
     overrides = Overrides(seed=seed, **tiles)
     config = planned(dataset, table, "accuracy", overrides)
+    config = msgspec.structs.replace(config, router=msgspec.structs.replace(config.router, focus=FOCUS))
     loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
     splits = loaded.with_targets(config.labels)
     lightning.seed_everything(seed, workers=True, verbose=False)
@@ -301,6 +305,7 @@ def train(
 ) -> None:
     """Train every cell that is not there yet."""
     options = {"study": "routing", "epochs": epochs, "overlapping": overlapping, "outside": OUTSIDE, "swapped": SWAPPED}
+    options |= {"focus": FOCUS}
     cells = Cells(out, options | {"recipe": msgspec.to_builtins(RECIPE)})
     index, count = map(int, worker.split("/"))
     order = itertools.product(range(seeds), map(int, folds.split(",")), (True, False), ARMS)
