@@ -232,14 +232,15 @@ def singles(
     folds: Folds = EVERY,
     seed: Annotated[int, typer.Option()] = 0,
     val_per_class: Annotated[int, typer.Option(min=1)] = 2,
+    alike: Annotated[str, typer.Option(help="What they have in common with it; comma-separated.")] = ",".join(ALIKE),
 ) -> None:
     """Train the single networks beside each mixture that is there."""
     dataset = folder_of("esc10")
     cells = _cells(out, epochs, budget, val_per_class)
-    for alike, fold in itertools.product(ALIKE, map(int, folds.split(","))):
+    for common, fold in itertools.product(alike.split(","), map(int, folds.split(","))):
         name = f"fold{fold}-seed{seed}"
         cell = cells.get(name)
-        if cell is None or f"single {alike}" in cell["ways"]:
+        if cell is None or f"single {common}" in cell["ways"]:
             continue
         table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
         job = Job(
@@ -251,18 +252,18 @@ def singles(
             overrides=Overrides(seed=seed),
             epochs=epochs,
             batch_size=16,
-            out=out / name / f"single-{alike}",
+            out=out / name / f"single-{common}",
             channel="mix",
             device=torch.device("cpu"),
         )
         config = planned(dataset, table, budget, job.overrides)
         loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
-        wanted = {"macs": cell["macs"]["routed"], "parameters": cell["parameters"]}[alike]
-        single = train_single(job, config, loaded.with_targets(config.labels), partial(matched, **{alike: wanted}))
+        wanted = {"macs": cell["macs"]["routed"], "parameters": cell["parameters"]}[common]
+        single = train_single(job, config, loaded.with_targets(config.labels), partial(matched, **{common: wanted}))
         cell = cells.get(name) or cell  # another process may have added to it
-        cell["ways"][f"single {alike}"] = single
+        cell["ways"][f"single {common}"] = single
         cells.put(name, cell)
-        typer.echo(f"{name}: single with as many {alike} {np.mean(single['right']):.4f}")
+        typer.echo(f"{name}: single with as many {common} {np.mean(single['right']):.4f}")
 
 
 @app.command()
