@@ -23,7 +23,7 @@ from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.policy.build import build
 from xaimoe_audio.profiling import profile_dataset
 from xaimoe_audio.spectrogram import BACKENDS
-from xaimoe_runtime.console import replacing
+from xaimoe_runtime.writing import replacing
 
 ROOT = Path(__file__).parents[2]
 FOLDS = (1, 2, 3, 4, 5)

@@ -33,8 +33,8 @@ from xaimoe_audio.config import Budget
 from xaimoe_audio.run import RUN_CONFIG
 from xaimoe_audio.training.metrics import headline
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.schema import TaskKind
+from xaimoe_runtime.writing import replacing
 
 SHARED_BAND = "marine_watkins shared band"
 EPOCHS = {"arabic_digits": 150, "marine_watkins": 240, SHARED_BAND: 240, "uw_ships_multilabel": 600}

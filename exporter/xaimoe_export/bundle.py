@@ -22,10 +22,10 @@ from xaimoe_export.report import ExportReport
 from xaimoe_export.sign import signer
 from xaimoe_runtime import BundleError, Runtime
 from xaimoe_runtime.bundle import MANIFEST
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.schema import Manifest
 from xaimoe_runtime.signature import SIGNATURE
 from xaimoe_runtime.verify import verify
+from xaimoe_runtime.writing import replacing
 
 
 def steps(graphs: tuple[GraphModule, ...], options: ExportOptions) -> int:

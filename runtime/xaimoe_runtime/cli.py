@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_records
+from xaimoe_runtime.costs import Percentile
 from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.result import Engine
 from xaimoe_runtime.schema import PrecisionChoice, Routing
@@ -43,6 +44,11 @@ ChannelOption = Annotated[
 HopOption = Annotated[float | None, typer.Option("--hop", help="Seconds from window to window; default: the bundle's.")]
 MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" below this score.')]
 OutOption = Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of to stdout.")]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option("--budget-ms", min=0.001, help="Milliseconds for each window; pairs that do not fit are left out."),
+]
+PercentileOption = Annotated[Percentile, typer.Option(help="Of the graphs' costs, to plan a budget with.")]
 WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]
 
 
@@ -60,12 +66,13 @@ def classify(
     min_score: float,
     windows: bool,
     out: Path | None,
+    budget_ms: float | None = None,
 ) -> None:
     """Answers for all recordings, with a progress bar; exit code 1 if some failed."""
     from xaimoe_runtime.files import FileClassifier, find_recordings
 
     typer.echo(f"{engine.name}: provider {engine.provider}", err=True)
-    classifier = FileClassifier(engine, routing, channel, hop, min_score, windows)
+    classifier = FileClassifier(engine, routing, channel, hop, min_score, windows, budget_ms)
     found = find_recordings(paths)
     with progress("classifying", len(found)) as advance:
         errors = write_records(classifier.records(found, advance), out)
@@ -83,6 +90,8 @@ def infer(
     min_score: MinScoreOption = 0.0,
     windows: WindowsOption = False,
     out: OutOption = None,
+    budget_ms: BudgetOption = None,
+    percentile: PercentileOption = "p95",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
@@ -92,10 +101,42 @@ def infer(
 
     A recording that cannot be used gets an error record and the rest goes on; the exit code is then 1.
     """
+    from xaimoe_runtime.budget import for_each
     from xaimoe_runtime.runtime import Runtime
 
     runtime = Runtime.load(bundle, provider, threads, precision, public_key)
-    classify(runtime, paths, routing, channel, hop, min_score, windows, out)
+    engine: Engine = runtime
+    if budget_ms is not None:
+        engine = runtime.within(for_each(budget_ms), percentile)
+        if runtime.uncalibrated:
+            typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
+    classify(engine, paths, routing, channel, hop, min_score, windows, out, budget_ms)
+
+
+@app.command()
+def calibrate(
+    bundle: BundlePath,
+    rounds: Annotated[int, typer.Option(min=20, help="How often each graph is timed at each batch size.")] = 200,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 1,
+    precision: PrecisionOption = "auto",
+    public_key: PublicKeyOption = None,
+) -> None:
+    """Measure what each graph costs on this device, and keep that in the user's cache folder for --budget-ms.
+
+    It holds for this bundle, precision, provider, version of ONNX Runtime, processor and number of threads. Let the
+    device do meanwhile what it does in the field.
+    """
+    from xaimoe_runtime.calibration import Calibration, measure, save
+    from xaimoe_runtime.describe import describe_costs
+    from xaimoe_runtime.runtime import Runtime
+
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key)
+    with progress("calibrating", rounds + 1) as advance:
+        costs = measure(runtime.dispatcher, runtime.bundle.golden, rounds=rounds, advance=advance)
+    path = save(Calibration(conditions=runtime.conditions, rounds=rounds, costs=costs))
+    typer.echo(describe_costs(costs))
+    typer.echo(f"kept for {runtime.provider}, {runtime.precision}, {threads} thread(s): {path}", err=True)
 
 
 @app.command()

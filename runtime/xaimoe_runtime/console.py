@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
 import msgspec
@@ -17,6 +16,7 @@ from typer.core import TyperGroup
 from xaimoe_runtime import __version__
 from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, XaimoeError
 from xaimoe_runtime.schema import ErrorRecord, Record
+from xaimoe_runtime.writing import replacing
 
 
 def _show_version(wanted: bool) -> None:
@@ -69,32 +69,6 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Any]:
-    """A binary file that takes the place of ``path`` once it is whole; on an error ``path`` stays as it was.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    if path.is_dir():
-        raise ConfigError(f"{path}: found a folder, expected the name of a file to write")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not the context manager of the file: it is renamed or removed after it is closed.
-        part = NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    try:
-        with part:
-            yield part
-        whole = Path(part.name)
-        whole.chmod(0o644)
-        whole.replace(path)
-    except BaseException:
-        Path(part.name).unlink(missing_ok=True)
-        raise
 
 
 def write_records(records: Iterable[Record], out: Path | None) -> int:

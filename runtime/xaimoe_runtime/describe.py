@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from xaimoe_runtime.schema import Manifest
+from xaimoe_runtime.costs import Costs
+from xaimoe_runtime.schema import LINE, Manifest
 
 
 def describe(manifest: Manifest) -> str:
@@ -42,5 +43,20 @@ def describe(manifest: Manifest) -> str:
                 for graph in manifest.graphs
             ),
             f"metrics     {metrics or 'none'}",
+        ]
+    )
+
+
+def describe_costs(costs: Costs) -> str:
+    """What each graph costs, as a table for a terminal: of one, and of one more in the largest batch."""
+    floor = sum(costs[name].predict(1, "p95") for name in LINE)
+    return "\n".join(
+        [
+            f"{'ms':<32}{'p50':>9}{'p95':>9}{'p99':>9}{'one more':>10}",
+            *(
+                f"{name:<32}{cost.p50[0]:>9.3f}{cost.p95[0]:>9.3f}{cost.p99[0]:>9.3f}{cost.each('p50'):>10.3f}"
+                for name, cost in costs.items()
+            ),
+            f"the floor, whatever the budget: {floor:.3f} ms (p95 of {', '.join(LINE)})",
         ]
     )

@@ -8,13 +8,19 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from xaimoe_runtime.budget import Budget, worth_their_time
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
-from xaimoe_runtime.schema import GraphSpec, Manifest, Precision, Role, Routing
+from xaimoe_runtime.schema import LINE, GraphSpec, Manifest, Precision, Role, Routing
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
+
+CHUNK = 16
+"""Patches that an expert is given at once under a budget: after each the clock is looked at. On a CPU more at once gain
+nothing."""
 
 
 class Graph:
@@ -72,8 +78,9 @@ class Dispatcher:
         every = (self.frontend, self.saliency, self.router, self.head, *self.experts)
         return {graph.spec.name: graph for graph in every}
 
-    def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
-        """``waveform`` [N, S] and ``source`` [N, 2] -> outputs of the N windows."""
+    def run(self, waveform: Floats, source: Floats, routing: Routing, budget: Budget | None = None) -> Outputs:
+        """``waveform`` [N, S] and ``source`` [N, 2] -> outputs of the N windows; pairs that do not fit into the
+        ``budget`` are left out."""
         clock = _Stopwatch()
         heard = self.frontend(waveform=waveform, source=source)
         clock.lap("frontend")
@@ -83,12 +90,26 @@ class Dispatcher:
         gates = self._gates(routed, routing)
         clock.lap("router")
         patch_source = glance["feature_map"] if self.manifest.patches.source == "feature_map" else heard["spectrogram"]
-        mixture = self.mixture(patch_source, gates)
+        chosen, predicted = gates, dict[str, float]()
+        if budget is None:
+            mixture = self.mixture(patch_source, gates)
+        else:
+            predicted = {stage: budget.predict(stage, len(gates)) for stage in LINE}
+            mixture, gates, predicted["experts"] = self.mixture_within(patch_source, chosen, budget)
         clock.lap("experts")
         mass = gates.sum(axis=(1, 2), dtype=np.float32)[:, None]
         scores = self.head(mixture=mixture, mass=mass, prior_logits=glance["prior_logits"])["scores"]
         clock.lap("head")
-        return Outputs(scores, heard["attributes"], glance["saliency"], gates, clock.ms)
+        return Outputs(
+            scores=scores,
+            attributes=heard["attributes"],
+            saliency=glance["saliency"],
+            gates=gates,
+            ms=clock.ms,
+            left_out=chosen - gates,
+            predicted_ms=predicted,
+            late=budget is not None and budget.left_ms < 0,
+        )
 
     @staticmethod
     def _gates(routed: dict[str, Floats], routing: Routing) -> Floats:
@@ -99,16 +120,47 @@ class Dispatcher:
     def mixture(self, patch_source: Floats, gates: Floats) -> Floats:
         """Sum of gate times features over the pairs with a gate, [N, D]; each expert runs once, on its patches."""
         mixture = np.zeros((len(gates), self.manifest.features), np.float32)
-        for e, expert in enumerate(self.experts):
+        for e in range(len(self.experts)):
             clips, patches = np.nonzero(gates[:, :, e])
-            if len(clips) == 0:
-                continue
-            tiles = self.grid.gather(patch_source, clips, patches)
-            features = self.features(expert, tiles, self.positions[patches])
-            weights = np.zeros((len(gates), len(clips)), np.float32)
-            weights[clips, np.arange(len(clips))] = gates[clips, patches, e]
-            mixture += weights @ features
+            if len(clips):
+                self.add(mixture, patch_source, gates, e, clips, patches)
         return mixture
+
+    def mixture_within(self, patch_source: Floats, gates: Floats, budget: Budget) -> tuple[Floats, Floats, float]:
+        """What fits into the budget of ``mixture``: that, the gates of the pairs that were run, and what these were
+        expected to take in milliseconds.
+
+        What is planned with the costs of a bad moment leaves time over in the usual one, so it is planned again until
+        nothing more fits.
+        """
+        mixture, ran, predicted = np.zeros((len(gates), self.manifest.features), np.float32), np.zeros_like(gates), 0.0
+        costs = [budget.costs[expert.spec.name] for expert in self.experts]
+        while True:
+            before = predicted
+            waiting = gates - ran
+            fits = worth_their_time(waiting, costs, budget.room_ms(len(gates)), budget.percentile)
+            for e in np.argsort(-(waiting * fits).sum((0, 1)), kind="stable"):
+                clips, patches = np.nonzero(fits[:, :, e])
+                best = np.argsort(-gates[clips, patches, e], kind="stable")
+                for chunk in np.split(best, range(CHUNK, len(best), CHUNK)):
+                    price = costs[e].predict(len(chunk), budget.percentile)
+                    if len(chunk) == 0 or price > budget.room_ms(len(gates)):
+                        break
+                    self.add(mixture, patch_source, gates, int(e), clips[chunk], patches[chunk])
+                    ran[clips[chunk], patches[chunk], e] = gates[clips[chunk], patches[chunk], e]
+                    predicted += price
+            if predicted == before:
+                return mixture, ran, predicted
+
+    def add(
+        self, mixture: Floats, patch_source: Floats, gates: Floats, e: int, clips: Indices, patches: Indices
+    ) -> None:
+        """Adds what expert ``e`` says of some patches, weighed by their gates, to their clips' rows of ``mixture``."""
+        tiles = self.grid.gather(patch_source, clips, patches)
+        features = self.features(self.experts[e], tiles, self.positions[patches])
+        weights = np.zeros((len(gates), len(clips)), np.float32)
+        weights[clips, np.arange(len(clips))] = gates[clips, patches, e]
+        mixture += weights @ features
 
     def features(self, expert: Graph, tiles: Floats, position: Floats) -> Floats:
         """An expert's answers [M, D] for M tiles, in batches that are filled up to one of the bundle's sizes."""

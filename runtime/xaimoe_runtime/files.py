@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -63,8 +64,10 @@ class FileClassifier:
         hop_s: float | None = None,
         min_score: float = 0.0,
         with_windows: bool = False,
+        budget_ms: float | None = None,
     ) -> None:
-        """``with_windows`` adds a record for each window; the other options are those of ``Runtime.infer_file``.
+        """``with_windows`` adds a record for each window; ``budget_ms`` is the one that the engine keeps; the other
+        options are those of ``Runtime.infer_file``.
 
         Raises:
             ConfigError: an option makes no sense.
@@ -78,7 +81,8 @@ class FileClassifier:
         self.files = self.errors = 0
         self.audio_s = 0.0
         self.ms: list[float] = []
-        self.pairs = 0
+        self.budget_ms = budget_ms
+        self.pairs = self.left_out = self.degraded = self.late = 0
 
     def records(self, paths: Iterable[Path], advance: Callable[[], None] = lambda: None) -> Iterator[Record]:
         """Records of all files, an error record for a file that failed, then the summary; ``advance`` follows each."""
@@ -113,6 +117,10 @@ class FileClassifier:
             p50_ms=round(p50, 3),
             p95_ms=round(p95, 3),
             pair_share=round(self.pairs / possible, 6) if possible else 0.0,
+            budget_ms=self.budget_ms,
+            degraded=self.degraded,
+            late=self.late,
+            left_out_share=round(self.left_out / max(self.pairs + self.left_out, 1), 6),
         )
 
     def _count(self, records: list[WindowRecord]) -> None:
@@ -122,6 +130,9 @@ class FileClassifier:
             else:
                 self.ms.append(record.ms)
                 self.pairs += record.pairs
+                self.left_out += record.left_out
+                self.degraded += record.degraded
+                self.late += record.late
 
     def _file(self, path: Path) -> Iterator[WindowRecord]:
         """Channel by channel, the records of the windows, then of the whole."""
@@ -131,17 +142,22 @@ class FileClassifier:
             scores: list[Floats] = []
             # One at a time: on a CPU a batch costs as much as its windows, and so each gets its own time.
             for (window,), outputs in run_stream(self.engine, (w for _, w in group), self.routing, batch=1):
-                ms, pairs = sum(outputs.ms.values()), int(outputs.pairs[0])
                 scores.append(outputs.scores)
-                heard.append(self._record(path, number, outputs.scores[0], window.start_s, window.end_s, ms, pairs))
+                spent = _Spent(
+                    ms=sum(outputs.ms.values()),
+                    pairs=int(outputs.pairs[0]),
+                    left_out=int(np.count_nonzero(outputs.left_out[0])),
+                    late=outputs.late,
+                )
+                heard.append(self._record(path, number, outputs.scores[0], window.start_s, window.end_s, spent))
             yield from heard
-            pooled = pool(np.concatenate(scores))
-            ms, pairs = sum(record.ms for record in heard), sum(record.pairs for record in heard)
-            whole = self._record(path, number, pooled, heard[0].start_s, heard[-1].end_s, ms, pairs)
+            whole = self._record(
+                path, number, pool(np.concatenate(scores)), heard[0].start_s, heard[-1].end_s, _Spent.on_all(heard)
+            )
             yield ResultRecord(**msgspec.structs.asdict(whole), windows=len(heard))
 
     def _record(
-        self, path: Path, channel: int | None, scores: Floats, start_s: float, end_s: float, ms: float, pairs: int
+        self, path: Path, channel: int | None, scores: Floats, start_s: float, end_s: float, spent: _Spent
     ) -> WindowRecord:
         task = self.engine.task
         return WindowRecord(
@@ -150,11 +166,32 @@ class FileClassifier:
             scores={label: round(float(score), 6) for label, score in zip(task.labels, scores, strict=True)},
             start_s=round(start_s, 6),
             end_s=round(end_s, 6),
-            degraded=False,
-            late=False,
-            ms=round(ms, 3),
-            pairs=pairs,
+            degraded=spent.left_out > 0,
+            late=spent.late,
+            ms=round(spent.ms, 3),
+            pairs=spent.pairs,
+            left_out=spent.left_out,
             channel=channel,
+        )
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What an answer took."""
+
+    ms: float
+    pairs: int
+    left_out: int
+    late: bool
+
+    @classmethod
+    def on_all(cls, records: list[WindowRecord]) -> _Spent:
+        """What all windows of a recording took."""
+        return cls(
+            ms=sum(record.ms for record in records),
+            pairs=sum(record.pairs for record in records),
+            left_out=sum(record.left_out for record in records),
+            late=any(record.late for record in records),
         )
 
 

@@ -93,7 +93,17 @@ def infer(
     """
     chosen = check_routing(routing)
     check_min_score(min_score)
-    rate = float(engine.audio.sample_rate if sample_rate is None else sample_rate)
+    recordings, batched = cut(engine.audio, samples, sample_rate)
+    return infer_windows(engine, recordings, chosen, min_score, batched)
+
+
+def cut(spec: AudioSpec, samples: ArrayLike, sample_rate: float | None) -> tuple[list[list[Window]], bool]:
+    """One recording [n] or a batch [B, n] as the windows of each, and whether it is a batch.
+
+    Raises:
+        AudioError: samples that are empty, not finite, or of the wrong shape or type.
+    """
+    rate = float(spec.sample_rate if sample_rate is None else sample_rate)
     try:
         signal = np.asarray(samples)
     except ValueError as error:
@@ -106,10 +116,10 @@ def infer(
             "take the mean over the channels, or transpose to classify each"
         )
     recordings = [
-        list(audio.windows([audio.array_block(clip, rate, engine.audio.sample_rate)], engine.audio, rate))
+        list(audio.windows([audio.array_block(clip, rate, spec.sample_rate)], spec, rate))
         for clip in np.atleast_2d(signal)
     ]
-    return infer_windows(engine, recordings, chosen, min_score, batched=signal.ndim == 2)
+    return recordings, signal.ndim == 2
 
 
 def infer_windows(
@@ -122,7 +132,10 @@ def infer_windows(
     scores = np.stack([pool(part) for part in np.split(outputs.scores, ends[:-1])])
     labels = tuple(decide(row, engine.task, min_score) for row in scores)
     trace = make_trace(engine, outputs, routing)
-    return Result(labels, scores, trace) if batched else Result(labels[0], scores[0], trace)
+    degraded = bool(outputs.degraded.any())
+    if batched:
+        return Result(labels, scores, trace, degraded, outputs.late)
+    return Result(labels[0], scores[0], trace, degraded, outputs.late)
 
 
 def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
@@ -136,6 +149,8 @@ def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
         gates=outputs.gates,
         pairs=outputs.pairs,
         ms=outputs.ms,
+        left_out=outputs.left_out,
+        predicted_ms=outputs.predicted_ms,
     )
 
 

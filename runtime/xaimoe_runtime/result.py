@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +31,18 @@ class Outputs:
     """[N, P, E]; the gates of the pairs that were run"""
     ms: dict[str, float]
     """Milliseconds spent on the whole batch, by stage."""
+    left_out: Floats
+    """[N, P, E]; the gates of the pairs that were chosen but did not fit into the budget"""
+    predicted_ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds that the stages were expected to take, the experts for the pairs that were run; none without a
+    budget."""
+    late: bool = False
+    """Whether it came after its deadline."""
+
+    @property
+    def degraded(self) -> NDArray[np.bool_]:
+        """Whether pairs were left out, [N]."""
+        return np.asarray(self.left_out.any(axis=(1, 2)))
 
     @property
     def pairs(self) -> NDArray[np.intp]:
@@ -41,17 +53,21 @@ class Outputs:
     @staticmethod
     def join(parts: list[Outputs]) -> Outputs:
         """The outputs of several batches as those of one."""
-        ms: dict[str, float] = {}
-        for part in parts:
-            for stage, spent in part.ms.items():
-                ms[stage] = ms.get(stage, 0.0) + spent
         return Outputs(
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.attributes for part in parts]),
-            np.concatenate([part.saliency for part in parts]),
-            np.concatenate([part.gates for part in parts]),
-            ms,
+            scores=np.concatenate([part.scores for part in parts]),
+            attributes=np.concatenate([part.attributes for part in parts]),
+            saliency=np.concatenate([part.saliency for part in parts]),
+            gates=np.concatenate([part.gates for part in parts]),
+            ms=_added([part.ms for part in parts]),
+            left_out=np.concatenate([part.left_out for part in parts]),
+            predicted_ms=_added([part.predicted_ms for part in parts]),
+            late=any(part.late for part in parts),
         )
+
+
+def _added(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Sums by stage; all parts have the same ones."""
+    return {stage: sum(part[stage] for part in parts) for stage in parts[0]}
 
 
 class Engine(Protocol):
@@ -92,6 +108,10 @@ class Trace:
     """Pairs run, [N]."""
     ms: dict[str, float]
     """Milliseconds spent, by stage, over all windows."""
+    left_out: Floats
+    """[N, P, E]; gates of the pairs that were chosen but did not fit into the budget"""
+    predicted_ms: dict[str, float]
+    """Milliseconds that the stages were expected to take; none without a budget."""
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xaimoe_runtime import calibration
 from xaimoe_runtime.audio import Window, parse_channel
+from xaimoe_runtime.budget import Budget, DeadlineFor, WholeCall, check_budget, for_each
 from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.costs import Costs, Percentile, check_percentile
 from xaimoe_runtime.dispatch import Dispatcher
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import (
     check_min_score,
     check_routing,
+    cut,
     file_windows,
     hop_samples,
-    infer,
+    infer_windows,
     make_trace,
     run_stream,
 )
 from xaimoe_runtime.providers import SessionFactory
-from xaimoe_runtime.result import Outputs, Result, decide
+from xaimoe_runtime.result import Engine, Outputs, Result, decide
 from xaimoe_runtime.schema import Manifest, Precision, ProviderName, Routing
 
 Floats = NDArray[np.float32]
@@ -59,6 +64,9 @@ class Runtime:
         self.experts = tuple(expert.name for expert in manifest.experts)
         self.pairs_possible = manifest.patches.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
+        found, self.uncalibrated = calibration.load(self.conditions)
+        """Why the costs of the graphs are an estimate; empty if they were calibrated."""
+        self.costs = found.costs if found else self._estimate()
 
     @classmethod
     def load(
@@ -87,6 +95,16 @@ class Runtime:
         return cls(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
 
     @property
+    def conditions(self) -> calibration.Conditions:
+        """What a calibration must hold for, to be this runtime's."""
+        return calibration.conditions(self.bundle, self.factory, self.precision)
+
+    def _estimate(self) -> Costs:
+        return calibration.measure(
+            self.dispatcher, self.bundle.golden, calibration.ESTIMATE_SIZES, calibration.ESTIMATE_ROUNDS
+        )
+
+    @property
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""
         return self.bundle.manifest
@@ -100,12 +118,18 @@ class Runtime:
         """``waveform`` [N, S] at the model's rate, ``source`` [N, 2] (native rate in Hz, clipping rate) -> outputs."""
         return self.dispatcher.run(waveform, source, routing)
 
+    def within(self, deadline_for: DeadlineFor, percentile: Percentile = "p95") -> Budgeted:
+        """This runtime as an engine whose every run has a deadline."""
+        return Budgeted(self, deadline_for, percentile)
+
     def infer(
         self,
         samples: ArrayLike,
         sample_rate: float | None = None,
         routing: str | None = None,
         min_score: float = 0.0,
+        budget_ms: float | None = None,
+        percentile: str = "p95",
     ) -> Result:
         """Answers for one recording [n] or a batch [B, n], floating point with full scale at 1.
 
@@ -117,12 +141,25 @@ class Runtime:
             sample_rate: in Hz; the model's own if None.
             routing: ``routed``, ``dense`` or ``glance``; the bundle's default if None.
             min_score: below it, ``unknown`` is answered.
+            budget_ms: milliseconds that the whole call may take, resampling included; pairs that do not fit are left
+                out, and the result is ``degraded``. A budget under the floor gets the floor, and is ``late``.
+            percentile: ``p50``, ``p95`` or ``p99`` of the graphs' costs to plan with.
 
         Raises:
             AudioError: samples that are empty, not finite, or of the wrong shape or type.
-            ConfigError: no such routing.
+            ConfigError: no such routing or percentile, or a budget that is no time.
         """
-        return infer(self, samples, sample_rate, routing or self.manifest.routing, min_score)
+        start = perf_counter()
+        chosen = check_routing(routing or self.manifest.routing)
+        check_min_score(min_score)
+        budget, known = check_budget(budget_ms), check_percentile(percentile)
+        recordings, batched = cut(self.audio, samples, sample_rate)
+        if budget is None:
+            return infer_windows(self, recordings, chosen, min_score, batched)
+        end = start + budget / 1e3
+        deadlines = WholeCall(end, sum(len(windows) for windows in recordings))
+        result = infer_windows(self.within(deadlines, known), recordings, chosen, min_score, batched)
+        return replace(result, late=perf_counter() > end)
 
     def infer_file(
         self,
@@ -131,6 +168,8 @@ class Runtime:
         routing: str | None = None,
         channel: str = "mix",
         min_score: float = 0.0,
+        budget_ms: float | None = None,
+        percentile: str = "p95",
     ) -> Iterator[WindowResult]:
         """Answers window by window over a file of any length, in bounded memory.
 
@@ -140,6 +179,9 @@ class Runtime:
             routing: as for :meth:`infer`.
             channel: ``mix``, ``each`` or the number of a channel.
             min_score: as for :meth:`infer`.
+            budget_ms: milliseconds for each window, from samples at the model's rate to its result; decoding and
+                resampling, which go block by block, are excluded.
+            percentile: as for :meth:`infer`.
 
         Raises:
             ConfigError: at once, for no such routing or channel, or a hop that is not positive.
@@ -147,17 +189,36 @@ class Runtime:
         """
         chosen = check_routing(routing or self.manifest.routing)
         check_min_score(min_score)
+        budget, known = check_budget(budget_ms), check_percentile(percentile)
+        engine: Engine = self if budget is None else self.within(for_each(budget), known)
         windows = file_windows(Path(path), self.audio, parse_channel(channel), hop_samples(hop_s, self.audio))
-        return self._answers(windows, chosen, min_score)
+        return _answers(engine, windows, chosen, min_score)
 
-    def _answers(
-        self, windows: Iterator[tuple[int | None, Window]], routing: Routing, min_score: float
-    ) -> Iterator[WindowResult]:
-        for number, window in windows:
-            ((_, outputs),) = run_stream(self, [window], routing)
-            labels = decide(outputs.scores[0], self.task, min_score)
-            result = Result(labels, outputs.scores[0], make_trace(self, outputs, routing))
-            yield WindowResult(window.start_s, window.end_s, number, result)
+
+class Budgeted:
+    """A runtime whose every run has a deadline: an engine for :mod:`xaimoe_runtime.inference`."""
+
+    def __init__(self, runtime: Runtime, deadline_for: DeadlineFor, percentile: Percentile) -> None:
+        self.runtime, self.deadline_for, self.percentile = runtime, deadline_for, percentile
+        self.task, self.audio, self.provider, self.name = runtime.task, runtime.audio, runtime.provider, runtime.name
+        self.experts, self.attribute_names = runtime.experts, runtime.attribute_names
+        self.pairs_possible = runtime.pairs_possible
+
+    def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
+        """``waveform`` [N, S] and ``source`` [N, 2] -> outputs; pairs that do not fit are left out."""
+        budget = Budget(self.deadline_for(len(waveform)), self.runtime.costs, self.percentile)
+        return self.runtime.dispatcher.run(waveform, source, routing, budget)
+
+
+def _answers(
+    engine: Engine, windows: Iterator[tuple[int | None, Window]], routing: Routing, min_score: float
+) -> Iterator[WindowResult]:
+    for number, window in windows:
+        ((_, outputs),) = run_stream(engine, [window], routing)
+        labels = decide(outputs.scores[0], engine.task, min_score)
+        trace = make_trace(engine, outputs, routing)
+        result = Result(labels, outputs.scores[0], trace, bool(outputs.degraded[0]), outputs.late)
+        yield WindowResult(window.start_s, window.end_s, number, result)
 
 
 def _precision(manifest: Manifest, wanted: str, provider: ProviderName) -> Precision:

@@ -282,6 +282,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 Seconds = Annotated[float, Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0)]
 
 
 class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="window"):
@@ -296,10 +297,12 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     """Whether pairs were left out."""
     late: bool
     """Whether the answer came after the deadline."""
-    ms: Seconds
+    ms: Milliseconds
     """Milliseconds from samples at the model's rate to scores; decoding and resampling excluded."""
     pairs: Annotated[int, Meta(ge=0)]
     """(patch, expert) pairs run."""
+    left_out: Annotated[int, Meta(ge=0)] = 0
+    """Pairs that were chosen but did not fit into the budget."""
     channel: int | None = None
 
 
@@ -329,11 +332,19 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     audio_s: Seconds
     provider: str
     routing: Routing
-    p50_ms: Seconds
+    p50_ms: Milliseconds
     """Median time of a window."""
-    p95_ms: Seconds
+    p95_ms: Milliseconds
     pair_share: Share
     """Share of all (patch, expert) pairs that were run."""
+    budget_ms: Milliseconds | None = None
+    """Milliseconds that each window was allowed."""
+    degraded: int = 0
+    """Windows of which pairs were left out."""
+    late: int = 0
+    """Windows whose answer came after the deadline."""
+    left_out_share: Share = 0.0
+    """Share of the chosen pairs that were left out."""
 
 
 Record = WindowRecord | ResultRecord | ErrorRecord | SummaryRecord

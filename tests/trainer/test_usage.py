@@ -19,7 +19,7 @@ def answers() -> Answers:
     gates[0, 0] = [0.6, 0.2]
     gates[1, :2, 0] = [0.1, 0.1]
     nothing = np.zeros((3, 1), np.float32)
-    outputs = Outputs(scores=nothing, attributes=nothing, saliency=nothing, gates=gates, ms={})
+    outputs = Outputs(scores=nothing, attributes=nothing, saliency=nothing, gates=gates, ms={}, left_out=0 * gates)
     return Answers(np.zeros((2, 2), np.float32), outputs, np.array([0, 1, 1]))
 
 

@@ -12,9 +12,9 @@ import torch
 
 from xaimoe_audio.config import Budget, ModelConfig, Overrides
 from xaimoe_audio.model.moe import MoEAudioModel
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.schema import AttributeSpec
+from xaimoe_runtime.writing import replacing
 
 SCHEMA = 2
 

@@ -219,6 +219,8 @@ def infer(
     min_score: device_cli.MinScoreOption = 0.0,
     windows: device_cli.WindowsOption = False,
     out: device_cli.OutOption = None,
+    budget_ms: device_cli.BudgetOption = None,
+    percentile: device_cli.PercentileOption = "p95",
     provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
     precision: Annotated[PrecisionChoice, typer.Option(help="With --bundle: one of those that it holds.")] = "auto",
@@ -231,12 +233,25 @@ def infer(
         raise ConfigError("infer: expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B")
     if bundle is not None:
         device_cli.infer(
-            bundle, recordings, routing, channel, hop, min_score, windows, out, provider, threads, precision, public_key
+            bundle,
+            recordings,
+            routing=routing,
+            channel=channel,
+            hop=hop,
+            min_score=min_score,
+            windows=windows,
+            out=out,
+            budget_ms=budget_ms,
+            percentile=percentile,
+            provider=provider,
+            threads=threads,
+            precision=precision,
+            public_key=public_key,
         )
         return
     assert ckpt is not None
-    if precision != "auto" or public_key is not None:
-        raise ConfigError("infer: found --precision or --public-key with --ckpt; they are for --bundle")
+    if precision != "auto" or public_key is not None or budget_ms is not None:
+        raise ConfigError("infer: found --precision, --public-key or --budget-ms with --ckpt; they are for --bundle")
     engine = _classifier().load(ckpt, device).engine
     device_cli.classify(engine, recordings, routing, channel, hop, min_score, windows, out)
 

@@ -79,10 +79,12 @@ class TorchEngine:
         start = perf_counter()
         inputs = (torch.from_numpy(array).to(self.device) for array in (waveform, source))
         scores, routed = self.model(*inputs, routing)
+        gates = routed.gates_for(routing).cpu().numpy()
         return Outputs(
             scores=scores.cpu().numpy(),
             attributes=routed.attributes.cpu().numpy(),
             saliency=routed.saliency.cpu().numpy(),
-            gates=routed.gates_for(routing).cpu().numpy(),
+            gates=gates,
             ms={"model": (perf_counter() - start) * 1e3},
+            left_out=np.zeros_like(gates),
         )

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from xaimoe_runtime.console import replacing
+from xaimoe_runtime.writing import replacing
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """M. Okabe and K. Ito's palette, which colour-blind people can tell apart; a second round is dashed."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.writing import replacing
 
 BEST = "best.pt"
 LAST = "last.pt"

@@ -23,8 +23,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.writing import replacing
 
 Floats = NDArray[np.floating[Any]]
 Rng = np.random.Generator

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from xaimoe_audio.data.remember import cache_folder
 from xaimoe_runtime.audio import Block, open_recording, read_blocks
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.writing import replacing
 
 Floats = NDArray[np.float32]
 

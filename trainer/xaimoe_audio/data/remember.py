@@ -10,8 +10,8 @@ from typing import TypeVar
 import msgspec
 import platformdirs
 
-from xaimoe_runtime.console import replacing
 from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.writing import replacing
 
 T = TypeVar("T")
 

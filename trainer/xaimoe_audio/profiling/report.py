@@ -11,7 +11,7 @@ import numpy as np
 from xaimoe_audio.figures import COLOURS, plain, save_figure
 from xaimoe_audio.profiling.bands import BAND_CENTRES
 from xaimoe_audio.profiling.profile import LISTED, DatasetProfile, Part, Profiled, most_important
-from xaimoe_runtime.console import replacing
+from xaimoe_runtime.writing import replacing
 
 UNITS = {
     "duration_s": ("duration", "s"),

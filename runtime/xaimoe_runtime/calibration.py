@@ -1,0 +1,198 @@
+"""Measuring what the graphs of a bundle cost on the device at hand, and keeping that for the next start.
+
+What was measured lies in the user's cache folder, never in the bundle: another device has other costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.costs import PERCENTILES, Cost, Costs
+from xaimoe_runtime.dispatch import Dispatcher, Graph
+from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.providers import SessionFactory
+from xaimoe_runtime.schema import Precision
+from xaimoe_runtime.writing import replacing
+
+Floats = NDArray[np.float32]
+
+SIZES = (1, 2, 4, 8, 16, 32)
+"""Batch sizes that are measured."""
+ROUNDS = 200
+"""Times that each is."""
+ESTIMATE_SIZES, ESTIMATE_ROUNDS = (1, 4), 3
+"""Of the estimate that does without a calibration: some tens of milliseconds in all."""
+
+
+class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a calibration holds for."""
+
+    manifest: str
+    """Digest of the bundle's manifest."""
+    precision: str
+    provider: str
+    onnxruntime: str
+    """Its version."""
+    device: str
+    """Processor and number of its cores."""
+    threads: int
+
+
+class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``xaimoe-runtime calibrate`` keeps."""
+
+    conditions: Conditions
+    rounds: Annotated[int, Meta(ge=1)]
+    costs: Costs
+
+
+def conditions(bundle: Bundle, factory: SessionFactory, precision: Precision) -> Conditions:
+    """Of this device, now."""
+    return Conditions(
+        manifest=bundle.manifest.digest,
+        precision=precision,
+        provider=factory.provider,
+        onnxruntime=factory.ort.__version__,
+        device=f"{_processor()}, {os.cpu_count()} cores",
+        threads=factory.threads,
+    )
+
+
+def _processor() -> str:
+    """The processor's name, as well as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def cache_folder() -> Path:
+    """Where calibrations lie: ``$XAIMOE_CACHE``, else the user's cache folder."""
+    if own := os.environ.get("XAIMOE_CACHE"):
+        return Path(own) / "calibrations"
+    if sys.platform == "win32":
+        home = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        home = Path.home() / "Library" / "Caches"
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "xaimoe-audio" / "calibrations"
+
+
+def place_of(held: Conditions) -> Path:
+    """The file of a calibration: one for each bundle, precision, provider, device and number of threads."""
+    device = hashlib.sha256(held.device.encode()).hexdigest()[:8]
+    return cache_folder() / f"{held.manifest[:16]}-{held.precision}-{held.provider}-{held.threads}threads-{device}.json"
+
+
+def save(calibration: Calibration) -> Path:
+    """Keeps a calibration in the cache folder; gives the file.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    path = place_of(calibration.conditions)
+    with replacing(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(calibration)))
+    return path
+
+
+def load(wanted: Conditions) -> tuple[Calibration | None, str]:
+    """The calibration that was kept for these conditions, and in words why there is none."""
+    path = place_of(wanted)
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except FileNotFoundError:
+        return None, "not calibrated on this device; run xaimoe-runtime calibrate"
+    except (OSError, msgspec.MsgspecError) as error:
+        return None, f"{path}: the calibration cannot be read ({error}); run xaimoe-runtime calibrate again"
+    differing = [
+        f"{name} {getattr(found.conditions, name)} instead of {getattr(wanted, name)}"
+        for name in wanted.__struct_fields__
+        if getattr(found.conditions, name) != getattr(wanted, name)
+    ]
+    if differing:
+        return None, f"{path}: the calibration is of {', '.join(differing)}; run xaimoe-runtime calibrate again"
+    return found, ""
+
+
+def measure(
+    dispatcher: Dispatcher,
+    golden: dict[str, Floats],
+    sizes: tuple[int, ...] = SIZES,
+    rounds: int = ROUNDS,
+    advance: Callable[[], None] = lambda: None,
+) -> Costs:
+    """Times of every graph of the line; experts with the gathering of their patches and the adding up.
+
+    Each round runs the whole line once at each size, as it is run in the field: between two runs of a graph the others
+    have used the caches, and a disturbance hits all alike. The first round is not counted.
+
+    Args:
+        dispatcher: of the bundle.
+        golden: the bundle's golden answers, for inputs.
+        sizes: rising batch sizes; where experts are given full buckets, these.
+        rounds: that are counted.
+        advance: is called after each.
+
+    Raises:
+        BundleError: the golden answers are incomplete.
+    """
+    of_experts = dispatcher.buckets or sizes
+    runs: dict[tuple[str, int], Callable[[], object]] = {}
+    for name, graph in dispatcher.graphs.items():
+        expert = dispatcher.experts.index(graph) if graph in dispatcher.experts else None
+        for size in sizes if expert is None else of_experts:
+            runs[name, size] = _run(dispatcher, graph, expert, golden, size)
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
+    for _ in range(rounds + 1):
+        for key, run in runs.items():
+            start = perf_counter()
+            run()
+            times[key].append((perf_counter() - start) * 1e3)
+        advance()
+    return {name: _cost({size: times[of, size][1:] for of, size in times if of == name}) for name in dispatcher.graphs}
+
+
+def _run(
+    dispatcher: Dispatcher, graph: Graph, expert: int | None, golden: dict[str, Floats], size: int
+) -> Callable[[], object]:
+    """Runs a graph once on a batch of the golden inputs, repeated."""
+    if expert is None:
+        inputs = {tensor.name: _rows(golden, graph.spec.golden(tensor.name), size) for tensor in graph.spec.inputs}
+        return lambda: graph(**inputs)
+    source = _rows(golden, dispatcher.manifest.patches.source, 1)
+    patches = np.arange(size) % dispatcher.grid.count
+    gates = np.full((1, dispatcher.grid.count, len(dispatcher.experts)), 1 / size, np.float32)
+    mixture = np.zeros((1, dispatcher.manifest.features), np.float32)
+    return lambda: dispatcher.add(mixture, source, gates, expert, np.zeros_like(patches), patches)
+
+
+def _rows(golden: dict[str, Floats], name: str, count: int) -> Floats:
+    """So many rows of a golden array, repeated as often as it takes."""
+    if name not in golden or len(golden[name]) == 0:
+        raise BundleError(f"the golden answer {name!r} is missing; export the bundle again")
+    rows: Floats = golden[name][np.arange(count) % len(golden[name])]
+    return rows
+
+
+def _cost(times: dict[int, Iterable[float]]) -> Cost:
+    """Percentiles by size."""
+    found = {size: np.percentile(list(of), [50, 95, 99]) for size, of in sorted(times.items())}
+    columns = {name: tuple(float(row[i]) for row in found.values()) for i, name in enumerate(PERCENTILES)}
+    return Cost(sizes=tuple(found), **columns)

@@ -1,0 +1,64 @@
+"""What each graph costs on a device: percentiles of its time by the size of its batch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from xaimoe_runtime.errors import ConfigError
+
+Percentile = Literal["p50", "p95", "p99"]
+"""Share of the runs that took no longer."""
+PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
+Milliseconds = Annotated[float, Meta(ge=0)]
+
+
+class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Times of one graph in milliseconds, by batch size; of an expert with its gathering and adding up."""
+
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1)]
+    """Batch sizes that were measured, rising."""
+    p50: tuple[Milliseconds, ...]
+    p95: tuple[Milliseconds, ...]
+    p99: tuple[Milliseconds, ...]
+
+    def __post_init__(self) -> None:
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"sizes: found {self.sizes}, expected rising ones")
+        if any(len(getattr(self, name)) != len(self.sizes) for name in PERCENTILES):
+            raise ValueError("p50, p95, p99: expected a time for each of the sizes")
+
+    def predict(self, size: int, percentile: Percentile) -> float:
+        """Milliseconds of a batch: on a line between the sizes measured, and in proportion beyond the largest."""
+        if size == 0:
+            return 0.0
+        times = getattr(self, percentile)
+        if size > self.sizes[-1]:
+            return float(times[-1] * size / self.sizes[-1])
+        return float(np.interp(size, self.sizes, times))
+
+    def each(self, percentile: Percentile) -> float:
+        """Milliseconds that one more of a batch costs."""
+        return self.predict(self.sizes[-1], percentile) / self.sizes[-1]
+
+    def start(self, percentile: Percentile) -> float:
+        """Milliseconds that a batch of one costs more than one more of a batch."""
+        return max(self.predict(1, percentile) - self.each(percentile), 0.0)
+
+
+Costs = dict[str, Cost]
+"""By the names of the graphs: ``frontend``, ``saliency``, ``router``, ``expert NAME`` …, ``head``."""
+
+
+def check_percentile(percentile: str) -> Percentile:
+    """``percentile`` if it is one that is measured.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    for known in PERCENTILES:
+        if percentile == known:
+            return known
+    raise ConfigError(f"percentile: found {percentile!r}, expected {', '.join(PERCENTILES)}")

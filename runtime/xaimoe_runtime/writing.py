@@ -1,0 +1,37 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from xaimoe_runtime.errors import ConfigError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Any]:
+    """A binary file that takes the place of ``path`` once it is whole; on an error ``path`` stays as it was.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path}: found a folder, expected the name of a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not the context manager of the file: it is renamed or removed after it is closed.
+        part = NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        with part:
+            yield part
+        whole = Path(part.name)
+        whole.chmod(0o644)
+        whole.replace(path)
+    except BaseException:
+        Path(part.name).unlink(missing_ok=True)
+        raise
