@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -64,9 +65,6 @@ class Runtime:
         self.experts = tuple(expert.name for expert in manifest.experts)
         self.pairs_possible = manifest.patches.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
-        found, self.uncalibrated = calibration.load(self.conditions)
-        """Why the costs of the graphs are an estimate; empty if they were calibrated."""
-        self.costs = found.costs if found else self._estimate()
 
     @classmethod
     def load(
@@ -92,17 +90,32 @@ class Runtime:
             ConfigError: the bundle has no such precision, or the key cannot be used.
             ProviderError: the provider, or ONNX Runtime itself, is missing.
         """
-        return cls(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
+        runtime = cls(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
+        _ = runtime.costs  # known before the first budget runs
+        return runtime
 
     @property
     def conditions(self) -> calibration.Conditions:
         """What a calibration must hold for, to be this runtime's."""
         return calibration.conditions(self.bundle, self.factory, self.precision)
 
-    def _estimate(self) -> Costs:
-        return calibration.measure(
-            self.dispatcher, self.bundle.golden, calibration.ESTIMATE_SIZES, calibration.ESTIMATE_ROUNDS
-        )
+    @cached_property
+    def _calibration(self) -> tuple[calibration.Calibration | None, str]:
+        return calibration.load(self.conditions)
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why the costs of the graphs are an estimate; empty if they were calibrated."""
+        return self._calibration[1]
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What the graphs cost on this device: as calibrated, or else by a quick estimate."""
+        found, _ = self._calibration
+        if found is not None:
+            return found.costs
+        sizes, rounds = calibration.ESTIMATE_SIZES, calibration.ESTIMATE_ROUNDS
+        return calibration.measure(self.dispatcher, self.bundle.golden, sizes, rounds)
 
     @property
     def manifest(self) -> Manifest:
