@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -41,10 +42,26 @@ def test_every_graph_of_the_line_has_its_costs(runtime: Runtime, costs: Costs) -
             assert 0 < p50 <= p95 <= p99
 
 
-def test_more_patches_cost_more(costs: Costs) -> None:
-    for name, cost in costs.items():
-        if name.startswith("expert") or name == "frontend":
-            assert cost.p50[1] > cost.p50[0]
+def test_percentiles_are_of_all_rounds_but_the_first(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run takes as many milliseconds as its round has been, times its size; the first round takes forever."""
+    now, rounds = [0.0], [0]
+
+    def run(*arguments: object) -> Callable[[], None]:
+        def passes() -> None:
+            now[0] += 1e-3 * int(arguments[-1]) * (rounds[0] or 1e9)  # type: ignore[call-overload]
+
+        return passes
+
+    def advance() -> None:
+        rounds[0] += 1
+
+    monkeypatch.setattr(calibration, "_run", run)
+    monkeypatch.setattr(calibration, "perf_counter", lambda: now[0])
+    found = measure(runtime.dispatcher, runtime.bundle.golden, sizes=(1, 8), rounds=101, advance=advance)
+    for cost in found.values():
+        assert cost.p50 == pytest.approx((51, 408), rel=1e-6)
+        assert cost.p95 == pytest.approx((96, 768), rel=1e-6)
+        assert cost.p99 == pytest.approx((100, 800), rel=1e-6)
 
 
 def test_where_sizes_are_fixed_experts_are_measured_at_these(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
