@@ -6,11 +6,11 @@
     python benchmarks/evidence/folds.py singles --out runs/evidence/folds    # once there are mixtures; goes on, too
     python benchmarks/evidence/folds.py table --out runs/evidence/folds
 
-Each fold is the test split once; of the other four, some groups are the validation split. ``cut`` runs the pairs with
-the largest gates alone, as a device does under a budget. ``shown`` gives the router another saliency than the model's
-own: even, the same values dealt to the patches at random (ten draws), or the other way round. The single networks have
-as many multiply-accumulates a clip as the routed mixture with its glance, or as many parameters as the whole model, and
-are trained with the same recipe for as many epochs.
+Each fold is the test split once; of the other four, some groups are the validation split. ``cut`` runs a part of
+the pairs, as a device does under a budget: first the best of each patch. ``shown`` gives the router another saliency
+than the model's own: even, the same values dealt to the patches at random (ten draws), or the other way round. The
+single networks have as many multiply-accumulates a clip as the routed mixture with its glance, or as many parameters as
+the whole model, and are trained with the same recipe for as many epochs.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.metrics import measure
 from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
+from xaimoe_runtime.budget import opinions
 from xaimoe_runtime.result import pool
 
 CUTS = (1.0, 0.5, 0.25, 0.0)
@@ -102,10 +103,13 @@ def mixed(model: MoEAudioModel, routed: Routed, gates: Tensor) -> Tensor:
 
 
 def cut(share: float, routed: Routed) -> Tensor:
-    """The gates of that share of each clip's routed pairs, the largest, [B, P, E]."""
+    """The gates of that share of each clip's routed pairs, [B, P, E]: as under a budget, first the best of each patch,
+    the largest gates first, then the second of each."""
     flat = routed.gates.flatten(1)
     wanted = torch.round((flat > 0).sum(1) * share)
-    rank = torch.argsort(torch.argsort(flat, dim=1, descending=True, stable=True), dim=1)
+    opinion = torch.from_numpy(opinions(routed.gates.numpy())).flatten(1)
+    worth = torch.where(flat > 0, flat - opinion, -torch.inf)
+    rank = torch.argsort(torch.argsort(worth, dim=1, descending=True, stable=True), dim=1)
     return (flat * (rank < wanted[:, None])).reshape_as(routed.gates)
 
 

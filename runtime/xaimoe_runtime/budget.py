@@ -12,14 +12,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_runtime.costs import Cost, Costs, Percentile
+from xaimoe_runtime.costs import CHUNK, Cost, Costs, Percentile
 from xaimoe_runtime.errors import ConfigError
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-RESERVE_MS = 0.1
-"""Kept back for what is no graph: adding up, the answer itself."""
+RESERVE_MS, RESERVE_EACH_MS = 0.3, 0.01
+"""Kept back for what is no graph, planning and the answer itself: of a run, and for each of its windows."""
 
 
 def check_budget(budget_ms: float | None) -> float | None:
@@ -53,7 +53,13 @@ class Budget:
 
     def room_ms(self, windows: int) -> float:
         """Milliseconds that are left for experts before the head must answer for so many windows."""
-        return self.left_ms - self.predict("head", windows) - RESERVE_MS
+        return self.left_ms - self.predict("head", windows) - RESERVE_MS - RESERVE_EACH_MS * windows
+
+    def fitting(self, cost: Cost, size: int, windows: int) -> int:
+        """How many of a chunk of ``size`` fit into what is left: all, or half of it, or half of that … or none."""
+        while size and cost.predict(size, self.percentile) > self.room_ms(windows):
+            size //= 2
+        return size
 
 
 DeadlineFor = Callable[[int], float]
@@ -61,7 +67,12 @@ DeadlineFor = Callable[[int], float]
 
 
 def for_each(budget_ms: float) -> DeadlineFor:
-    """Deadlines of runs that have a budget for each of their windows."""
+    """Deadlines of runs that have a budget for each of their windows.
+
+    Raises:
+        ConfigError: the budget is no time.
+    """
+    check_budget(budget_ms)
     return lambda windows: perf_counter() + windows * budget_ms / 1e3
 
 
@@ -85,10 +96,12 @@ class WholeCall:
 
 
 def worth_their_time(gates: Floats, costs: list[Cost], room_ms: float, percentile: Percentile) -> Mask:
-    """The pairs that fit into ``room_ms``, those with the most gate per millisecond first, [N, P, E].
+    """The pairs that fit into ``room_ms``, the most worthwhile first, [N, P, E].
 
-    A pair costs what one more of its expert's batch does, and an expert's first pair what it takes to run the expert at
-    all.
+    First the best pair of each patch, by its gate per millisecond; then the second best of each, and so on: what
+    another expert says of a patch that one was asked about tells less than what is heard in a patch not looked at yet.
+    A pair costs what one more of its expert's chunk does, and the first of each chunk what it takes to run the
+    expert at all. One that does not fit makes room for those after it.
 
     Args:
         gates: [N, P, E]; a pair without a gate is not run.
@@ -96,14 +109,27 @@ def worth_their_time(gates: Floats, costs: list[Cost], room_ms: float, percentil
         room_ms: milliseconds.
         percentile: of the costs to go by.
     """
-    each, start = (np.array([getattr(cost, of)(percentile) for cost in costs]) for of in ("each", "start"))
-    chosen = np.flatnonzero(gates)
-    expert = chosen % gates.shape[2]
-    order = np.argsort(-gates.reshape(-1)[chosen] / np.maximum(each[expert], 1e-9), kind="stable")
-    chosen, expert = chosen[order], expert[order]
-    price = each[expert]
-    experts, first = np.unique(expert, return_index=True)
-    price[first] += start[experts]
     fits = np.zeros(gates.size, bool)
-    fits[chosen[np.cumsum(price) <= room_ms]] = True
+    each, start = ([getattr(cost, of)(percentile) for cost in costs] for of in ("each", "start"))
+    if room_ms < min(each):
+        return fits.reshape(gates.shape)
+    chosen = np.flatnonzero(gates > 0)
+    expert = chosen % gates.shape[2]
+    rank = opinions(gates).reshape(-1)[chosen]
+    worth = gates.reshape(-1)[chosen] / np.maximum(np.array(each)[expert], 1e-9)
+    taken, spent = [0] * len(costs), 0.0
+    for i in np.lexsort((-worth, rank)):
+        e = int(expert[i])
+        price = each[e] + (start[e] if taken[e] % CHUNK == 0 else 0.0)
+        if spent + price <= room_ms:
+            fits[chosen[i]] = True
+            taken[e] += 1
+            spent += price
     return fits.reshape(gates.shape)
+
+
+def opinions(gates: Floats) -> NDArray[np.intp]:
+    """Which opinion of its patch each pair would be, by its gate: 0 for the best expert's, 1 for the next …, of the
+    gates' shape [N, P, E]."""
+    falling = np.argsort(-gates, axis=2, kind="stable")
+    return np.argsort(falling, axis=2, kind="stable")

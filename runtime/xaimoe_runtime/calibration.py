@@ -9,7 +9,7 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -112,15 +112,20 @@ def save(calibration: Calibration) -> Path:
     return path
 
 
-def load(wanted: Conditions) -> tuple[Calibration | None, str]:
-    """The calibration that was kept for these conditions, and in words why there is none."""
-    path = place_of(wanted)
+def load(wanted: Conditions, graphs: Set[str]) -> tuple[Calibration | None, str]:
+    """The calibration of ``graphs`` that was kept for these conditions, and in words why there is none."""
+    try:
+        path = place_of(wanted)
+    except RuntimeError as error:  # a process without a home folder
+        return None, f"there is no place for calibrations ({error}); set XAIMOE_CACHE to a folder"
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Calibration)
     except FileNotFoundError:
         return None, "not calibrated on this device; run xaimoe-runtime calibrate"
     except (OSError, msgspec.MsgspecError) as error:
         return None, f"{path}: the calibration cannot be read ({error}); run xaimoe-runtime calibrate again"
+    if missing := sorted(graphs - set(found.costs)):
+        return None, f"{path}: the calibration lacks {', '.join(missing)}; run xaimoe-runtime calibrate again"
     differing = [
         f"{name} {getattr(found.conditions, name)} instead of {getattr(wanted, name)}"
         for name in wanted.__struct_fields__
@@ -166,7 +171,11 @@ def measure(
             run()
             times[key].append((perf_counter() - start) * 1e3)
         advance()
-    return {name: _cost({size: times[of, size][1:] for of, size in times if of == name}) for name in dispatcher.graphs}
+    experts = {graph.spec.name for graph in dispatcher.experts} if dispatcher.buckets else set()
+    return {
+        name: _cost({size: times[of, size][1:] for of, size in times if of == name}, name in experts)
+        for name in dispatcher.graphs
+    }
 
 
 def _run(
@@ -191,8 +200,8 @@ def _rows(golden: dict[str, Floats], name: str, count: int) -> Floats:
     return rows
 
 
-def _cost(times: dict[int, Iterable[float]]) -> Cost:
+def _cost(times: dict[int, Iterable[float]], filled_up: bool) -> Cost:
     """Percentiles by size."""
     found = {size: np.percentile(list(of), [50, 95, 99]) for size, of in sorted(times.items())}
     columns = {name: tuple(float(row[i]) for row in found.values()) for i, name in enumerate(PERCENTILES)}
-    return Cost(sizes=tuple(found), **columns)
+    return Cost(sizes=tuple(found), **columns, filled_up=filled_up)

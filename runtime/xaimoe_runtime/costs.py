@@ -13,6 +13,9 @@ Percentile = Literal["p50", "p95", "p99"]
 """Share of the runs that took no longer."""
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 Milliseconds = Annotated[float, Meta(ge=0)]
+CHUNK = 16
+"""Patches that an expert is given at once under a budget: after each the clock is looked at. On a CPU more at once gain
+nothing."""
 
 
 class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +26,8 @@ class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     p50: tuple[Milliseconds, ...]
     p95: tuple[Milliseconds, ...]
     p99: tuple[Milliseconds, ...]
+    filled_up: bool = False
+    """Whether batches are filled up to one of the sizes."""
 
     def __post_init__(self) -> None:
         if list(self.sizes) != sorted(set(self.sizes)):
@@ -31,20 +36,23 @@ class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("p50, p95, p99: expected a time for each of the sizes")
 
     def predict(self, size: int, percentile: Percentile) -> float:
-        """Milliseconds of a batch: on a line between the sizes measured, and in proportion beyond the largest."""
+        """Milliseconds of a batch: on a line between the sizes measured, and in proportion beyond the largest; where
+        batches are filled up, of the next size."""
         if size == 0:
             return 0.0
         times = getattr(self, percentile)
         if size > self.sizes[-1]:
             return float(times[-1] * size / self.sizes[-1])
+        if self.filled_up:
+            return float(times[np.searchsorted(self.sizes, size)])
         return float(np.interp(size, self.sizes, times))
 
     def each(self, percentile: Percentile) -> float:
-        """Milliseconds that one more of a batch costs."""
-        return self.predict(self.sizes[-1], percentile) / self.sizes[-1]
+        """Milliseconds that one more costs, up to a whole chunk."""
+        return max(self.predict(CHUNK, percentile) - self.predict(1, percentile), 0.0) / (CHUNK - 1)
 
     def start(self, percentile: Percentile) -> float:
-        """Milliseconds that a batch of one costs more than one more of a batch."""
+        """Milliseconds that a batch of one costs more than one more of a chunk."""
         return max(self.predict(1, percentile) - self.each(percentile), 0.0)
 
 

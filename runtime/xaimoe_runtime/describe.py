@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xaimoe_runtime.costs import Costs
+from xaimoe_runtime.costs import PERCENTILES, Costs
 from xaimoe_runtime.schema import LINE, Manifest
 
 
@@ -54,8 +54,10 @@ def describe_costs(costs: Costs) -> str:
         [
             f"{'ms':<32}{'p50':>9}{'p95':>9}{'p99':>9}{'one more':>10}",
             *(
-                f"{name:<32}{cost.p50[0]:>9.3f}{cost.p95[0]:>9.3f}{cost.p99[0]:>9.3f}{cost.each('p50'):>10.3f}"
-                for name, cost in costs.items()
+                f"{graph:<32}"
+                + "".join(f"{cost.predict(1, of):>9.3f}" for of in PERCENTILES)
+                + f"{cost.each('p50'):>10.3f}"
+                for graph, cost in costs.items()
             ),
             f"the floor, whatever the budget: {floor:.3f} ms (p95 of {', '.join(LINE)})",
         ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.budget import Budget, worth_their_time
 from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.costs import CHUNK
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
@@ -17,10 +18,6 @@ from xaimoe_runtime.schema import LINE, GraphSpec, Manifest, Precision, Role, Ro
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
-
-CHUNK = 16
-"""Patches that an expert is given at once under a budget: after each the clock is looked at. On a CPU more at once gain
-nothing."""
 
 
 class Graph:
@@ -133,24 +130,28 @@ class Dispatcher:
         What is planned with the costs of a bad moment leaves time over in the usual one, so it is planned again until
         nothing more fits.
         """
-        mixture, ran, predicted = np.zeros((len(gates), self.manifest.features), np.float32), np.zeros_like(gates), 0.0
+        mixture, windows = np.zeros((len(gates), self.manifest.features), np.float32), len(gates)
+        waiting, predicted = gates > 0, 0.0
         costs = [budget.costs[expert.spec.name] for expert in self.experts]
         while True:
+            fits = worth_their_time(gates * waiting, costs, budget.room_ms(windows), budget.percentile)
+            counts = fits.sum((0, 1))
+            price = np.array([cost.predict(n, budget.percentile) for cost, n in zip(costs, counts, strict=True)])
+            worth = (gates * fits).sum((0, 1)) / np.maximum(price, 1e-9)
             before = predicted
-            waiting = gates - ran
-            fits = worth_their_time(waiting, costs, budget.room_ms(len(gates)), budget.percentile)
-            for e in np.argsort(-(waiting * fits).sum((0, 1)), kind="stable"):
+            for e in np.argsort(-worth, kind="stable")[: np.count_nonzero(counts)].tolist():
                 clips, patches = np.nonzero(fits[:, :, e])
                 best = np.argsort(-gates[clips, patches, e], kind="stable")
-                for chunk in np.split(best, range(CHUNK, len(best), CHUNK)):
-                    price = costs[e].predict(len(chunk), budget.percentile)
-                    if len(chunk) == 0 or price > budget.room_ms(len(gates)):
+                while len(best):
+                    size = budget.fitting(costs[e], min(len(best), CHUNK), windows)
+                    if size == 0:
                         break
-                    self.add(mixture, patch_source, gates, int(e), clips[chunk], patches[chunk])
-                    ran[clips[chunk], patches[chunk], e] = gates[clips[chunk], patches[chunk], e]
-                    predicted += price
+                    chunk, best = best[:size], best[size:]
+                    self.add(mixture, patch_source, gates, e, clips[chunk], patches[chunk])
+                    waiting[clips[chunk], patches[chunk], e] = False
+                    predicted += costs[e].predict(size, budget.percentile)
             if predicted == before:
-                return mixture, ran, predicted
+                return mixture, np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
 
     def add(
         self, mixture: Floats, patch_source: Floats, gates: Floats, e: int, clips: Indices, patches: Indices

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import parse_channel
+from xaimoe_runtime.budget import check_budget
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import check_min_score, check_routing, file_windows, hop_samples, run_stream
 from xaimoe_runtime.result import Engine, decide, pool
@@ -81,7 +82,7 @@ class FileClassifier:
         self.files = self.errors = 0
         self.audio_s = 0.0
         self.ms: list[float] = []
-        self.budget_ms = budget_ms
+        self.budget_ms = check_budget(budget_ms)
         self.pairs = self.left_out = self.degraded = self.late = 0
 
     def records(self, paths: Iterable[Path], advance: Callable[[], None] = lambda: None) -> Iterator[Record]:

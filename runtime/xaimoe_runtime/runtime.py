@@ -101,7 +101,7 @@ class Runtime:
 
     @cached_property
     def _calibration(self) -> tuple[calibration.Calibration | None, str]:
-        return calibration.load(self.conditions)
+        return calibration.load(self.conditions, self.dispatcher.graphs.keys())
 
     @property
     def uncalibrated(self) -> str:
@@ -192,7 +192,7 @@ class Runtime:
             routing: as for :meth:`infer`.
             channel: ``mix``, ``each`` or the number of a channel.
             min_score: as for :meth:`infer`.
-            budget_ms: milliseconds for each window, from samples at the model's rate to its result; decoding and
+            budget_ms: milliseconds for each window, from samples at the model's rate to its scores; decoding and
                 resampling, which go block by block, are excluded.
             percentile: as for :meth:`infer`.
 
@@ -212,14 +212,14 @@ class Budgeted:
     """A runtime whose every run has a deadline: an engine for :mod:`xaimoe_runtime.inference`."""
 
     def __init__(self, runtime: Runtime, deadline_for: DeadlineFor, percentile: Percentile) -> None:
-        self.runtime, self.deadline_for, self.percentile = runtime, deadline_for, percentile
+        self.runtime, self.deadline_for, self.percentile, self.costs = runtime, deadline_for, percentile, runtime.costs
         self.task, self.audio, self.provider, self.name = runtime.task, runtime.audio, runtime.provider, runtime.name
         self.experts, self.attribute_names = runtime.experts, runtime.attribute_names
         self.pairs_possible = runtime.pairs_possible
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] and ``source`` [N, 2] -> outputs; pairs that do not fit are left out."""
-        budget = Budget(self.deadline_for(len(waveform)), self.runtime.costs, self.percentile)
+        budget = Budget(self.deadline_for(len(waveform)), self.costs, self.percentile)
         return self.runtime.dispatcher.run(waveform, source, routing, budget)
 
 

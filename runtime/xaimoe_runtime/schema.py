@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from xaimoe_runtime.costs import Milliseconds
 from xaimoe_runtime.grid import PatchGrid
 
 SCHEMA_VERSION = 1
@@ -282,7 +283,6 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 Seconds = Annotated[float, Meta(ge=0)]
-Milliseconds = Annotated[float, Meta(ge=0)]
 
 
 class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="window"):
@@ -339,9 +339,9 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     """Share of all (patch, expert) pairs that were run."""
     budget_ms: Milliseconds | None = None
     """Milliseconds that each window was allowed."""
-    degraded: int = 0
+    degraded: Annotated[int, Meta(ge=0)] = 0
     """Windows of which pairs were left out."""
-    late: int = 0
+    late: Annotated[int, Meta(ge=0)] = 0
     """Windows whose answer came after the deadline."""
     left_out_share: Share = 0.0
     """Share of the chosen pairs that were left out."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -41,11 +42,13 @@ def test_costs_lie_on_a_line_between_the_sizes_measured_and_go_on_in_proportion(
     measured = Cost(sizes=(1, 4, 8), p50=(1.0, 2.5, 4.0), p95=(2.0, 3.0, 6.0), p99=(3.0, 4.0, 8.0))
     assert [measured.predict(size, "p50") for size in (0, 1, 2, 4, 6, 8, 16)] == [0, 1, 1.5, 2.5, 3.25, 4, 8]
     assert [measured.predict(2, name) for name in PERCENTILES] == pytest.approx([1.5, 7 / 3, 10 / 3])
-    assert (measured.each("p50"), measured.start("p50")) == (0.5, 0.5)
+    assert (measured.each("p50"), measured.start("p50")) == pytest.approx((7 / 15, 8 / 15))
 
 
-def test_one_more_never_costs_more_than_the_first() -> None:
-    assert Cost(sizes=(1, 2), p50=(1.0, 4.0), p95=(1.0, 4.0), p99=(1.0, 4.0)).start("p50") == 0
+def test_neither_the_start_nor_one_more_is_ever_for_less_than_nothing() -> None:
+    steep = Cost(sizes=(1, 2), p50=(1.0, 4.0), p95=(4.0, 0.1), p99=(1.0, 4.0))
+    assert steep.start("p50") == 0
+    assert steep.each("p95") == 0
 
 
 @pytest.mark.parametrize("changed", [{"sizes": (2, 1)}, {"sizes": (1, 1)}, {"p95": (1.0,)}, {"p99": (-1.0, 1.0)}])
@@ -67,25 +70,47 @@ def fitting(gates: list[list[float]], room_ms: float) -> set[tuple[int, int]]:
     return {(int(p), int(e)) for _, p, e in np.argwhere(found)}
 
 
-def test_the_most_gate_per_millisecond_comes_first() -> None:
-    gates = [[0.1, 0.3, 0.0], [0.2, 0.0, 0.0]]  # per ms: 0.1, 0.075; 0.2
+def test_the_best_of_each_patch_comes_first_by_gate_per_millisecond() -> None:
+    gates = [[0.2, 0.3, 0.0], [0.1, 0.0, 0.0]]  # the best: 0.3 in 4 ms and 0.1 in 1 ms; the second best: 0.2 in 1 ms
     assert fitting(gates, 0.9) == set()
-    assert fitting(gates, 1.0) == {(1, 0)}
-    assert fitting(gates, 2.0) == {(1, 0), (0, 0)}
-    assert fitting(gates, 5.9) == {(1, 0), (0, 0)}
-    assert fitting(gates, 6.0) == {(1, 0), (0, 0), (0, 1)}
+    assert fitting(gates, 1.9) == {(1, 0)}
+    assert fitting(gates, 5.0) == {(1, 0), (0, 1)}
+    assert fitting(gates, 6.0) == {(1, 0), (0, 1), (0, 0)}
 
 
-def test_an_experts_first_pair_pays_for_its_start() -> None:
-    gates = [[0.0, 0.0, 0.5], [0.0, 0.0, 0.5]]  # one more costs 18/16 ms, the first 3
+def test_what_does_not_fit_makes_room_for_what_does() -> None:
+    assert fitting([[0.0, 0.9, 0.0], [0.1, 0.0, 0.0]], 1.5) == {(1, 0)}
+    assert fitting([[0.1, 0.0, 0.5]], 1.5) == {(0, 0)}
+
+
+def test_the_first_pair_of_a_chunk_pays_for_the_start() -> None:
+    gates = [[0.0, 0.0, 0.5], [0.0, 0.0, 0.5]]  # one more costs 1 ms, the first 3
     assert fitting(gates, 2.9) == set()
     assert fitting(gates, 3.0) == {(0, 2)}
-    assert fitting(gates, 4.2) == {(0, 2), (1, 2)}
+    assert fitting(gates, 4.0) == {(0, 2), (1, 2)}
+    many = [[0.0, 0.0, 0.5]] * (CHUNK + 1)
+    assert len(fitting(many, 18.1)) == CHUNK
+    assert len(fitting(many, 20.9)) == CHUNK
+    assert len(fitting(many, 21.1)) == CHUNK + 1
 
 
 def test_a_pair_without_a_gate_is_never_run_and_no_room_runs_none() -> None:
     assert fitting([[0.0, 0.0, 0.0]], 1e9) == set()
     assert fitting([[1.0, 1.0, 1.0]], -5.0) == set()
+
+
+def test_where_batches_are_filled_up_they_cost_what_the_next_size_does() -> None:
+    filled = Cost(sizes=(2, 8, 32), p50=(1.0, 2.0, 4.0), p95=(1.0, 2.0, 4.0), p99=(1.0, 2.0, 4.0), filled_up=True)
+    assert [filled.predict(size, "p50") for size in (1, 2, 3, 8, 9, 32, 64)] == [1, 1, 2, 2, 4, 4, 8]
+
+
+def test_of_a_chunk_that_is_too_dear_a_part_is_run() -> None:
+    steep = Cost(sizes=(1, 8, 16), p50=(0.2, 0.6, 1.6), p95=(0.2, 0.6, 1.6), p99=(0.2, 0.6, 1.6))
+    held = Budget(perf_counter() + 1.2, {"head": cost(0.0, 0.0)}, "p50")  # more than a second
+    assert held.fitting(steep, 16, 1) == 16
+    steep = msgspec.structs.replace(steep, p50=(200.0, 600.0, 1_600.0))
+    assert held.fitting(steep, 16, 1) == 8
+    assert held.fitting(msgspec.structs.replace(steep, p50=(9e3, 9e3, 9e3)), 16, 1) == 0
 
 
 # Deadlines -----------------------------------------------------------------------------------------------------------
@@ -178,7 +203,7 @@ def test_under_a_tight_budget_the_largest_gates_are_run(
     assert np.count_nonzero(routed) > 2
     found = Clock(runtime, costs_of(runtime, 10.0), monkeypatch).run(one, 25)
     ran = np.sort(found.gates[found.gates > 0])
-    np.testing.assert_array_equal(ran, np.sort(routed[routed > 0])[-2:])
+    np.testing.assert_array_equal(ran, np.sort(routed.max(axis=2).ravel())[-2:])
     np.testing.assert_array_equal(found.gates + found.left_out, routed)
     assert found.degraded.all() and not found.late
     assert found.predicted_ms["experts"] == pytest.approx(20.0)
@@ -187,12 +212,13 @@ def test_under_a_tight_budget_the_largest_gates_are_run(
 def test_time_that_was_kept_for_bad_moments_is_used_when_there_were_none(
     runtime: Runtime, clips: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 40 ms a plan by p95 gives two pairs of 20 ms; they take 10, and the rest one more, and then none."""
+    """Of 40.5 ms a plan by p95 gives two pairs of 20 ms; they take 10, and the rest one more, and then none."""
     one = one_of(clips, runtime)
     clock = Clock(runtime, costs_of(runtime, 10.0), monkeypatch)
     pairs = [int(clock.run(one, 40.5, percentile).pairs[0]) for percentile in PERCENTILES]
     chosen = int(runtime.run(*one, "routed").pairs[0])
-    assert pairs == [min(4, chosen), min(3, chosen), min(1, chosen)]
+    assert chosen >= 4
+    assert pairs == [4, 3, 1]
 
 
 def test_what_takes_longer_than_expected_is_stopped_by_the_clock(
@@ -207,19 +233,23 @@ def test_what_takes_longer_than_expected_is_stopped_by_the_clock(
     assert (not before or before[-1] < 60) and found.late == (last > 60)
 
 
-def test_the_clock_of_the_machine_is_kept_to(runtime: Runtime, clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = runtime.dispatcher.add
+def test_no_chunk_is_begun_after_the_deadline(runtime: Runtime, clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(runtime, costs_of(runtime, 0.1), monkeypatch, slowness=1e6)
+    found = clock.run(clips, 60)
+    assert len(clock.chunks) == 1
+    assert found.late and found.degraded.any()
 
-    def slow(*arguments: Any) -> None:
-        sleep(1.0)
-        real(*arguments)
 
-    monkeypatch.setattr(runtime.dispatcher, "add", slow)
-    start = perf_counter()
-    found = runtime.dispatcher.run(*clips, "routed", Budget(start + 0.5, costs_of(runtime, 1e-4), "p95"))
-    assert perf_counter() - start < 2.5  # what was on its way was finished, and nothing else begun
-    assert found.late
-    assert found.pairs.any()
+def test_a_gate_that_is_no_number_is_found_and_not_tried_again_and_again(
+    runtime: Runtime, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, gates = runtime.dispatcher, runtime.run(*clips, "routed").gates
+    gates[0, 0, 0] = np.nan
+    clock = Clock(runtime, costs_of(runtime, 0.1), monkeypatch)
+    heard = line.frontend(waveform=clips[0], source=clips[1])["spectrogram"]
+    _, ran, _ = line.mixture_within(heard, gates, Budget(60.0, clock.costs, "p50"))
+    np.testing.assert_array_equal(ran, gates)
+    assert sum(clock.chunks) == np.count_nonzero(gates > 0)
 
 
 # Calls ---------------------------------------------------------------------------------------------------------------
@@ -233,6 +263,16 @@ def test_a_call_with_time_enough_answers_as_without_a_budget(runtime: Runtime) -
     assert (found.labels, found.degraded, found.late) == (free.labels, False, False)
     assert found.trace.predicted_ms.keys() == found.trace.ms.keys()
     assert all(ms > 0 for ms in found.trace.predicted_ms.values())
+
+
+def test_many_callers_share_one_runtime(runtime: Runtime) -> None:
+    samples = [noise(runtime.audio.clip_samples, seed=seed) for seed in range(8)]
+    wanted = [runtime.infer(one).scores for one in samples]
+    with ThreadPoolExecutor(4) as callers:
+        found = list(callers.map(lambda one: runtime.infer(one, budget_ms=60_000), samples * 4))
+    for one, answer in zip(wanted * 4, found, strict=True):
+        np.testing.assert_allclose(answer.scores, one, atol=1e-5)
+        assert not answer.degraded
 
 
 def test_a_call_that_can_only_be_late_says_so_and_answers(runtime: Runtime) -> None:

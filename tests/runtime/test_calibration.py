@@ -89,9 +89,17 @@ def test_it_is_kept_and_found_again(runtime: Runtime, costs: Costs, bundle: Path
 def test_a_stale_one_is_noticed(runtime: Runtime, costs: Costs) -> None:
     old = msgspec.structs.replace(runtime.conditions, onnxruntime="1.0.0")
     calibration.save(Calibration(conditions=old, rounds=20, costs=costs))
-    found, why = calibration.load(runtime.conditions)
+    found, why = calibration.load(runtime.conditions, runtime.dispatcher.graphs.keys())
     assert found is None
     assert f"onnxruntime 1.0.0 instead of {runtime.conditions.onnxruntime}" in why
+
+
+def test_one_that_lacks_a_graph_is_not_used(runtime: Runtime, costs: Costs, bundle: Path) -> None:
+    partly = {name: cost for name, cost in costs.items() if name != "head"}
+    calibration.save(Calibration(conditions=runtime.conditions, rounds=20, costs=partly))
+    again = Runtime.load(bundle, provider="cpu")
+    assert "the calibration lacks head" in again.uncalibrated
+    assert "head" in again.costs
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"conditions": 1}'])
@@ -155,6 +163,7 @@ def test_infer_keeps_a_budget_and_says_what_it_cost(bundle: Path, tmp_path: Path
     *windows, whole, summary = [json.loads(line) for line in result.stdout.splitlines()]
     assert "costs are an estimate: not calibrated on this device" in result.stderr
     assert all(window["late"] for window in windows) and whole["late"]
+    assert whole["left_out"] > 0
     assert whole["left_out"] == sum(window["left_out"] for window in windows)
     assert whole["degraded"] == (whole["left_out"] > 0)
     assert (summary["budget_ms"], summary["late"]) == (0.01, len(windows))
@@ -165,7 +174,16 @@ def test_infer_keeps_a_budget_and_says_what_it_cost(bundle: Path, tmp_path: Path
     assert (whole["late"], whole["degraded"], summary["late"], summary["left_out_share"]) == (False, False, 0, 0)
 
 
-@pytest.mark.parametrize("arguments", [("--budget-ms", 0), ("--budget-ms", "soon"), ("--percentile", "p42")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--budget-ms", 0),
+        ("--budget-ms", "nan"),
+        ("--budget-ms", "inf"),
+        ("--budget-ms", "soon"),
+        ("--percentile", "p42"),
+    ],
+)
 def test_options_that_make_no_sense_are_usage_errors(bundle: Path, arguments: tuple[object, ...]) -> None:
     assert call("infer", bundle, "a.wav", *arguments).exit_code == 2
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from xaimoe_audio.training.calibrate import THRESHOLD, fit_thresholds, likeliest
+from xaimoe_audio.checkpoint import load_checkpoint
+from xaimoe_audio.data.dataset import load_dataset
+from xaimoe_audio.engine import TorchEngine
+from xaimoe_audio.training import calibrate
+from xaimoe_audio.training.assess import answer
+from xaimoe_audio.training.calibrate import THRESHOLD, fit_head, fit_thresholds, likeliest
 
 
 def thresholds(scores: list[float], present: list[int]) -> float:
@@ -22,7 +30,7 @@ def temperature(recordings: int, margin: float, wrong: float) -> float:
         share = 1 / (1 + math.exp(-margin / temperature))
         return -recordings * ((1 - wrong) * math.log(share) + wrong * math.log(1 - share))
 
-    return likeliest(surprise)
+    return likeliest(surprise)[0]
 
 
 def test_many_recordings_have_the_temperature_that_they_ask_for() -> None:
@@ -70,3 +78,35 @@ def test_each_class_has_its_own() -> None:
     scores = np.array([[0.1, 0.6], [0.2, 0.7], [0.3, 0.8]], np.float32)
     low, high = fit_thresholds(scores, np.array([[0, 0], [1, 0], [1, 1]], np.float32))
     assert (low, high) == pytest.approx((0.15, 0.75))
+
+
+def test_the_head_is_never_fitted_worse_than_with_the_doubt_it_learned(
+    checkpoint: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_checkpoint(checkpoint).model
+    rate = model.config.frontend.sample_rate
+    splits = load_dataset(scenes, scenes / "metadata.csv", "single_label", rate).with_targets(model.config.labels)
+    items, targets = splits["val"]
+
+    def fitted(beliefs: int) -> tuple[float, float, float]:
+        """Negative log-likelihood of the recordings, the doubt, and the glance's temperature."""
+        again = copy.deepcopy(model)
+        with torch.no_grad():
+            again.head.doubt.fill_(1.0)
+        monkeypatch.setattr(calibrate, "BELIEFS", beliefs)
+        fit_head(again, items, targets, torch.device("cpu"))
+        engine = TorchEngine(again, (THRESHOLD,) * len(again.config.labels), torch.device("cpu"), "a model")
+        scores = answer(engine, items, "routed").scores
+        surprise = -np.log(scores[np.arange(len(scores)), targets.argmax(1)]).sum()
+        return (
+            float(surprise),
+            float(torch.nn.functional.softplus(again.head.doubt.detach())),
+            float(again.head.temperatures[0]),
+        )
+
+    learned, best = fitted(1), fitted(calibrate.BELIEFS)
+    doubts = math.log(1 + math.e) / 2 ** np.arange(6)
+    assert best[0] <= learned[0] + 0.5  # the temperature's own surprise counts, too
+    assert learned[1] == pytest.approx(doubts[0], rel=1e-4)
+    assert np.isclose(best[1], doubts, rtol=1e-3).any()
+    assert learned[2] == best[2]

@@ -17,7 +17,7 @@ class Head(nn.Module):
     """
 
     temperatures: Tensor
-    """Of the prior alone and of the whole answer, fitted on the validation split."""
+    """Of the prior alone and of the whole answer, fitted on the validation split, and so is the doubt."""
 
     def __init__(self, features: int, labels: int, task: TaskKind) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""What is fitted on the validation split once the training is over: temperatures, and thresholds of several labels."""
+"""What is fitted on the validation split once the training is over: how far the experts are believed, temperatures, and
+thresholds of several labels."""
 
 from __future__ import annotations
 
@@ -24,21 +25,25 @@ USUAL_SPREAD = 0.5
 """Standard deviation of the logarithm of a temperature about 0, before any recording is seen. Twenty recordings that
 are all recognised would ask for the lowest temperature there is: on ESC-10 with so few (folds 1 and 3) the test's
 negative log-likelihood was 0.32 and 0.39 without this, 0.28 and 0.25 with it, and 0.28 and 0.25 at best."""
+BELIEFS = 6
+"""Doubts that are tried: the one that was learned, half of it, half of that …"""
 LEAST_SCORE = 1e-7
 THRESHOLD = 0.5
 """Score from which a class counts as present, unless the validation split says better."""
 
 
 @torch.no_grad()
-def fit_temperatures(
-    model: MoEAudioModel, items: list[LabelledRecording], targets: Floats, device: torch.device
-) -> None:
-    """Sets the head's two temperatures to the likeliest ones, given the validation split.
+def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floats, device: torch.device) -> None:
+    """Sets the head's doubt and its two temperatures to the likeliest ones, given the validation split.
+
+    The doubt is learned on recordings that the glance knows by heart: it believes the glance too much. On ESC-10 (folds
+    1 to 4) less of it took the test's negative log-likelihood from 0.153 to 0.137, and left with half and a quarter of
+    the pairs as much accuracy as with all.
 
     The likelihood is of the recordings' scores, pooled over their windows as they are given to the user, and of the
-    temperature itself (``USUAL_SPREAD``). The first temperature is fitted on the glance alone, the second on the routed
-    answer with the first in place (temperature scaling; C. Guo et al., "On calibration of modern neural networks",
-    2017).
+    temperature itself (``USUAL_SPREAD``). The first temperature is fitted on the glance alone, the second with each of
+    some doubts on the routed answer with the first in place (temperature scaling; C. Guo et al., "On calibration of
+    modern neural networks", 2017).
     """
     model.eval()
     parts: list[tuple[Tensor, ...]] = []
@@ -50,20 +55,31 @@ def fit_temperatures(
     truth = torch.from_numpy(targets).to(device)
     windows = torch.bincount(owner, minlength=len(truth))[:, None]
     nothing = torch.zeros_like(mixture), torch.zeros_like(mass)
-    temperatures = model.head.temperatures
+    head = model.head
 
     def surprise(index: int, mix: Tensor, weight: Tensor, temperature: float) -> float:
-        temperatures[index] = temperature
-        scores = model.head(mix, weight, prior)
+        head.temperatures[index] = temperature
+        scores = head(mix, weight, prior)
         return _surprise(torch.zeros_like(truth).index_add(0, owner, scores) / windows, truth, model.config.task)
 
-    for index, inputs in enumerate((nothing, (mixture, mass))):
-        temperatures[index] = likeliest(partial(surprise, index, *inputs))
+    head.temperatures[0], _ = likeliest(partial(surprise, 0, *nothing))
+    learned = float(nn.functional.softplus(head.doubt))
+    found: list[tuple[float, float, float]] = []
+    for halvings in range(BELIEFS):
+        doubt = learned / 2**halvings
+        head.doubt.fill_(math.log(math.expm1(doubt)))
+        temperature, surprised = likeliest(partial(surprise, 1, mixture, mass))
+        found.append((surprised, doubt, temperature))
+    _, doubt, head.temperatures[1] = min(found)
+    head.doubt.fill_(math.log(math.expm1(doubt)))
 
 
-def likeliest(surprise: Callable[[float], float]) -> float:
-    """The temperature of the least ``surprise``, the negative log-likelihood of all recordings, and its own."""
-    return min(TEMPERATURES, key=lambda t: surprise(t) + 0.5 * (math.log(t) / USUAL_SPREAD) ** 2)
+def likeliest(surprise: Callable[[float], float]) -> tuple[float, float]:
+    """The temperature at which ``surprise``, the negative log-likelihood of all recordings, and its own are least, and
+    what they are there."""
+    surprises = {t: surprise(t) + 0.5 * (math.log(t) / USUAL_SPREAD) ** 2 for t in TEMPERATURES}
+    best = min(surprises, key=surprises.__getitem__)
+    return best, surprises[best]
 
 
 def _surprise(scores: Tensor, truth: Tensor, task: TaskKind) -> float:
