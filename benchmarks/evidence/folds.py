@@ -3,6 +3,7 @@
 ::
 
     python benchmarks/evidence/folds.py train --out runs/evidence/folds      # goes on where it was stopped
+    python benchmarks/evidence/folds.py again --out runs/evidence/folds      # after a change that needs no new training
     python benchmarks/evidence/folds.py singles --out runs/evidence/folds    # once there are mixtures; goes on, too
     python benchmarks/evidence/folds.py table --out runs/evidence/folds
 
@@ -41,8 +42,9 @@ from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.fitting import split_figures
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
-from xaimoe_audio.run import RUN_CONFIG
+from xaimoe_audio.run import BEST, RUN_CONFIG
 from xaimoe_audio.training.assess import batches
+from xaimoe_audio.training.calibrate import fit_head
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.metrics import measure
@@ -210,22 +212,47 @@ def train(
         start = time.process_time()
         classifier.fit(dataset, table, epochs, 16, run, teacher=teacher)
         seconds = time.process_time() - start
-        engine = classifier.engine
-        splits = load_dataset(dataset, table, "single_label", engine.audio.sample_rate).with_targets(engine.task.labels)
-        items, targets = splits["test"]
-        cell = {
-            "fold": fold,
-            "seed": seed,
-            "seconds": seconds,
-            "macs": split_figures(engine, items, targets)["macs"],
-            "recipe": json.loads((run / RUN_CONFIG).read_text())["recipe"],
-            "parameters": sum(p.numel() for p in engine.model.parameters()),
-            "groups": [item.row.group for item in items],
-            "ways": answers(engine, items, targets),
-            "pair_share_val": split_figures(engine, *splits["val"])["expert_usage"]["pair_share"],
-        }
-        cells.put(name, cell)
-        typer.echo(f"{name}: routed {np.mean(cell['ways']['cut 1.0']['right']):.4f}")
+        recipe = json.loads((run / RUN_CONFIG).read_text())["recipe"]
+        cell = {"fold": fold, "seed": seed, "seconds": seconds, "recipe": recipe}
+        cells.put(name, cell | measured(classifier.engine, dataset, table))
+        typer.echo(f"{name}: routed {np.mean((cells.get(name) or {})['ways']['cut 1.0']['right']):.4f}")
+
+
+@app.command()
+def again(
+    out: Out,
+    epochs: Epochs = 500,
+    budget: Annotated[Budget, typer.Option()] = "accuracy",
+    val_per_class: Annotated[int, typer.Option(min=1)] = 2,
+    teacher: Annotated[Path | None, typer.Option(help="Another classifier that was learned from.")] = None,
+) -> None:
+    """Calibrate and measure the trained mixtures again; what trained them, and the single networks, stay."""
+    dataset = folder_of("esc10")
+    cells = _cells(out, epochs, budget, val_per_class, teacher)
+    for cell in list(cells):
+        name = f"fold{cell['fold']}-seed{cell['seed']}"
+        table = out / f"fold{cell['fold']}.csv"
+        engine = MoEAudioClassifier.load(out / name / BEST, "cpu").engine
+        loaded = load_dataset(dataset, table, "single_label", engine.audio.sample_rate)
+        fit_head(engine.model, *loaded.with_targets(engine.task.labels)["val"], torch.device("cpu"))
+        found = measured(engine, dataset, table)
+        found["ways"] |= {way: answer for way, answer in cell["ways"].items() if way.startswith("single")}
+        cells.put(name, cell | found | {"measured": MADE})
+        typer.echo(f"{name}: routed {np.mean(found['ways']['cut 1.0']['right']):.4f}")
+
+
+def measured(engine: TorchEngine, dataset: Path, table: Path) -> dict[str, Any]:
+    """What a cell says of a trained mixture."""
+    splits = load_dataset(dataset, table, "single_label", engine.audio.sample_rate).with_targets(engine.task.labels)
+    items, targets = splits["test"]
+    return {
+        "macs": split_figures(engine, items, targets)["macs"],
+        "parameters": sum(p.numel() for p in engine.model.parameters()),
+        "doubt": float(torch.nn.functional.softplus(engine.model.head.doubt.detach())),
+        "groups": [item.row.group for item in items],
+        "ways": answers(engine, items, targets),
+        "pair_share_val": split_figures(engine, *splits["val"])["expert_usage"]["pair_share"],
+    }
 
 
 @app.command()

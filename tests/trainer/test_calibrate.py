@@ -80,7 +80,7 @@ def test_each_class_has_its_own() -> None:
     assert (low, high) == pytest.approx((0.15, 0.75))
 
 
-def test_the_head_is_never_fitted_worse_than_with_the_doubt_it_learned(
+def test_the_head_believes_its_experts_as_far_as_the_validation_split_says(
     checkpoint: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_checkpoint(checkpoint).model
@@ -88,25 +88,21 @@ def test_the_head_is_never_fitted_worse_than_with_the_doubt_it_learned(
     splits = load_dataset(scenes, scenes / "metadata.csv", "single_label", rate).with_targets(model.config.labels)
     items, targets = splits["val"]
 
-    def fitted(beliefs: int) -> tuple[float, float, float]:
-        """Negative log-likelihood of the recordings, the doubt, and the glance's temperature."""
-        again = copy.deepcopy(model)
-        with torch.no_grad():
-            again.head.doubt.fill_(1.0)
-        monkeypatch.setattr(calibrate, "BELIEFS", beliefs)
-        fit_head(again, items, targets, torch.device("cpu"))
-        engine = TorchEngine(again, (THRESHOLD,) * len(again.config.labels), torch.device("cpu"), "a model")
+    def fitted(doubts: tuple[float, ...]) -> tuple[float, float, float]:
+        """Negative log-likelihood of the recordings and of the temperature, the doubt, and the glance's temperature."""
+        monkeypatch.setattr(calibrate, "DOUBTS", doubts)
+        fit_head(model, items, targets, torch.device("cpu"))
+        engine = TorchEngine(model, (THRESHOLD,) * len(model.config.labels), torch.device("cpu"), "a model")
         scores = answer(engine, items, "routed").scores
         surprise = -np.log(scores[np.arange(len(scores)), targets.argmax(1)]).sum()
-        return (
-            float(surprise),
-            float(torch.nn.functional.softplus(again.head.doubt.detach())),
-            float(again.head.temperatures[0]),
-        )
+        glance, whole = model.head.temperatures.tolist()
+        own = 0.5 * (math.log(whole) / calibrate.USUAL_SPREAD) ** 2
+        return float(surprise + own), float(torch.nn.functional.softplus(model.head.doubt.detach())), glance
 
-    learned, best = fitted(1), fitted(calibrate.BELIEFS)
-    doubts = math.log(1 + math.e) / 2 ** np.arange(6)
-    assert best[0] <= learned[0] + 0.5  # the temperature's own surprise counts, too
-    assert learned[1] == pytest.approx(doubts[0], rel=1e-4)
-    assert np.isclose(best[1], doubts, rtol=1e-3).any()
-    assert learned[2] == best[2]
+    doubts = calibrate.DOUBTS
+    alone = [fitted((doubt,)) for doubt in doubts]
+    surprise, doubt, glance = fitted(doubts)
+    assert surprise == pytest.approx(min(one[0] for one in alone), rel=1e-4)
+    assert doubt == pytest.approx(doubts[int(np.argmin([one[0] for one in alone]))], rel=1e-3)
+    assert {one[2] for one in alone} == {glance}
+    assert fitted(doubts) == (surprise, doubt, glance)  # fitted again, it stays
