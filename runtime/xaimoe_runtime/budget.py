@@ -95,7 +95,9 @@ class WholeCall:
         return now + (self.end - now) * share
 
 
-def worth_their_time(gates: Floats, costs: list[Cost], room_ms: float, percentile: Percentile) -> Mask:
+def worth_their_time(
+    gates: Floats, costs: list[Cost], room_ms: float, percentile: Percentile, waiting: Mask | None = None
+) -> Mask:
     """The pairs that fit into ``room_ms``, the most worthwhile first, [N, P, E].
 
     First the best pair of each patch, by its gate per millisecond; then the second best of each, and so on: what
@@ -108,12 +110,14 @@ def worth_their_time(gates: Floats, costs: list[Cost], room_ms: float, percentil
         costs: of the E experts.
         room_ms: milliseconds.
         percentile: of the costs to go by.
+        waiting: [N, P, E], the pairs to choose from; all if None. What was run already keeps its place in the order: a
+            patch that was heard does not come first again.
     """
     fits = np.zeros(gates.size, bool)
     each, start = ([getattr(cost, of)(percentile) for cost in costs] for of in ("each", "start"))
     if room_ms < min(each):
         return fits.reshape(gates.shape)
-    chosen = np.flatnonzero(gates > 0)
+    chosen = np.flatnonzero(gates > 0 if waiting is None else waiting)
     expert = chosen % gates.shape[2]
     rank = opinions(gates).reshape(-1)[chosen]
     worth = gates.reshape(-1)[chosen] / np.maximum(np.array(each)[expert], 1e-9)

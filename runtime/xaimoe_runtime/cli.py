@@ -127,11 +127,14 @@ def calibrate(
     It holds for this bundle, precision, provider, version of ONNX Runtime, processor and number of threads. Let the
     device do meanwhile what it does in the field.
     """
+    from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.calibration import Calibration, measure, save
     from xaimoe_runtime.describe import describe_costs
+    from xaimoe_runtime.providers import SessionFactory
     from xaimoe_runtime.runtime import Runtime
 
-    runtime = Runtime.load(bundle, provider, threads, precision, public_key)
+    # Not loaded, which would estimate what is measured here.
+    runtime = Runtime(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
     with progress("calibrating", rounds + 1) as advance:
         costs = measure(runtime.dispatcher, runtime.bundle.golden, rounds=rounds, advance=advance)
     path = save(Calibration(conditions=runtime.conditions, rounds=rounds, costs=costs))

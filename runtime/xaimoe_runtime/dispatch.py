@@ -134,7 +134,7 @@ class Dispatcher:
         waiting, predicted = gates > 0, 0.0
         costs = [budget.costs[expert.spec.name] for expert in self.experts]
         while True:
-            fits = worth_their_time(gates * waiting, costs, budget.room_ms(windows), budget.percentile)
+            fits = worth_their_time(gates, costs, budget.room_ms(windows), budget.percentile, waiting)
             counts = fits.sum((0, 1))
             price = np.array([cost.predict(n, budget.percentile) for cost, n in zip(costs, counts, strict=True)])
             worth = (gates * fits).sum((0, 1)) / np.maximum(price, 1e-9)

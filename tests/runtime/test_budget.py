@@ -78,6 +78,15 @@ def test_the_best_of_each_patch_comes_first_by_gate_per_millisecond() -> None:
     assert fitting(gates, 6.0) == {(1, 0), (0, 1), (0, 0)}
 
 
+def test_a_patch_that_was_heard_does_not_come_first_again() -> None:
+    gates = np.array([[[0.9, 0.0, 0.8], [0.1, 0.0, 0.0]]], np.float32)
+    waiting = gates > 0
+    waiting[0, 0, 0] = False  # it was run
+    assert np.argwhere(worth_their_time(gates, EXPERTS, 1.0, "p50", waiting)).tolist() == [[0, 1, 0]]
+    assert np.argwhere(worth_their_time(gates, EXPERTS, 3.0, "p50", waiting)).tolist() == [[0, 1, 0]]
+    assert worth_their_time(gates, EXPERTS, 4.0, "p50", waiting).sum() == 2
+
+
 def test_what_does_not_fit_makes_room_for_what_does() -> None:
     assert fitting([[0.0, 0.9, 0.0], [0.1, 0.0, 0.0]], 1.5) == {(1, 0)}
     assert fitting([[0.1, 0.0, 0.5]], 1.5) == {(0, 0)}
