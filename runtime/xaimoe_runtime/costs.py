@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from msgspec import Meta, Struct
 
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.choices import one_of
 
 Percentile = Literal["p50", "p95", "p99"]
 """Share of the runs that took no longer."""
@@ -66,7 +66,4 @@ def check_percentile(percentile: str) -> Percentile:
     Raises:
         ConfigError: it is not.
     """
-    for known in PERCENTILES:
-        if percentile == known:
-            return known
-    raise ConfigError(f"percentile: found {percentile!r}, expected {', '.join(PERCENTILES)}")
+    return one_of(PERCENTILES, percentile, "percentile")

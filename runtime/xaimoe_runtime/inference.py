@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
+from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, check_scores, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
@@ -42,10 +43,7 @@ def check_routing(routing: str) -> Routing:
     Raises:
         ConfigError: it is not.
     """
-    for known in ROUTINGS:
-        if routing == known:
-            return known
-    raise ConfigError(f"routing: found {routing!r}, expected {', '.join(ROUTINGS)}")
+    return one_of(ROUTINGS, routing, "routing")
 
 
 def hop_samples(hop_s: float | None, spec: AudioSpec) -> int:

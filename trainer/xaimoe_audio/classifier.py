@@ -29,6 +29,7 @@ from xaimoe_audio.training.metrics import measure
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.usage import describe_usage, expert_usage
 from xaimoe_runtime.audio import parse_channel
+from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
 from xaimoe_runtime.result import Result
@@ -211,8 +212,7 @@ class MoEAudioClassifier:
             ConfigError: no such split or routing.
         """
         chosen = check_routing(routing)
-        if split not in SPLITS:
-            raise ConfigError(f"split: found {split!r}, expected {', '.join(SPLITS)}")
+        one_of(SPLITS, split, "split")
         engine = self.engine
         folder = Path(dataset_dir)
         table = _table(folder, metadata_csv)
