@@ -45,12 +45,12 @@ from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.run import BEST, RUN_CONFIG
 from xaimoe_audio.training.assess import batches
 from xaimoe_audio.training.calibrate import fit_head
+from xaimoe_audio.training.cut import cut
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train as train_module
 from xaimoe_audio.training.metrics import measure
 from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
-from xaimoe_runtime.budget import opinions
 from xaimoe_runtime.result import pool
 
 CUTS = (1.0, 0.5, 0.25, 0.0)
@@ -104,15 +104,9 @@ def mixed(model: MoEAudioModel, routed: Routed, gates: Tensor) -> Tensor:
     return scores
 
 
-def cut(share: float, routed: Routed) -> Tensor:
-    """The gates of that share of each clip's routed pairs, [B, P, E]: as under a budget, first the best of each patch,
-    the largest gates first, then the second of each."""
-    flat = routed.gates.flatten(1)
-    wanted = torch.round((flat > 0).sum(1) * share)
-    opinion = torch.from_numpy(opinions(routed.gates.numpy())).flatten(1)
-    worth = torch.where(flat > 0, flat - opinion, -torch.inf)
-    rank = torch.argsort(torch.argsort(worth, dim=1, descending=True, stable=True), dim=1)
-    return (flat * (rank < wanted[:, None])).reshape_as(routed.gates)
+def share_of(share: float, routed: Routed) -> Tensor:
+    """The gates of that share of each clip's routed pairs, [B, P, E]."""
+    return cut(routed.gates, torch.round((routed.gates > 0).sum((1, 2)) * share))
 
 
 def answers(engine: TorchEngine, items: list[LabelledRecording], targets: Floats) -> dict[str, dict[str, Any]]:
@@ -131,7 +125,7 @@ def answers(engine: TorchEngine, items: list[LabelledRecording], targets: Floats
 
     torch.manual_seed(0)  # of the saliency at random
     found = {"dense": judged(lambda routed: routed.gates_dense)}
-    found |= {f"cut {share}": judged(partial(cut, share)) for share in CUTS}
+    found |= {f"cut {share}": judged(partial(share_of, share)) for share in CUTS}
     for name, (change, draws) in SHOWN.items():
         every = [judged(shown(change)) for _ in range(draws)]
         found[f"shown {name}"] = {

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from xaimoe_audio.data.dataset import Data
@@ -48,11 +49,11 @@ class Averaging(WeightAveraging):
     """
 
     def __init__(self, steps: float) -> None:
-        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-            share = torch.clamp(9 / (10 + torch.as_tensor(count)), min=1 / max(steps, 1.0))
-            return averaged + share.to(averaged.device) * (current - averaged)
+        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+            share = max(9 / (10 + int(count)), 1 / max(steps, 1.0))
+            get_ema_multi_avg_fn(1 - share)(averaged, current, count)  # type: ignore[no-untyped-call]
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Leaves the averages where they are."""

@@ -15,6 +15,7 @@ from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.pooling import as_summands, from_mean, mean_and_most
 from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
+from xaimoe_audio.training.cut import cut
 from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, z_loss
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import Activations, evenly, relevance, relevance_in_whole, saliency_loss
@@ -282,9 +283,6 @@ class TrainingModule(lightning.LightningModule):
 
 
 def _drop_pairs(gates: Tensor) -> Tensor:
-    """Keeps a random share of each clip's pairs, down to none: those with the largest gates, as a cut budget does."""
-    order = torch.argsort(gates.flatten(1), dim=1, descending=True)
-    rank = torch.argsort(order, dim=1).reshape_as(gates)
-    chosen = (gates > 0).sum((1, 2), keepdim=True)
-    kept = torch.floor(torch.rand(chosen.shape, device=gates.device) * (chosen + 1))
-    return gates * (rank < kept)
+    """Leaves each clip a random share of its pairs, down to none."""
+    chosen = (gates > 0).sum((1, 2))
+    return cut(gates, torch.floor(torch.rand(chosen.shape, device=gates.device) * (chosen + 1)))
