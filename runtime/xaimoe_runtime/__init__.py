@@ -14,8 +14,8 @@ from xaimoe_runtime.errors import (
     ProviderError,
     XaimoeError,
 )
-from xaimoe_runtime.result import Result, Trace
-from xaimoe_runtime.runtime import Runtime, WindowResult
+from xaimoe_runtime.result import Result, Trace, WindowResult
+from xaimoe_runtime.runtime import Runtime
 
 __version__ = "0.1.0"
 

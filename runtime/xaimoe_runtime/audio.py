@@ -93,6 +93,16 @@ def select_channel(frames: Floats, channel: int | str, name: str) -> Floats:
     return frames[:, number : number + 1]
 
 
+def pick(frames: Floats, channel: int | str, encoding: str, name: str) -> tuple[Floats, NDArray[np.int64]]:
+    """The wanted channels of native ``frames``, and how many of the samples of each were clipped: of a mixture, where
+    any of its channels was."""
+    picked = select_channel(frames, channel, name)
+    full = clipped(frames if channel == "mix" else picked, encoding)
+    if channel == "mix":
+        full = np.asarray(full.any(1, keepdims=True))
+    return picked, full.sum(0)
+
+
 def resample(samples: Floats, rate: float, wanted: float) -> Floats:
     """``samples`` [n] or [n, channels] from one rate in Hz to another."""
     if rate == wanted:
@@ -169,18 +179,14 @@ def read_blocks(path: Path, rate: float, channel: int | str = "mix") -> Iterator
                     "copy the file again"
                 )
             check_finite(frames, str(path))
-            picked = select_channel(frames, channel, str(path))
-            # A mixture is clipped where any of its channels is.
-            full = clipped(frames if channel == "mix" else picked, recording.subtype)
-            if channel == "mix":
-                full = np.asarray(full.any(1, keepdims=True))
+            picked, full = pick(frames, channel, recording.subtype, str(path))
             if native == rate:
                 samples = picked
             else:
                 if stream is None:
                     stream = soxr.ResampleStream(native, rate, picked.shape[1], dtype="float32")
                 samples = stream.resample_chunk(np.ascontiguousarray(picked), last=last).reshape(-1, picked.shape[1])
-            yield Block(samples, len(frames), full.sum(0))
+            yield Block(samples, len(frames), full)
             if last:
                 return
 
@@ -211,7 +217,7 @@ def windows(
     first = 0  # position of buffer[0]
     start = 0  # of the next window
     heard = 0  # end of the last window
-    meter = _ClippingMeter()
+    meter = ClippingMeter()
     rate = spec.sample_rate
 
     def window(begin: int) -> Window:
@@ -240,7 +246,7 @@ def windows(
         yield window(max(0, min(start, total - size)))
 
 
-class _ClippingMeter:
+class ClippingMeter:
     """How many native samples were clipped, by block, for as far back as windows still reach."""
 
     def __init__(self) -> None:
@@ -248,10 +254,12 @@ class _ClippingMeter:
         self.frames = 0
 
     def add(self, frames: int, clipped_samples: int) -> None:
+        """The next block: its native frames, and how many of them were clipped."""
         self.blocks.append((self.frames, frames, clipped_samples))
         self.frames += frames
 
     def forget(self, before: float) -> None:
+        """No window will begin before this native frame."""
         while self.blocks and self.blocks[0][0] + self.blocks[0][1] <= before:
             self.blocks.popleft()
 
@@ -266,15 +274,16 @@ class _ClippingMeter:
         return min(found / total, 1.0) if total else 0.0
 
 
-def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
-    """Samples [n] in memory as one block at the wanted rate.
+def check_samples(samples: ArrayLike, dims: tuple[int, ...] = (1,)) -> Floats:
+    """Samples [n] in memory as float32, or [n, channels] where ``dims`` has 2.
 
     Raises:
-        AudioError: not one-dimensional, empty, not finite, or at an impossible rate.
+        AudioError: of another shape, empty, of integers, or not finite.
     """
     signal = np.asarray(samples)
-    if signal.ndim != 1 or signal.size == 0:
-        raise AudioError(f"samples: found shape {list(signal.shape)}, expected [n] with n >= 1 for each clip")
+    if signal.ndim not in dims or signal.size == 0:
+        expected = "[n] with n >= 1 for each clip" if dims == (1,) else "[n] or [n, channels] with n >= 1"
+        raise AudioError(f"samples: found shape {list(signal.shape)}, expected {expected}")
     if not np.issubdtype(signal.dtype, np.floating):
         raise AudioError(
             f"samples: found {signal.dtype}, expected floating point with full scale at 1.0; "
@@ -283,5 +292,15 @@ def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
     with np.errstate(over="ignore"):  # what overflows is reported as infinite below
         signal = signal.astype(np.float32, copy=False)
     check_finite(signal, "samples")
+    return signal
+
+
+def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
+    """Samples [n] in memory as one block at the wanted rate.
+
+    Raises:
+        AudioError: not one-dimensional, empty, not finite, or at an impossible rate.
+    """
+    signal = check_samples(samples)
     check_rate(rate, "sample_rate")
     return Block(resample(signal, rate, wanted)[:, None], len(signal), clipped(signal).sum(keepdims=True))

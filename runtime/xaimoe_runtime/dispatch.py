@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -68,6 +69,7 @@ class Dispatcher:
         self.experts = [graph("expert", expert.name) for expert in manifest.experts]
         self.buckets = manifest.buckets if factory.prefers_few_sizes else ()
         """Batch sizes that experts are given; any, if empty."""
+        self._graph = graph
 
     @property
     def graphs(self) -> Mapping[str, Graph]:
@@ -75,12 +77,35 @@ class Dispatcher:
         every = (self.frontend, self.saliency, self.router, self.head, *self.experts)
         return {graph.spec.name: graph for graph in every}
 
+    @cached_property
+    def frames(self) -> Graph:
+        """The frontend's first stage, for streams: only bundles whose frames can be shared have it."""
+        return self._graph("frames")
+
+    @cached_property
+    def window(self) -> Graph:
+        """The frontend's second stage."""
+        return self._graph("window")
+
     def run(self, waveform: Floats, source: Floats, routing: Routing, budget: Budget | None = None) -> Outputs:
         """``waveform`` [N, S] and ``source`` [N, 2] -> outputs of the N windows; pairs that do not fit into the
         ``budget`` are left out."""
         clock = _Stopwatch()
         heard = self.frontend(waveform=waveform, source=source)
         clock.lap("frontend")
+        return self._answer(heard, routing, budget, clock)
+
+    def run_frames(
+        self, frames: Floats, frame_sums: Floats, source: Floats, routing: Routing, budget: Budget | None = None
+    ) -> Outputs:
+        """The same from the frames of N windows, [N, F, T], and their sums."""
+        clock = _Stopwatch()
+        heard = self.window(frames=frames, frame_sums=frame_sums, source=source)
+        clock.lap("window")
+        return self._answer(heard, routing, budget, clock)
+
+    def _answer(self, heard: dict[str, Floats], routing: Routing, budget: Budget | None, clock: _Stopwatch) -> Outputs:
+        """What follows the frontend."""
         glance = self.saliency(spectrogram=heard["spectrogram"])
         clock.lap("saliency")
         routed = self.router(saliency=glance["saliency"], context=glance["context"], attributes=heard["attributes"])
@@ -91,7 +116,8 @@ class Dispatcher:
         if budget is None:
             mixture = self.mixture(patch_source, gates)
         else:
-            predicted = {stage: budget.predict(stage, len(gates)) for stage in LINE}
+            known = [stage for stage in LINE if stage in clock.ms or stage == "head"]
+            predicted = {stage: budget.predict(stage, len(gates)) for stage in known}
             mixture, gates, predicted["experts"] = self.mixture_within(patch_source, chosen, budget)
         clock.lap("experts")
         mass = gates.sum(axis=(1, 2), dtype=np.float32)[:, None]

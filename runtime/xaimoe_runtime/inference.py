@@ -13,7 +13,7 @@ from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.result import Engine, Outputs, Result, Trace, check_scores, decide, pool
+from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_scores, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
 
 Floats = NDArray[np.float32]
@@ -150,6 +150,21 @@ def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
         left_out=outputs.left_out,
         predicted_ms=outputs.predicted_ms,
     )
+
+
+def answer(
+    engine: Engine, outputs: Outputs, routing: Routing, min_score: float, span: tuple[float, float], channel: int | None
+) -> WindowResult:
+    """The answer for one window that spans two times in seconds.
+
+    Raises:
+        AudioError: the model's answer is not finite.
+    """
+    check_scores(outputs.scores)
+    labels = decide(outputs.scores[0], engine.task, min_score)
+    trace = make_trace(engine, outputs, routing)
+    result = Result(labels, outputs.scores[0], trace, bool(outputs.degraded[0]), outputs.late)
+    return WindowResult(*span, channel, result)
 
 
 def file_windows(

@@ -129,6 +129,17 @@ class Result:
     """Whether the answer came after the deadline."""
 
 
+@dataclass(frozen=True)
+class WindowResult:
+    """The answer for one window of a file or of a stream."""
+
+    start_s: float
+    end_s: float
+    channel: int | None
+    """Channel number, or None for the mixture of all."""
+    result: Result
+
+
 def check_scores(scores: Floats) -> None:
     """Raises AudioError if a score is not finite; such an answer must not pass for one."""
     if not np.isfinite(scores).all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -19,31 +19,20 @@ from xaimoe_runtime.costs import Costs, Percentile, check_percentile
 from xaimoe_runtime.dispatch import Dispatcher
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import (
+    answer,
     check_min_score,
     check_routing,
     cut,
     file_windows,
     hop_samples,
     infer_windows,
-    make_trace,
     run_stream,
 )
 from xaimoe_runtime.providers import SessionFactory
-from xaimoe_runtime.result import Engine, Outputs, Result, decide
+from xaimoe_runtime.result import Engine, Outputs, Result, WindowResult
 from xaimoe_runtime.schema import Manifest, Precision, ProviderName, Routing
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class WindowResult:
-    """The answer for one window of a file."""
-
-    start_s: float
-    end_s: float
-    channel: int | None
-    """Channel number, or None for the mixture of all."""
-    result: Result
 
 
 class Runtime:
@@ -228,10 +217,7 @@ def _answers(
 ) -> Iterator[WindowResult]:
     for number, window in windows:
         ((_, outputs),) = run_stream(engine, [window], routing)
-        labels = decide(outputs.scores[0], engine.task, min_score)
-        trace = make_trace(engine, outputs, routing)
-        result = Result(labels, outputs.scores[0], trace, bool(outputs.degraded[0]), outputs.late)
-        yield WindowResult(window.start_s, window.end_s, number, result)
+        yield answer(engine, outputs, routing, min_score, (window.start_s, window.end_s), number)
 
 
 def _precision(manifest: Manifest, wanted: str, provider: ProviderName) -> Precision:

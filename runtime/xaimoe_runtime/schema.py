@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from xaimoe_runtime.costs import Milliseconds
 from xaimoe_runtime.grid import PatchGrid
@@ -286,9 +286,12 @@ Seconds = Annotated[float, Meta(ge=0)]
 
 
 class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="window"):
-    """What was heard in one window of a recording."""
+    """What was heard in one window of a recording or of a stream."""
 
-    path: str
+    path: str | UnsetType = UNSET
+    """Of the recording."""
+    source: str | UnsetType = UNSET
+    """Of the stream."""
     labels: tuple[str, ...]
     scores: dict[str, Share]
     start_s: Seconds
@@ -304,6 +307,10 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     left_out: Annotated[int, Meta(ge=0)] = 0
     """Pairs that were chosen but did not fit into the budget."""
     channel: int | None = None
+    time: str | UnsetType = UNSET
+    """When the last sample of a live stream's window came, in UTC."""
+    latency_ms: Milliseconds | UnsetType = UNSET
+    """From then until the answer."""
 
 
 class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", tag="result"):
@@ -312,17 +319,39 @@ class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", ta
     windows: Count = 1
 
 
-class ErrorRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="error"):
-    """A recording that could not be classified."""
+class EventRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event"):
+    """A label that begins to be heard in a stream, or that was."""
 
-    path: str
+    source: str
+    label: str
+    state: Literal["onset", "offset"]
+    start_s: Seconds
+    """Start of the first window in which it was heard, from the start of the stream."""
+    end_s: Seconds
+    """End of the last window so far in which it was."""
+    peak: Share
+    """Largest score so far, averaged as the settings say."""
+    channel: int | None = None
+    time: str | UnsetType = UNSET
+    """When a live stream's event was found to begin or to be over, in UTC."""
+
+
+class ErrorRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="error"):
+    """A recording that could not be classified, or trouble in a stream, which goes on."""
+
+    path: str | UnsetType = UNSET
+    """Of the recording."""
+    source: str | UnsetType = UNSET
+    """Of the stream."""
     error: str
     """Class of the error."""
     message: str
+    time: str | UnsetType = UNSET
+    """When it was noticed in a live stream, in UTC."""
 
 
 class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="summary"):
-    """The last record of a run over files."""
+    """The last record of a run over files, or of a stream."""
 
     source: str
     """The bundle or checkpoint that answered."""
@@ -345,9 +374,15 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     """Windows whose answer came after the deadline."""
     left_out_share: Share = 0.0
     """Share of the chosen pairs that were left out."""
+    events: Annotated[int, Meta(ge=0)] = 0
+    """Events of a stream that began."""
+    dropped: Annotated[int, Meta(ge=0)] = 0
+    """Windows of a stream that were given up, since those before them took too long."""
+    lost_s: Seconds = 0.0
+    """Seconds of a stream that were never heard, since the buffer was full."""
 
 
-Record = WindowRecord | ResultRecord | ErrorRecord | SummaryRecord
+Record = WindowRecord | ResultRecord | EventRecord | ErrorRecord | SummaryRecord
 
 
 SCHEMAS = Path(__file__).parent / "schemas"

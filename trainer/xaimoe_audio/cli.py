@@ -12,6 +12,7 @@ import typer
 from xaimoe_audio import options
 from xaimoe_audio.config import Budget, Split
 from xaimoe_runtime import cli as device_cli
+from xaimoe_runtime import options as device_options
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.providers import Provider
@@ -71,7 +72,7 @@ def profile(
     out: Annotated[Path, typer.Option(help="Folder for profile.json, profile.csv and profile.png.")],
     metadata: options.MetadataOption = None,
     task: options.TaskOption = "single_label",
-    channel: device_cli.ChannelOption = "mix",
+    channel: device_options.ChannelOption = "mix",
 ) -> None:
     """Measure a dataset: rates, bands, noise, classes, and what a model could cheat with; a summary on stdout."""
     _need_training_packages()
@@ -96,7 +97,7 @@ def train(
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
     auto_config: options.AutoConfigOption = True,
     device: options.DeviceOption = "auto",
-    channel: device_cli.ChannelOption = "mix",
+    channel: device_options.ChannelOption = "mix",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
     sample_rate: options.SampleRateOption = None,
     fmin: options.FminOption = None,
@@ -150,7 +151,7 @@ def tune(
     budget: Annotated[Budget, typer.Option(help="What counts more in the end, score or compute.")] = "accuracy",
     device: options.DeviceOption = "auto",
     auto_config: options.AutoConfigOption = True,
-    channel: device_cli.ChannelOption = "mix",
+    channel: device_options.ChannelOption = "mix",
     sample_rate: options.SampleRateOption = None,
     fmin: options.FminOption = None,
     fmax: options.FmaxOption = None,
@@ -198,8 +199,8 @@ def evaluate(
     ckpt: options.CkptOption,
     metadata: options.MetadataOption = None,
     split: Annotated[Split, typer.Option(help="Which split.")] = "test",
-    routing: device_cli.RoutingOption = "routed",
-    channel: device_cli.ChannelOption = "mix",
+    routing: device_options.RoutingOption = "routed",
+    channel: device_options.ChannelOption = "mix",
     device: options.DeviceOption = "auto",
 ) -> None:
     """Measure a checkpoint on a split; one JSON object on stdout."""
@@ -213,14 +214,14 @@ def infer(
     audio: Annotated[list[Path] | None, typer.Option(help="Recording or folder; may be given again.")] = None,
     ckpt: Annotated[Path | None, typer.Option(help="The best.pt of a training run; answers with PyTorch.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="A bundle; answers with ONNX Runtime, as on the device.")] = None,
-    routing: device_cli.RoutingOption = "routed",
-    channel: device_cli.ChannelOption = "mix",
-    hop: device_cli.HopOption = None,
-    min_score: device_cli.MinScoreOption = 0.0,
-    windows: device_cli.WindowsOption = False,
-    out: device_cli.OutOption = None,
-    budget_ms: device_cli.BudgetOption = None,
-    percentile: device_cli.PercentileOption = "p95",
+    routing: device_options.RoutingOption = "routed",
+    channel: device_options.ChannelOption = "mix",
+    hop: device_options.HopOption = None,
+    min_score: device_options.MinScoreOption = 0.0,
+    windows: device_options.WindowsOption = False,
+    out: device_options.OutOption = None,
+    budget_ms: device_options.BudgetOption = None,
+    percentile: device_options.PercentileOption = "p95",
     provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
     precision: Annotated[PrecisionChoice, typer.Option(help="With --bundle: one of those that it holds.")] = "auto",
@@ -267,7 +268,7 @@ def export(
         typer.Option(help="Recordings to calibrate and to measure on.", show_default="the model's, if still there"),
     ] = None,
     metadata: options.MetadataOption = None,
-    channel: device_cli.ChannelOption = "mix",
+    channel: device_options.ChannelOption = "mix",
     precision_plan: Annotated[
         Path | None, typer.Option(help="The precision_plan.json of an export: obeyed instead of choosing.")
     ] = None,

@@ -115,5 +115,5 @@ def _classify(runtime: Runtime, test: dict[Path, Row], routing: Routing, out: Pa
         records = list(classifier.records(test, advance))
     write_records(records, out)
     results = [record for record in records if isinstance(record, ResultRecord)]
-    right = [set(record.labels) == set(test[Path(record.path)].labels) for record in results]
+    right = [set(record.labels) == set(test[Path(str(record.path))].labels) for record in results]
     return _Classified(sum(right) / max(len(right), 1), classifier.summary())

@@ -1,0 +1,41 @@
+"""The options that several commands of the device share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaimoe_runtime.costs import Percentile
+from xaimoe_runtime.providers import Provider
+from xaimoe_runtime.schema import PrecisionChoice, Routing
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `xaimoe-audio export` wrote.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Recordings, or folders of recordings.")]
+ProviderOption = Annotated[Provider, typer.Option(help="Where to run; auto takes CUDA if it is there, else the CPU.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that one graph may use.")]
+PrecisionOption = Annotated[
+    PrecisionChoice, typer.Option(help="Of those that the bundle holds; auto takes what is meant for the provider.")
+]
+PublicKeyOption = Annotated[
+    Path | None, typer.Option(help="Ed25519 public key in PEM; a bundle that its owner has not signed is refused.")
+]
+RoutingOption = Annotated[
+    Routing,
+    typer.Option(
+        help="routed: the pairs the router chose; dense: all that are compatible; glance: none, the prior alone."
+    ),
+]
+ChannelOption = Annotated[
+    str, typer.Option(help="mix, each (a record for every channel), or the number of one, from 0.")
+]
+HopOption = Annotated[float | None, typer.Option("--hop", help="Seconds from window to window; default: the bundle's.")]
+MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" below this score.')]
+OutOption = Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of to stdout.")]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option("--budget-ms", min=0.001, help="Milliseconds for each window; pairs that do not fit are left out."),
+]
+PercentileOption = Annotated[Percentile, typer.Option(help="Of the graphs' costs, to plan a budget with.")]
+WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]

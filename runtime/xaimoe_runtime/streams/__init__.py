@@ -1,0 +1,1 @@
+"""Endless audio: samples pushed in, windows and events out."""

@@ -1,0 +1,219 @@
+"""The command ``xaimoe-runtime stream``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError
+from xaimoe_runtime.options import (
+    BudgetOption,
+    BundlePath,
+    ChannelOption,
+    HopOption,
+    MinScoreOption,
+    PercentileOption,
+    PrecisionOption,
+    ProviderOption,
+    PublicKeyOption,
+    RoutingOption,
+    ThreadsOption,
+)
+from xaimoe_runtime.streams.pcm import Encoding
+
+if TYPE_CHECKING:
+    from xaimoe_runtime.streams.listener import Listener
+
+RAW, EVENTS, TROUBLE, OUTPUT, MODEL = "Raw samples", "Events", "Overload and dead sources", "Output", "Model"
+
+
+def stream(
+    bundle: BundlePath,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file, - for raw samples on standard input, udp://HOST:PORT for raw samples in datagrams, mic or "
+            "mic:DEVICE for a sound card.",
+        ),
+    ],
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Hz, of raw samples and of a sound card.", rich_help_panel=RAW)
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(min=1, help="Of raw samples, interleaved, and of a sound card.", rich_help_panel=RAW)
+    ] = 1,
+    encoding: Annotated[Encoding, typer.Option(help="Of raw samples, little-endian.", rich_help_panel=RAW)] = "s16",
+    realtime: Annotated[
+        bool,
+        typer.Option("--realtime", help="A file comes as fast as it was recorded, like live.", rich_help_panel=RAW),
+    ] = False,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL=]SCORE",
+            help="Score from which a label, or every one, is heard; may be repeated. Default: the model's own, or 0.5.",
+            rich_help_panel=EVENTS,
+        ),
+    ] = None,
+    off: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of that under which it is not any more.", rich_help_panel=EVENTS)
+    ] = 0.8,
+    smooth: Annotated[int, typer.Option(min=1, help="Windows that are averaged.", rich_help_panel=EVENTS)] = 1,
+    min_duration: Annotated[
+        float, typer.Option(min=0, help="Seconds; shorter events are not reported.", rich_help_panel=EVENTS)
+    ] = 0.0,
+    refractory: Annotated[
+        float, typer.Option(min=0, help="Seconds after an event without another.", rich_help_panel=EVENTS)
+    ] = 0.0,
+    backlog: Annotated[
+        int, typer.Option(min=1, help="Windows that may wait; older ones are given up.", rich_help_panel=TROUBLE)
+    ] = 4,
+    buffer: Annotated[
+        float, typer.Option(help="Seconds of samples that may wait; more are lost.", rich_help_panel=TROUBLE)
+    ] = 10.0,
+    dead_after: Annotated[
+        float, typer.Option(help="Seconds of nothing, or of zeros, that are reported.", rich_help_panel=TROUBLE)
+    ] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Append JSON Lines here instead of to stdout.", rich_help_panel=OUTPUT)
+    ] = None,
+    only_events: Annotated[
+        bool, typer.Option("--only-events", help="No records of windows.", rich_help_panel=OUTPUT)
+    ] = False,
+    summary_every: Annotated[
+        float | None, typer.Option(help="Seconds from summary to summary.", rich_help_panel=OUTPUT)
+    ] = None,
+    mqtt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Publish records, too: mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://…; password in XAIMOE_MQTT_PASSWORD.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(metavar="[HOST:]PORT", help="Serve figures at /metrics.", rich_help_panel=OUTPUT),
+    ] = None,
+    fifo: Annotated[
+        int | None, typer.Option(min=1, max=99, help="Priority of SCHED_FIFO, where it is permitted.")
+    ] = None,
+    routing: RoutingOption = "routed",
+    channel: ChannelOption = "mix",
+    hop: HopOption = None,
+    min_score: MinScoreOption = 0.0,
+    budget_ms: BudgetOption = None,
+    percentile: PercentileOption = "p95",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = 1,
+    precision: PrecisionOption = "auto",
+    public_key: PublicKeyOption = None,
+) -> None:
+    """Listen to endless audio; a JSON line for each window, event and trouble, and a summary at the end.
+
+    With a budget, a live source that there is too little time for first costs pairs, then windows, then samples; each
+    is counted and reported. Ctrl-C and SIGTERM end it cleanly.
+    """
+    from xaimoe_runtime.runtime import Runtime
+    from xaimoe_runtime.streams.events import EventSettings
+    from xaimoe_runtime.streams.listener import Listener, Listening
+    from xaimoe_runtime.streams.outlets import FileLines, Outlet, StdoutLines
+    from xaimoe_runtime.streams.service import Systemd, use_fifo
+    from xaimoe_runtime.streams.sources import open_source
+
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key)
+    if budget_ms is not None and runtime.uncalibrated:
+        _warn(f"costs are an estimate: {runtime.uncalibrated}")
+    events = EventSettings(
+        on=_thresholds(threshold or [], runtime.labels),
+        off=off,
+        smooth=smooth,
+        min_duration_s=min_duration,
+        refractory_s=refractory,
+    )
+    how = Listening(
+        hop_s=hop,
+        routing=routing,
+        channel=channel,
+        min_score=min_score,
+        budget_ms=budget_ms,
+        percentile=percentile,
+        events=events,
+        backlog=backlog,
+        buffer_s=buffer,
+        dead_s=dead_after,
+        summary_s=summary_every,
+        windows=not only_events,
+    )
+    systemd = Systemd()
+    listener = Listener(runtime, open_source(source, rate, channels, encoding, realtime), how, systemd.alive)
+    outlets: list[Outlet] = [StdoutLines() if out is None else FileLines(out, _warn)]
+    if mqtt is not None:
+        from xaimoe_runtime.streams.mqtt import Mqtt
+
+        outlets.append(Mqtt(mqtt, _warn))
+    if prometheus is not None:
+        from xaimoe_runtime.streams.prometheus import serve
+
+        serve(listener, prometheus)
+    if fifo is not None:
+        use_fifo(fifo)
+    _warn(f"{runtime.name}: provider {runtime.provider}; listening to {listener.source.name}")
+    systemd.ready()
+    try:
+        with _stopped_by_signals(listener) as signals:
+            for record in listener.records():
+                for outlet in outlets:
+                    outlet.send(record)
+    finally:
+        systemd.stopping()
+        for outlet in outlets:
+            outlet.close()
+            if outlet.lost:
+                _warn(f"{outlet.lost} records were lost on their way to {type(outlet).__name__}")
+    if signal.SIGINT in signals:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _warn(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _thresholds(texts: list[str], labels: tuple[str, ...]) -> dict[str, float]:
+    """``0.6`` for all labels, and ``LABEL=0.7`` for one; what is said of one counts more."""
+    every, own = dict[str, float](), dict[str, float]()
+    for text in texts:
+        label, equals, number = text.rpartition("=")
+        try:
+            score = float(number)
+        except ValueError as error:
+            raise ConfigError(f"--threshold: found {text!r}, expected a score, or LABEL=SCORE") from error
+        if equals:
+            own[label] = score
+        else:
+            every = dict.fromkeys(labels, score)
+    return every | own
+
+
+@contextmanager
+def _stopped_by_signals(listener: Listener) -> Iterator[set[int]]:
+    """The first SIGINT or SIGTERM ends the listener cleanly, the next at once; yields those that came."""
+    came: set[int] = set()
+
+    def stop(number: int, _frame: object) -> None:
+        came.add(number)
+        signal.signal(number, signal.default_int_handler)
+        listener.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

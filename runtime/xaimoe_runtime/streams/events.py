@@ -1,0 +1,140 @@
+"""From the scores of window after window to events: when a label begins to be heard, and when it is gone.
+
+A label's scores are averaged over the last windows. It is heard from when the average reaches its threshold, and until
+it falls under a lower one (hysteresis), so that a score that wavers around the threshold is one event and not many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.schema import TaskSpec
+
+Floats = NDArray[np.float32]
+
+SINGLE_LABEL_ON = 0.5
+"""Score from which the label of a single-label model is heard, unless told otherwise."""
+
+
+class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a label counts as heard."""
+
+    on: dict[str, float] = msgspec.field(default_factory=dict)
+    """Score from which it is, by label; the model's threshold for those that are not named, or else 0.5."""
+    off: Annotated[float, Meta(ge=0, le=1)] = 0.8
+    """Share of that score under which it is not any more."""
+    smooth: Annotated[int, Meta(ge=1)] = 1
+    """Windows whose scores are averaged."""
+    min_duration_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Events that are shorter are not reported. One window is as long as the model's clip."""
+    refractory_s: Annotated[float, Meta(ge=0)] = 0.0
+    """After an event, its label is not heard again for so long."""
+
+
+State = Literal["onset", "offset"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A label that begins to be heard, or that was."""
+
+    label: str
+    state: State
+    start_s: float
+    """Start of the first window in which it was heard."""
+    end_s: float
+    """End of the last window so far in which it was."""
+    peak: float
+    """Largest averaged score so far."""
+
+
+@dataclass
+class _Heard:
+    """A label that is being heard."""
+
+    start_s: float
+    end_s: float
+    peak: float
+    told: bool = False
+
+
+class Events:
+    """Follows the scores of one stream.
+
+    Args:
+        task: of the model.
+        settings: when a label counts as heard.
+
+    Raises:
+        ConfigError: a setting is out of its range, or names a label that the model has not.
+    """
+
+    def __init__(self, task: TaskSpec, settings: EventSettings | None = None) -> None:
+        self.labels = task.labels
+        self.settings = check_settings(settings or EventSettings(), task)
+        usual = task.thresholds if task.kind == "multi_label" else (SINGLE_LABEL_ON,) * len(task.labels)
+        self.on = [self.settings.on.get(label, score) for label, score in zip(task.labels, usual, strict=True)]
+        self._recent: deque[Floats] = deque(maxlen=self.settings.smooth)
+        self._heard: dict[int, _Heard] = {}
+        self._over = [-np.inf] * len(task.labels)  # when the last event of each label ended
+
+    def follow(self, start_s: float, end_s: float, scores: Floats) -> list[Event]:
+        """The events that the scores [L] of the next window bring: those that end first."""
+        self._recent.append(scores)
+        averaged = np.mean(self._recent, axis=0)
+        found: list[Event] = []
+        for i, score in enumerate(averaged.tolist()):
+            heard = self._heard.get(i)
+            if heard is not None and score < self.settings.off * self.on[i]:
+                found += self._ended(i)
+            elif heard is not None:
+                heard.end_s, heard.peak = end_s, max(heard.peak, score)
+            elif score >= self.on[i] and start_s - self._over[i] >= self.settings.refractory_s:
+                self._heard[i] = _Heard(start_s, end_s, score)
+        for i, heard in self._heard.items():
+            if not heard.told and heard.end_s - heard.start_s >= self.settings.min_duration_s:
+                heard.told = True
+                found.append(self._event(i, "onset", heard))
+        return found
+
+    def finish(self) -> list[Event]:
+        """The ends of what is being heard, as the stream ends."""
+        return [event for i in list(self._heard) for event in self._ended(i)]
+
+    def _ended(self, i: int) -> list[Event]:
+        heard = self._heard.pop(i)
+        if not heard.told:
+            return []
+        self._over[i] = heard.end_s
+        return [self._event(i, "offset", heard)]
+
+    def _event(self, i: int, state: State, heard: _Heard) -> Event:
+        return Event(self.labels[i], state, heard.start_s, heard.end_s, heard.peak)
+
+
+def check_settings(settings: EventSettings, task: TaskSpec) -> EventSettings:
+    """``settings`` if the model can keep them.
+
+    Raises:
+        ConfigError: a setting is out of its range, or names a label that the model has not.
+    """
+    try:
+        checked = msgspec.convert(msgspec.to_builtins(settings), EventSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"event settings: {error}") from error
+    if strangers := sorted(set(checked.on) - set(task.labels)):
+        raise ConfigError(
+            f"event settings: found thresholds for {', '.join(strangers)}, the model knows {', '.join(task.labels)}"
+        )
+    for label, score in checked.on.items():
+        if not 0 < score <= 1:
+            raise ConfigError(f"event settings: found a threshold of {score:g} for {label}, expected over 0, up to 1")
+    return checked

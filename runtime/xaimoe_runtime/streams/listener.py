@@ -1,0 +1,290 @@
+"""Listening to a source for as long as it lasts: records of windows, events and trouble."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
+
+from xaimoe_runtime.audio import parse_channel
+from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.result import WindowResult
+from xaimoe_runtime.schema import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
+from xaimoe_runtime.streams.events import Event, Events, EventSettings
+from xaimoe_runtime.streams.reader import Block, End, Reader
+from xaimoe_runtime.streams.sources import Source, Trouble
+from xaimoe_runtime.streams.stream import Stream
+from xaimoe_runtime.streams.tally import Tally
+
+if TYPE_CHECKING:
+    from xaimoe_runtime.runtime import Runtime
+
+Floats = NDArray[np.float32]
+
+IDLE_S = 0.25
+"""Seconds between two looks at a source from which nothing comes."""
+Dead = Literal["", "silent", "missing"]
+"""Whether nothing is heard: only zeros, or nothing at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """How to listen."""
+
+    hop_s: float | None = None
+    """Seconds from window to window; the bundle's default if None."""
+    routing: str | None = None
+    channel: str = "mix"
+    """``mix``, ``each`` (every channel a stream of its own) or a number."""
+    min_score: float = 0.0
+    budget_ms: float | None = None
+    """Milliseconds for each window; of a live source, from the arrival of its last sample to the answer."""
+    percentile: str = "p95"
+    events: EventSettings = field(default_factory=EventSettings)
+    backlog: int = 4
+    """Windows of a live source that may wait, of each channel; older ones are given up."""
+    buffer_s: float = 10.0
+    """Seconds of samples that may wait to be taken in."""
+    dead_s: float = 10.0
+    """Seconds without samples, or with zeros alone, after which a live source is reported as dead."""
+    summary_s: float | None = None
+    """Seconds from summary to summary; only one at the end if None."""
+    windows: bool = True
+    """Whether windows have records, and not only events."""
+
+    def __post_init__(self) -> None:
+        for name in ("buffer_s", "dead_s", "summary_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name}: found {value:g}, expected seconds, more than 0")
+        if self.backlog < 1:
+            raise ConfigError(f"backlog: found {self.backlog}, expected 1 window or more")
+
+
+class Listener:
+    """Answers a source window by window, and never falls behind in silence.
+
+    What a live source is given too little time for shows in this order: with a budget, pairs are left out; then the
+    oldest windows that wait are given up, beyond ``backlog``; then samples are lost, beyond ``buffer_s``. Each is
+    counted and reported.
+
+    Args:
+        runtime: that answers.
+        source: is opened already; it is read in a thread from the first record on, and closed at the end.
+        how: the options.
+        alive: is called all the time, several times a second at least, for as long as the listener does its work.
+
+    Raises:
+        AudioError: the source has no such channel.
+        ConfigError: an option makes no sense.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        source: Source,
+        how: Listening | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.runtime, self.source, self.how, self.alive = runtime, source, how or Listening(), alive
+        channel = parse_channel(self.how.channel)
+        self.channels = list(range(source.channels)) if channel == "each" else [channel]
+        if isinstance(channel, int) and channel >= source.channels:
+            raise AudioError(
+                f"{source.name}: found {source.channels} channel(s), expected channel {channel}; they count from 0"
+            )
+        self.streams = self._open()
+        self.events = [Events(runtime.task, self.how.events) for _ in self.channels]
+        self.tally = Tally()
+        self.dead: Dead = ""
+        self._offset_s = 0.0  # start of the streams that are open, from the start of the source
+        self._zeros = 0  # samples since the last that was none
+        self._came = self._told = perf_counter()
+        self._reader: Reader | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Makes the records end soon, with the last window and the summary; from another thread or a signal."""
+        self._stopped = True
+        self.source.close()
+
+    def records(self) -> Iterator[Record]:
+        """Records as they come about, with a summary at the end.
+
+        Raises:
+            AudioError: the source broke; all that was heard before has been answered.
+        """
+        self._reader = reader = Reader(self.source, self.how.buffer_s)
+        self._came = self._told = perf_counter()
+        end: End | None = None
+        try:
+            while end is None and not self._stopped:
+                item = reader.get(0.0 if self._waiting else IDLE_S)
+                while item is not None and not isinstance(item, End):
+                    yield from self._take(item)
+                    # What else has come is taken in before a window is answered: it may be too late for that one.
+                    item = reader.get(0.0) if self.source.live else None
+                end = item
+                yield from self._give_up()
+                yield from self._answer_next() if self.source.live else self._answer_all()
+                yield from self._look()
+            yield from self._end()
+        finally:
+            reader.close()
+        yield self.summary()
+        if end is not None and end.error is not None:
+            raise end.error
+
+    def summary(self) -> SummaryRecord:
+        """The figures so far. May be asked for by another thread."""
+        lost = self._reader.lost if self._reader is not None else 0
+        heard = self._offset_s + self.streams[0].seconds
+        return self.tally.summary(
+            self.runtime, self.streams[0].routing, self.how.budget_ms, heard, lost / self.source.rate
+        )
+
+    def _open(self) -> list[Stream]:
+        how, source = self.how, self.source
+        options = (source.rate, how.hop_s, how.routing, how.min_score, how.budget_ms, how.percentile)
+        return [Stream(self.runtime, *options, channel, source.encoding) for channel in self.channels]
+
+    @property
+    def _waiting(self) -> bool:
+        return any(stream.waiting for stream in self.streams)
+
+    def _take(self, item: Block | Trouble) -> Iterator[Record]:
+        """Takes in what came next."""
+        if isinstance(item, Trouble):
+            yield self._trouble("SourceTrouble", item.message)
+            if item.gap:
+                yield from self._restart()
+            return
+        self._came, samples = item.arrived, item.samples
+        if not np.isfinite(samples).all():
+            bad = int(np.count_nonzero(~np.isfinite(samples)))
+            yield self._trouble(AudioError.__name__, f"found {bad} samples that are NaN or infinite; taken for 0")
+            samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+        sounding = np.flatnonzero(samples.any(axis=1))
+        self._zeros = len(samples) - 1 - int(sounding[-1]) if len(sounding) else self._zeros + len(samples)
+        for stream in self.streams:
+            stream.take(samples, item.arrived)
+
+    def _give_up(self) -> Iterator[Record]:
+        """Lets go of the windows that a live source has no time for."""
+        given_up = sum(stream.drop(self.how.backlog) for stream in self.streams) if self.source.live else 0
+        if given_up:
+            self.tally.dropped += given_up
+            yield self._trouble("Overload", f"{given_up} window(s) were given up; the answers before took too long")
+
+    def _answer_all(self) -> Iterator[Record]:
+        while self._waiting:
+            yield from self._answer_next()
+
+    def _answer_next(self) -> Iterator[Record]:
+        """Answers the window that has waited longest, if there is one."""
+        waiting = [i for i, stream in enumerate(self.streams) if stream.waiting]
+        if not waiting:
+            return
+        i = min(waiting, key=lambda i: self.streams[i].waiting[0].arrived)
+        arrived = self.streams[i].waiting[0].arrived
+        try:
+            window = self.streams[i].answer(arrived if self.source.live else perf_counter())
+        except AudioError as error:
+            yield self._trouble(AudioError.__name__, str(error))
+        else:
+            yield from self._tell(i, window, arrived)
+
+    def _tell(self, i: int, window: WindowResult, arrived: float) -> Iterator[Record]:
+        """The records that an answer of the ``i``-th stream brings."""
+        window = replace(window, start_s=window.start_s + self._offset_s, end_s=window.end_s + self._offset_s)
+        self.tally.count(window.result)
+        if self.how.windows:
+            yield self._window_record(window, perf_counter() - arrived)
+        yield from self._event_records(i, self.events[i].follow(window.start_s, window.end_s, window.result.scores))
+
+    def _window_record(self, window: WindowResult, latency_s: float) -> WindowRecord:
+        result, trace = window.result, window.result.trace
+        return WindowRecord(
+            source=self.source.name,
+            labels=result.labels,  # type: ignore[arg-type]  # of one window
+            scores={label: round(float(s), 6) for label, s in zip(self.runtime.labels, result.scores, strict=True)},
+            start_s=round(window.start_s, 6),
+            end_s=round(window.end_s, 6),
+            degraded=result.degraded,
+            late=result.late,
+            ms=round(sum(trace.ms.values()), 3),
+            pairs=int(trace.pairs[0]),
+            left_out=int(np.count_nonzero(trace.left_out)),
+            channel=window.channel,
+            time=self._time(latency_s),
+            latency_ms=round(latency_s * 1e3, 3) if self.source.live else UNSET,
+        )
+
+    def _event_records(self, i: int, events: Iterable[Event]) -> Iterator[EventRecord]:
+        channel = self.channels[i]
+        for event in events:
+            self.tally.events += event.state == "onset"
+            yield EventRecord(
+                source=self.source.name,
+                label=event.label,
+                state=event.state,
+                start_s=round(event.start_s, 6),
+                end_s=round(event.end_s, 6),
+                peak=round(min(event.peak, 1.0), 6),
+                channel=channel if isinstance(channel, int) else None,
+                time=self._time(),
+            )
+
+    def _restart(self) -> Iterator[Record]:
+        """Samples are missing: no window spans the gap, and no event."""
+        yield from self._answer_all()
+        for i, events in enumerate(self.events):
+            yield from self._event_records(i, events.finish())
+        self._offset_s += self.streams[0].seconds
+        self.streams = self._open()
+
+    def _end(self) -> Iterator[Record]:
+        """Answers what waits and the last window, and ends all events."""
+        yield from self._answer_all()
+        for i, stream in enumerate(self.streams):
+            try:
+                for window in stream.finish():
+                    yield from self._tell(i, window, perf_counter())
+            except AudioError as error:
+                yield self._trouble(AudioError.__name__, str(error))
+            yield from self._event_records(i, self.events[i].finish())
+
+    def _look(self) -> Iterator[Record]:
+        """Whether the source is dead, and whether a summary is due."""
+        self.alive()
+        now, limit = perf_counter(), self.how.dead_s
+        state: Dead = ""
+        if self.source.live and now - self._came >= limit:
+            state = "missing"
+        elif self.source.live and self._zeros >= limit * self.source.rate:
+            state = "silent"
+        if state and state != self.dead:
+            what = "nothing came" if state == "missing" else "only zeros came"
+            yield self._trouble("DeadSource", f"{what} for {limit:g} s; check the recorder")
+        self.dead = state
+        if self.how.summary_s is not None and now - self._told >= self.how.summary_s:
+            self._told = now
+            yield self.summary()
+
+    def _trouble(self, error: str, message: str) -> ErrorRecord:
+        self.tally.errors += 1
+        text = message if message.startswith(self.source.name) else f"{self.source.name}: {message}"
+        return ErrorRecord(source=self.source.name, error=error, message=text, time=self._time())
+
+    def _time(self, ago_s: float = 0.0) -> str | UnsetType:
+        """The time of day so long ago, of a live source."""
+        if not self.source.live:
+            return UNSET
+        return datetime.fromtimestamp(time.time() - ago_s, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,110 @@
+"""A thread that reads a source while the stream is busy, with a buffer that is bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.streams.sources import Source, Trouble
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples [n, channels], and when they came, on the clock of ``perf_counter``."""
+
+    samples: Floats
+    arrived: float
+
+
+@dataclass(frozen=True)
+class End:
+    """The source is over; an error if it broke."""
+
+    error: AudioError | None = None
+
+
+Item = Block | Trouble | End
+
+
+class Reader:
+    """Reads ahead of a stream. What a live source gives beyond ``buffer_s`` seconds makes the oldest be lost; any other
+    source waits.
+
+    Args:
+        source: is read in a thread of its own from the start.
+        buffer_s: seconds that are kept.
+    """
+
+    def __init__(self, source: Source, buffer_s: float) -> None:
+        self.source, self.limit = source, max(round(buffer_s * source.rate), 1)
+        self.lost = 0
+        """Samples that were lost so far."""
+        self._items: deque[Item] = deque()
+        self._size = 0  # samples in the items
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._read, name=f"reader of {source.name}", daemon=True)
+        self._thread.start()
+
+    def get(self, timeout: float) -> Item | None:
+        """What came next; None if nothing does within ``timeout`` seconds."""
+        with self._changed:
+            if not self._items:
+                self._changed.wait(timeout)
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            if isinstance(item, Block):
+                self._size -= len(item.samples)
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Ends the thread; a source that waits for data on a pipe may keep it until some comes."""
+        self.source.close()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(1.0)
+
+    def _read(self) -> None:
+        try:
+            for heard in self.source.read():
+                self._put(heard if isinstance(heard, Trouble) else Block(heard, perf_counter()))
+                if self._closed:
+                    return
+        except AudioError as error:
+            self._put(End(error))
+        except Exception as error:  # noqa: BLE001  a thread's errors are nobody's else: a pipe that breaks, say
+            self._put(End(AudioError(f"{self.source.name}: {type(error).__name__}: {error}")))
+        else:
+            self._put(End())
+
+    def _put(self, item: Item) -> None:
+        size = len(item.samples) if isinstance(item, Block) else 0
+        with self._changed:
+            while not self._closed and not self.source.live and self._size and self._size + size > self.limit:
+                self._changed.wait()
+            lost = 0
+            while self.source.live and self._size and self._size + size > self.limit:
+                oldest = self._items.popleft()
+                if isinstance(oldest, Block):
+                    lost += len(oldest.samples)
+                    self._size -= len(oldest.samples)
+            if lost:
+                self.lost += lost
+                seconds = lost / self.source.rate
+                self._items.appendleft(
+                    Trouble(f"{self.source.name}: {seconds:.2f} s were lost, the buffer is full", True)
+                )
+            self._items.append(item)
+            self._size += size
+            self._changed.notify_all()

@@ -1,0 +1,291 @@
+"""One channel of endless audio, answered window by window."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xaimoe_runtime.audio import ClippingMeter, check_rate, check_samples, fill_clip, parse_channel, pick
+from xaimoe_runtime.budget import Budget, check_budget
+from xaimoe_runtime.costs import check_percentile
+from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.inference import answer, check_min_score, check_routing, hop_samples
+from xaimoe_runtime.result import Outputs, WindowResult
+from xaimoe_runtime.streams.kept import Kept
+
+if TYPE_CHECKING:
+    from xaimoe_runtime.runtime import Runtime
+
+Floats = NDArray[np.float32]
+
+GROUP = 16
+"""Frames that are computed at once, or fewer when a window is full: one at a time costs twice as much."""
+DIMENSIONS = (1, 2)
+"""Of what is pushed: mono, or channels side by side."""
+SLICE_S = 1.0
+"""Seconds that are taken in before the windows that are full are answered."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A window that is full, and not answered yet."""
+
+    begin: int
+    """Position of its first sample, at the model's rate."""
+    arrived: float
+    """When its last sample was taken in, on the clock of ``perf_counter``."""
+
+
+class Stream:
+    """Takes in samples of any length, and answers a window each ``hop``. All its state is in here; it is made for one
+    thread, but many streams may share a runtime.
+
+    Windows begin at the first sample and then every hop, as those of a file do, and get the same scores. Where the
+    bundle's frontend allows it, overlapping windows share their frames, each of which is computed once.
+
+    Args:
+        runtime: that answers.
+        sample_rate: of what is pushed, in Hz; the model's own if None. It is resampled as it comes.
+        hop_s: seconds from window to window, rounded to whole frames; the bundle's default if None.
+        routing: ``routed``, ``dense`` or ``glance``; the bundle's default if None.
+        min_score: below it, ``unknown`` is answered.
+        budget_ms: milliseconds for each window; pairs that do not fit are left out.
+        percentile: of the graphs' costs to plan with.
+        channel: ``mix`` or the number of a channel, from 0, of samples [n, channels].
+        encoding: of what is pushed, by libsndfile's name, if its full scale is not 1 (8 bit, µ-law, A-law).
+
+    Raises:
+        AudioError: a sampling rate that no recorder has.
+        ConfigError: an option makes no sense.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        sample_rate: float | None = None,
+        hop_s: float | None = None,
+        routing: str | None = None,
+        min_score: float = 0.0,
+        budget_ms: float | None = None,
+        percentile: str = "p95",
+        channel: str | int = "mix",
+        encoding: str = "",
+    ) -> None:
+        spec = runtime.audio
+        self.runtime, self.encoding = runtime, encoding
+        self.channel = parse_channel(str(channel))
+        if self.channel == "each":
+            raise ConfigError("channel: found each, expected mix or a number; open a stream for each channel")
+        self.size, self.hop, self.rate = spec.clip_samples, hop_samples(hop_s, spec), spec.sample_rate
+        self.native = float(sample_rate if sample_rate is not None else spec.sample_rate)
+        check_rate(self.native, "sample_rate")
+        self.routing = check_routing(routing or runtime.manifest.routing)
+        self.min_score = check_min_score(min_score)
+        self.budget_ms, self.percentile = check_budget(budget_ms), check_percentile(percentile)
+        self.waiting: deque[Waiting] = deque()
+        """Windows that are full and not answered yet, the oldest first."""
+        self.dropped = 0
+        """Windows that were given up."""
+        self.answered = 0
+        self.finished = False
+        self._samples = Kept()
+        self._next = 0  # position at which the next window begins
+        self._heard = 0  # end of the last full window
+        self._meter = ClippingMeter()
+        shares = runtime.manifest.frontend.streamable and self.hop < self.size
+        self._frames = Frames(runtime, self._samples) if shares else None
+        self._resampler = None
+        if self.native != self.rate:
+            import soxr
+
+            self._resampler = soxr.ResampleStream(self.native, self.rate, 1, dtype="float32")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that were taken in, after resampling."""
+        return self._samples.end / self.rate
+
+    def push(self, samples: ArrayLike) -> list[WindowResult]:
+        """Takes in samples [n] or [n, channels], floating point with full scale at 1, and answers the windows that they
+        complete.
+
+        Raises:
+            AudioError: samples that are not finite, of the wrong shape or type: none is taken in. Or the model's
+                answer is not finite: that window is given up, and those after it are answered by the next call.
+            ConfigError: the stream is finished.
+        """
+        signal, found = check_samples(samples, DIMENSIONS), list[WindowResult]()
+        step = max(round(SLICE_S * self.native), 1)
+        for start in range(0, len(signal), step):
+            began = perf_counter()
+            self.take(signal[start : start + step])
+            while self.waiting:
+                found.append(self.answer(began))
+                began = perf_counter()
+        return found
+
+    def take(self, samples: ArrayLike, arrived: float | None = None) -> None:
+        """Takes in samples without answering; :meth:`answer` does, as long as windows are ``waiting``.
+
+        Args:
+            samples: as for :meth:`push`.
+            arrived: when they came, on the clock of ``perf_counter``; now if None.
+
+        Raises:
+            AudioError: samples that are not finite, of the wrong shape or type; none is taken in.
+            ConfigError: the stream is finished.
+        """
+        if self.finished:
+            raise ConfigError("stream: found samples after its end, expected none; open another stream")
+        signal = check_samples(samples, DIMENSIONS)
+        frames = signal.reshape(len(signal), -1)
+        picked, full = pick(frames, self.channel, self.encoding, "samples")
+        self._meter.add(len(picked), int(full[0]))
+        mono = picked[:, 0]
+        if self._resampler is not None:
+            mono = self._resampler.resample_chunk(np.ascontiguousarray(mono))
+        self._append(mono, perf_counter() if arrived is None else arrived)
+
+    def answer(self, began: float | None = None) -> WindowResult:
+        """Answers the window that has waited longest.
+
+        Args:
+            began: when its budget began, on the clock of ``perf_counter``; when its last sample came if None.
+
+        Raises:
+            AudioError: the model's answer is not finite; it is withheld, and the window is given up.
+            IndexError: no window is waiting.
+        """
+        window = self.waiting.popleft()
+        budget = None
+        if self.budget_ms is not None:
+            deadline = (window.arrived if began is None else began) + self.budget_ms / 1e3
+            budget = Budget(deadline, self.runtime.costs, self.percentile)
+        source = self._source(window.begin, window.begin + self.size)
+        run = self.runtime.dispatcher
+        if self._frames is not None:
+            outputs = run.run_frames(*self._frames.of(window.begin), source, self.routing, budget)
+        else:
+            samples = self._samples.between(window.begin, window.begin + self.size)
+            outputs = run.run(samples[None], source, self.routing, budget)
+        self._forget()
+        return self._answered(outputs, window.begin, window.begin + self.size)
+
+    def drop(self, keep: int) -> int:
+        """Gives up the oldest windows that wait, but for the newest ``keep``; returns how many."""
+        surplus = max(len(self.waiting) - keep, 0)
+        for _ in range(surplus):
+            self.waiting.popleft()
+        self.dropped += surplus
+        self._forget()
+        return surplus
+
+    def finish(self) -> list[WindowResult]:
+        """Ends the stream: answers what waits, and then the last window, which ends with the last sample.
+
+        A stream shorter than a window is repeated to fill one; one without any sample has no answer.
+
+        Raises:
+            AudioError: as for :meth:`push`.
+        """
+        found: list[WindowResult] = []
+        if self.finished:
+            return found
+        if self._resampler is not None:
+            self._append(self._resampler.resample_chunk(np.empty(0, np.float32), last=True), perf_counter())
+        self.finished = True
+        while self.waiting:
+            found.append(self.answer(perf_counter()))
+        end = self._samples.end
+        if self._heard < end and self._next < end:
+            begin = max(end - self.size, 0)
+            samples = fill_clip(self._samples.between(begin, end), self.size)
+            budget = None
+            if self.budget_ms is not None:
+                budget = Budget(perf_counter() + self.budget_ms / 1e3, self.runtime.costs, self.percentile)
+            outputs = self.runtime.dispatcher.run(samples[None], self._source(begin, end), self.routing, budget)
+            found.append(self._answered(outputs, begin, end))
+        return found
+
+    def _append(self, samples: Floats, arrived: float) -> None:
+        """Adds samples at the model's rate, and lets the windows wait that they complete."""
+        self._samples.append(samples)
+        while self._next + self.size <= self._samples.end:
+            self.waiting.append(Waiting(self._next, arrived))
+            self._heard = self._next + self.size
+            self._next += self.hop
+        if self._frames is not None:
+            self._frames.follow(bool(self.waiting))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Lets go of what neither a window nor the end of the stream will ask for."""
+        needed = self.waiting[0].begin if self.waiting else self._next
+        last = self._samples.end - self.size
+        self._meter.forget(min(needed, last) / self.rate * self.native)
+        if self._frames is None:
+            self._samples.forget(min(needed, last))
+        else:
+            self._frames.forget(needed)
+            self._samples.forget(min(self._frames.heard, last))
+
+    def _source(self, begin: int, end: int) -> Floats:
+        """The graphs' ``source`` input for samples at the model's rate, [1, 2]."""
+        native = self.native / self.rate
+        return np.array([[self.native, self._meter.rate(begin * native, end * native)]], np.float32)
+
+    def _answered(self, outputs: Outputs, begin: int, end: int) -> WindowResult:
+        span = begin / self.rate, end / self.rate
+        number = self.channel if isinstance(self.channel, int) else None
+        try:
+            found = answer(self.runtime, outputs, self.routing, self.min_score, span, number)
+        except AudioError as error:
+            raise AudioError(f"window from {span[0]:.2f} s: {error}") from error
+        self.answered += 1
+        return found
+
+
+class Frames:
+    """The frames of a stream, each computed once.
+
+    Args:
+        runtime: whose bundle has the frontend in two stages.
+        samples: of the stream, at the model's rate.
+    """
+
+    def __init__(self, runtime: Runtime, samples: Kept) -> None:
+        frontend, self.hop = runtime.manifest.frontend, runtime.audio.frame_hop
+        self.count, self.seen, self.samples = frontend.frames, self.hop + frontend.context_samples, samples
+        self.graph = runtime.dispatcher.frames
+        sizes = {tensor.name: tensor.shape[1] for tensor in self.graph.spec.outputs}
+        self.frames, self.sums = Kept(int(sizes["frames"])), Kept(int(sizes["frame_sums"]))
+
+    @property
+    def heard(self) -> int:
+        """Position of the first sample that a frame still to come begins with."""
+        return self.frames.end * self.hop
+
+    def follow(self, now: bool) -> None:
+        """Computes frames of the samples that are there: all if ``now``, else only if they are worth a run."""
+        while (ready := (self.samples.end - self.heard - self.seen) // self.hop + 1) >= (1 if now else GROUP):
+            size = min(ready, self.count)
+            end = self.heard + self.seen + (size - 1) * self.hop
+            found = self.graph(waveform=self.samples.between(self.heard, end)[None])
+            self.frames.append(found["frames"][0])
+            self.sums.append(found["frame_sums"][0])
+
+    def of(self, begin: int) -> tuple[Floats, Floats]:
+        """Those of the window that begins at a sample: frames [1, F, T] and their sums."""
+        first = begin // self.hop
+        frames, sums = (kept.between(first, first + self.count)[None] for kept in (self.frames, self.sums))
+        return np.ascontiguousarray(frames), np.ascontiguousarray(sums)
+
+    def forget(self, before: int) -> None:
+        """No window that begins before this sample will be asked for."""
+        self.frames.forget(before // self.hop)
+        self.sums.forget(before // self.hop)
