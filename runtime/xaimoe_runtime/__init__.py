@@ -4,6 +4,8 @@
 >>> runtime = Runtime.load("bundle")
 >>> result = runtime.infer(samples, sample_rate=48_000)
 >>> result.labels, result.scores, result.trace
+>>> stream = runtime.open_stream(sample_rate=48_000, hop_s=0.5)
+>>> windows = stream.push(samples)
 """
 
 from xaimoe_runtime.errors import (
@@ -16,6 +18,9 @@ from xaimoe_runtime.errors import (
 )
 from xaimoe_runtime.result import Result, Trace, WindowResult
 from xaimoe_runtime.runtime import Runtime
+from xaimoe_runtime.streams.events import EventSettings
+from xaimoe_runtime.streams.listener import Listener, Listening
+from xaimoe_runtime.streams.stream import Stream
 
 __version__ = "0.1.0"
 
@@ -24,9 +29,13 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "DatasetError",
+    "EventSettings",
+    "Listener",
+    "Listening",
     "ProviderError",
     "Result",
     "Runtime",
+    "Stream",
     "Trace",
     "WindowResult",
     "XaimoeError",

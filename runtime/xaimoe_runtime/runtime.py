@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,9 +32,13 @@ from xaimoe_runtime.inference import (
 )
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Engine, Outputs, Result, WindowResult
-from xaimoe_runtime.schema import Manifest, Precision, ProviderName, Routing
+from xaimoe_runtime.schema import ErrorRecord, EventRecord, Manifest, Precision, ProviderName, Routing
+from xaimoe_runtime.streams.listener import Listener, Listening
+from xaimoe_runtime.streams.sources import FileSource, Source
+from xaimoe_runtime.streams.stream import Stream
 
 Floats = NDArray[np.float32]
+LOG = logging.getLogger("xaimoe_runtime")
 
 
 class Runtime:
@@ -196,6 +202,54 @@ class Runtime:
         windows = file_windows(Path(path), self.audio, parse_channel(channel), hop_samples(hop_s, self.audio))
         return _answers(engine, windows, chosen, min_score)
 
+    def open_stream(
+        self,
+        sample_rate: float | None = None,
+        hop_s: float | None = None,
+        routing: str | None = None,
+        min_score: float = 0.0,
+        budget_ms: float | None = None,
+        percentile: str = "p95",
+        channel: str | int = "mix",
+    ) -> Stream:
+        """A stream to push samples into: ``stream.push(samples)`` gives the windows that they complete.
+
+        Args:
+            sample_rate: of what will be pushed, in Hz; the model's own if None.
+            hop_s: seconds from window to window, rounded to whole frames; the bundle's default if None.
+            routing: as for :meth:`infer`.
+            min_score: as for :meth:`infer`.
+            budget_ms: milliseconds for each window.
+            percentile: as for :meth:`infer`.
+            channel: ``mix`` or the number of a channel, if samples [n, channels] are pushed.
+
+        Raises:
+            AudioError: a sampling rate that no recorder has.
+            ConfigError: an option makes no sense.
+        """
+        return Stream(self, sample_rate, hop_s, routing, min_score, budget_ms, percentile, channel)
+
+    def stream(self, source: Source | str | Path, **options: Any) -> Iterator[EventRecord]:
+        """Events of an endless source, as they come about; trouble is logged, and the stream goes on.
+
+        :class:`xaimoe_runtime.Listener` gives windows, trouble and figures, too.
+
+        Args:
+            source: one of :mod:`xaimoe_runtime.streams.sources`, or a file.
+            options: the fields of :class:`xaimoe_runtime.Listening`: ``hop_s``, ``budget_ms``, ``events`` …
+
+        Raises:
+            AudioError: the file cannot be used, or the source breaks.
+            ConfigError: an option makes no sense.
+        """
+        opened = FileSource(source) if isinstance(source, str | Path) else source
+        try:
+            how = Listening(**options)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(Listening))
+            raise ConfigError(f"stream: {error}; the options are {known}") from error
+        return _events(Listener(self, opened, replace(how, windows=False)))
+
 
 class Budgeted:
     """A runtime whose every run has a deadline: an engine for :mod:`xaimoe_runtime.inference`."""
@@ -218,6 +272,14 @@ def _answers(
     for number, window in windows:
         ((_, outputs),) = run_stream(engine, [window], routing)
         yield answer(engine, outputs, routing, min_score, (window.start_s, window.end_s), number)
+
+
+def _events(listener: Listener) -> Iterator[EventRecord]:
+    for record in listener.records():
+        if isinstance(record, EventRecord):
+            yield record
+        elif isinstance(record, ErrorRecord):
+            LOG.warning("%s: %s", record.error, record.message)
 
 
 def _precision(manifest: Manifest, wanted: str, provider: ProviderName) -> Precision:

@@ -29,7 +29,7 @@ from xaimoe_runtime.streams.pcm import Encoding
 if TYPE_CHECKING:
     from xaimoe_runtime.streams.listener import Listener
 
-RAW, EVENTS, TROUBLE, OUTPUT, MODEL = "Raw samples", "Events", "Overload and dead sources", "Output", "Model"
+RAW, EVENTS, TROUBLE, OUTPUT = "Source", "Events", "Overload and dead sources", "Output"
 
 
 def stream(
@@ -93,7 +93,7 @@ def stream(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Publish records, too: mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://…; password in XAIMOE_MQTT_PASSWORD.",
+            help="Publish records, too: mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts:; password in XAIMOE_MQTT_PASSWORD.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

@@ -22,8 +22,7 @@ QOS = 1
 
 
 class Mqtt:
-    """Publishes each record as JSON under ``TOPIC/KIND``; ``TOPIC/status`` is ``online``, or ``offline`` (a crash says so,
-    too).
+    """Publishes each record as JSON under ``TOPIC/KIND``; ``TOPIC/status`` is ``online`` or ``offline``.
 
     A broker that is away is tried again, after a second at first and then after up to half a minute; meanwhile records
     wait, up to ``QUEUE``.

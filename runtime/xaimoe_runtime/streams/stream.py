@@ -93,6 +93,7 @@ class Stream:
         """Windows that were given up."""
         self.answered = 0
         self.finished = False
+        self._ready: list[WindowResult] = []  # answered, and not given yet
         self._samples = Kept()
         self._next = 0  # position at which the next window begins
         self._heard = 0  # end of the last full window
@@ -115,19 +116,18 @@ class Stream:
         complete.
 
         Raises:
-            AudioError: samples that are not finite, of the wrong shape or type: none is taken in. Or the model's
-                answer is not finite: that window is given up, and those after it are answered by the next call.
+            AudioError: samples that are not finite, of the wrong shape or type: none is taken in. Or an answer of the
+                model is not finite: that window is given up, and the others are given by the next call.
             ConfigError: the stream is finished.
         """
-        signal, found = check_samples(samples, DIMENSIONS), list[WindowResult]()
+        signal = check_samples(samples, DIMENSIONS)
         step = max(round(SLICE_S * self.native), 1)
+        error: AudioError | None = None
         for start in range(0, len(signal), step):
             began = perf_counter()
             self.take(signal[start : start + step])
-            while self.waiting:
-                found.append(self.answer(began))
-                began = perf_counter()
-        return found
+            error = self._answer_all(began) or error
+        return self._given(error)
 
     def take(self, samples: ArrayLike, arrived: float | None = None) -> None:
         """Takes in samples without answering; :meth:`answer` does, as long as windows are ``waiting``.
@@ -162,10 +162,7 @@ class Stream:
             IndexError: no window is waiting.
         """
         window = self.waiting.popleft()
-        budget = None
-        if self.budget_ms is not None:
-            deadline = (window.arrived if began is None else began) + self.budget_ms / 1e3
-            budget = Budget(deadline, self.runtime.costs, self.percentile)
+        budget = self._budget(window.arrived if began is None else began)
         source = self._source(window.begin, window.begin + self.size)
         run = self.runtime.dispatcher
         if self._frames is not None:
@@ -193,24 +190,46 @@ class Stream:
         Raises:
             AudioError: as for :meth:`push`.
         """
-        found: list[WindowResult] = []
         if self.finished:
-            return found
+            return self._given(None)
         if self._resampler is not None:
             self._append(self._resampler.resample_chunk(np.empty(0, np.float32), last=True), perf_counter())
         self.finished = True
-        while self.waiting:
-            found.append(self.answer(perf_counter()))
+        error = self._answer_all(perf_counter())
         end = self._samples.end
         if self._heard < end and self._next < end:
             begin = max(end - self.size, 0)
             samples = fill_clip(self._samples.between(begin, end), self.size)
-            budget = None
-            if self.budget_ms is not None:
-                budget = Budget(perf_counter() + self.budget_ms / 1e3, self.runtime.costs, self.percentile)
+            budget = self._budget(perf_counter())
             outputs = self.runtime.dispatcher.run(samples[None], self._source(begin, end), self.routing, budget)
-            found.append(self._answered(outputs, begin, end))
+            try:
+                self._ready.append(self._answered(outputs, begin, end))
+            except AudioError as unusable:
+                error = unusable
+        return self._given(error)
+
+    def _answer_all(self, began: float) -> AudioError | None:
+        """Answers what waits, to be given with the next call; gives the error of a window that has no answer."""
+        error = None
+        while self.waiting:
+            try:
+                self._ready.append(self.answer(began))
+            except AudioError as unusable:
+                error = unusable
+            began = perf_counter()
+        return error
+
+    def _given(self, error: AudioError | None) -> list[WindowResult]:
+        if error is not None:
+            raise error
+        found, self._ready = self._ready, []
         return found
+
+    def _budget(self, began: float) -> Budget | None:
+        """Of one window, from when it began."""
+        if self.budget_ms is None:
+            return None
+        return Budget(began + self.budget_ms / 1e3, self.runtime.costs, self.percentile)
 
     def _append(self, samples: Floats, arrived: float) -> None:
         """Adds samples at the model's rate, and lets the windows wait that they complete."""
