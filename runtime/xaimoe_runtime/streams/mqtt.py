@@ -95,7 +95,7 @@ def _address(url: str) -> tuple[str, int, str, str | None, str | None, bool]:
     except ValueError as error:
         raise ConfigError(f"--mqtt: {error}; expected mqtt://HOST[:PORT]/TOPIC") from error
     topic = unquote(parts.path).strip("/")
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not topic or set("+#") & set(topic):
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not topic or "#" in url or "+" in topic:
         raise ConfigError(
             f"--mqtt: found {parts.scheme}://{parts.hostname or ''}/{topic}, expected mqtt://HOST[:PORT]/TOPIC or "
             "mqtts://…, with a topic without + and #"
