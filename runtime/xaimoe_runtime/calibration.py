@@ -185,11 +185,11 @@ def _run(
     if expert is None:
         inputs = {tensor.name: _rows(golden, graph.spec.golden(tensor.name), size) for tensor in graph.spec.inputs}
         return lambda: graph(**inputs)
-    source = _rows(golden, dispatcher.manifest.patches.source, 1)
+    tiles = dispatcher.grid.tiles(_rows(golden, dispatcher.manifest.patches.source, 1))
     patches = np.arange(size) % dispatcher.grid.count
     gates = np.full((1, dispatcher.grid.count, len(dispatcher.experts)), 1 / size, np.float32)
     mixture = np.zeros((1, dispatcher.manifest.features), np.float32)
-    return lambda: dispatcher.add(mixture, source, gates, expert, np.zeros_like(patches), patches)
+    return lambda: dispatcher.add(mixture, tiles, gates, expert, np.zeros_like(patches), patches)
 
 
 def _rows(golden: dict[str, Floats], name: str, count: int) -> Floats:

@@ -111,14 +111,15 @@ class Dispatcher:
         routed = self.router(saliency=glance["saliency"], context=glance["context"], attributes=heard["attributes"])
         gates = self._gates(routed, routing)
         clock.lap("router")
-        patch_source = glance["feature_map"] if self.manifest.patches.source == "feature_map" else heard["spectrogram"]
+        of_map = self.manifest.patches.source == "feature_map"
+        tiles = self.grid.tiles(glance["feature_map"] if of_map else heard["spectrogram"])
         chosen, predicted = gates, dict[str, float]()
         if budget is None:
-            mixture = self.mixture(patch_source, gates)
+            mixture = self.mixture(tiles, gates)
         else:
             known = [stage for stage in LINE if stage in clock.ms or stage == "head"]
             predicted = {stage: budget.predict(stage, len(gates)) for stage in known}
-            mixture, gates, predicted["experts"] = self.mixture_within(patch_source, chosen, budget)
+            mixture, gates, predicted["experts"] = self.mixture_within(tiles, chosen, budget)
         clock.lap("experts")
         mass = gates.sum(axis=(1, 2), dtype=np.float32)[:, None]
         scores = self.head(mixture=mixture, mass=mass, prior_logits=glance["prior_logits"])["scores"]
@@ -140,16 +141,17 @@ class Dispatcher:
             return np.zeros_like(routed["gates"])
         return routed["gates"] if routing == "routed" else routed["gates_dense"]
 
-    def mixture(self, patch_source: Floats, gates: Floats) -> Floats:
-        """Sum of gate times features over the pairs with a gate, [N, D]; each expert runs once, on its patches."""
+    def mixture(self, tiles: Floats, gates: Floats) -> Floats:
+        """Sum of gate times features over the pairs with a gate, [N, D]; each expert runs once, on some of all
+        ``tiles``, the grid's view."""
         mixture = np.zeros((len(gates), self.manifest.features), np.float32)
         for e in range(len(self.experts)):
             clips, patches = np.nonzero(gates[:, :, e])
             if len(clips):
-                self.add(mixture, patch_source, gates, e, clips, patches)
+                self.add(mixture, tiles, gates, e, clips, patches)
         return mixture
 
-    def mixture_within(self, patch_source: Floats, gates: Floats, budget: Budget) -> tuple[Floats, Floats, float]:
+    def mixture_within(self, tiles: Floats, gates: Floats, budget: Budget) -> tuple[Floats, Floats, float]:
         """What fits into the budget of ``mixture``: that, the gates of the pairs that were run, and what these were
         expected to take in milliseconds.
 
@@ -173,20 +175,22 @@ class Dispatcher:
                     if size == 0:
                         break
                     chunk, best = best[:size], best[size:]
-                    self.add(mixture, patch_source, gates, e, clips[chunk], patches[chunk])
+                    self.add(mixture, tiles, gates, e, clips[chunk], patches[chunk])
                     waiting[clips[chunk], patches[chunk], e] = False
                     predicted += costs[e].predict(size, budget.percentile)
             if predicted == before:
                 return mixture, np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
 
-    def add(
-        self, mixture: Floats, patch_source: Floats, gates: Floats, e: int, clips: Indices, patches: Indices
-    ) -> None:
+    def add(self, mixture: Floats, tiles: Floats, gates: Floats, e: int, clips: Indices, patches: Indices) -> None:
         """Adds what expert ``e`` says of some patches, weighed by their gates, to their clips' rows of ``mixture``."""
-        tiles = self.grid.gather(patch_source, clips, patches)
-        features = self.features(self.experts[e], tiles, self.positions[patches])
+        picked = self.grid.pick(tiles, clips, patches)
+        features = self.features(self.experts[e], picked, self.positions[patches])
+        own = gates[clips, patches, e]
+        if len(mixture) == 1:
+            mixture += own @ features
+            return
         weights = np.zeros((len(gates), len(clips)), np.float32)
-        weights[clips, np.arange(len(clips))] = gates[clips, patches, e]
+        weights[clips, np.arange(len(clips))] = own
         mixture += weights @ features
 
     def features(self, expert: Graph, tiles: Floats, position: Floats) -> Floats:

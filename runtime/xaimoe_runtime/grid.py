@@ -63,11 +63,17 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def tiles(self, source: Floats) -> Floats:
         """All tiles of ``source`` [B, C, rows, columns] as a view [B, n_freq, n_time, C, PF, PT]; nothing is copied."""
-        windows = np.lib.stride_tricks.sliding_window_view(source, self.tile, axis=(2, 3))
-        every = windows[:, :, :: self.stride[0], :: self.stride[1]]
-        return every.transpose(0, 2, 3, 1, 4, 5)
+        (n_freq, n_time), (batch, channels) = self.shape, source.shape[:2]
+        clip, channel, row, column = source.strides
+        steps = (clip, row * self.stride[0], column * self.stride[1], channel, row, column)
+        shape = (batch, n_freq, n_time, channels, *self.tile)
+        return np.lib.stride_tricks.as_strided(source, shape, steps, writeable=False)
+
+    def pick(self, tiles: Floats, clips: NDArray[np.intp], patches: NDArray[np.intp]) -> Floats:
+        """Of all tiles, those of M (clip, patch) pairs, [M, C, PF, PT], copied once."""
+        n_time = self.shape[1]
+        return tiles[clips, patches // n_time, patches % n_time]
 
     def gather(self, source: Floats, clips: NDArray[np.intp], patches: NDArray[np.intp]) -> Floats:
-        """The tiles of M (clip, patch) pairs, [M, C, PF, PT], copied once."""
-        n_time = self.shape[1]
-        return self.tiles(source)[clips, patches // n_time, patches % n_time]
+        """The tiles of M (clip, patch) pairs of ``source``, [M, C, PF, PT], copied once."""
+        return self.pick(self.tiles(source), clips, patches)

@@ -63,7 +63,9 @@ def test_the_mixture_is_the_sum_over_all_pairs(runtime: Runtime, clips: Clips, r
     wanted = mixture_over_all_pairs(runtime, source, gates)
     scale = np.abs(wanted).max()
     assert scale > 0
-    np.testing.assert_allclose(runtime.dispatcher.mixture(source, gates), wanted, atol=1e-4 * scale)
+    np.testing.assert_allclose(
+        runtime.dispatcher.mixture(runtime.dispatcher.grid.tiles(source), gates), wanted, atol=1e-4 * scale
+    )
 
 
 def test_any_choice_of_pairs_is_summed(runtime: Runtime, clips: Clips) -> None:
@@ -74,7 +76,7 @@ def test_any_choice_of_pairs_is_summed(runtime: Runtime, clips: Clips) -> None:
     gates *= rng.random(gates.shape) < 0.3
     gates[2] = 0  # a clip without a pair
     gates[:, :, 1] = 0  # an expert without a pair
-    found = runtime.dispatcher.mixture(features, gates)
+    found = runtime.dispatcher.mixture(runtime.dispatcher.grid.tiles(features), gates)
     np.testing.assert_allclose(found, mixture_over_all_pairs(runtime, features, gates), atol=1e-5)
     assert not found[2].any()
 
