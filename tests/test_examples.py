@@ -54,7 +54,7 @@ def recording(request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory
 
 def wanted(runtime: Runtime, recording: Path) -> dict[str, float]:
     """The runtime's own scores."""
-    classifier = FileClassifier(runtime, "routed")
+    classifier = FileClassifier(runtime, routing="routed")
     found = [record for record in classifier.records([recording]) if isinstance(record, ResultRecord)]
     return found[0].scores
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_records
+from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.options import (
+    BatchSizeOption,
     BudgetOption,
     BundlePath,
     ChannelOption,
     HopOption,
+    ListsOption,
     MinScoreOption,
     OutOption,
     Paths,
@@ -21,13 +25,19 @@ from xaimoe_runtime.options import (
     PrecisionOption,
     ProviderOption,
     PublicKeyOption,
+    ResumeOption,
     RoutingOption,
     ThreadsOption,
+    TopKOption,
+    TraceOption,
     WindowsOption,
+    WorkersOption,
 )
-from xaimoe_runtime.result import Engine
-from xaimoe_runtime.schema import Routing
 from xaimoe_runtime.streams.command import stream
+
+if TYPE_CHECKING:
+    from xaimoe_runtime.archive.pool import Make
+    from xaimoe_runtime.files import FileClassifier
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -46,38 +56,56 @@ def main(version: VersionOption = False) -> None:
 
 
 def classify(
-    engine: Engine,
-    paths: list[Path],
-    routing: Routing,
-    channel: str,
-    hop: float | None,
-    min_score: float,
-    windows: bool,
+    classifier: FileClassifier,
+    make: Make | None,
+    found: list[Path],
+    workers: int,
     out: Path | None,
-    budget_ms: float | None = None,
+    resume: bool,
+    identity: dict[str, Any],
 ) -> None:
     """Answers for all recordings, with a progress bar; exit code 1 if some failed."""
-    from xaimoe_runtime.files import FileClassifier, find_recordings
+    from xaimoe_runtime.archive import run
 
-    typer.echo(f"{engine.name}: provider {engine.provider}", err=True)
-    classifier = FileClassifier(engine, routing, channel, hop, min_score, windows, budget_ms)
-    found = find_recordings(paths)
+    typer.echo(f"{classifier.engine.name}: provider {classifier.engine.provider}", err=True)
     with progress("classifying", len(found)) as advance:
-        errors = write_records(classifier.records(found, advance), out)
+        if out is None:
+            errors = write_records(run.stream_records(classifier, make, found, workers, advance), None)
+        else:
+            try:
+                summary = run.write_records(classifier, make, found, workers, advance, out, identity, resume)
+            except KeyboardInterrupt:
+                typer.echo(f"{out}: what was done is kept beside it; --resume goes on", err=True)
+                raise
+            errors = summary.errors
+    if out is not None and out.suffix.lower() != ".jsonl":  # a table has no row for it
+        typer.echo(msgspec.json.encode(summary).decode(), err=True)
     if errors:
         raise typer.Exit(1)
+
+
+def check_resume(resume: bool, out: Path | None) -> None:
+    """Raises ConfigError for ``--resume`` without ``--out``."""
+    if resume and out is None:
+        raise ConfigError("--resume: found no --out, expected the file of the run to go on with")
 
 
 @app.command()
 def infer(
     bundle: BundlePath,
-    paths: Paths,
+    paths: Paths = None,
+    lists: ListsOption = None,
     routing: RoutingOption = "routed",
     channel: ChannelOption = "mix",
     hop: HopOption = None,
     min_score: MinScoreOption = 0.0,
     windows: WindowsOption = False,
+    trace: TraceOption = False,
+    top_k: TopKOption = None,
     out: OutOption = None,
+    resume: ResumeOption = False,
+    workers: WorkersOption = 1,
+    batch_size: BatchSizeOption = 1,
     budget_ms: BudgetOption = None,
     percentile: PercentileOption = "p95",
     provider: ProviderOption = "auto",
@@ -89,16 +117,29 @@ def infer(
 
     A recording that cannot be used gets an error record and the rest goes on; the exit code is then 1.
     """
-    from xaimoe_runtime.budget import for_each
-    from xaimoe_runtime.runtime import Runtime
+    from xaimoe_runtime.archive.paths import find_recordings
+    from xaimoe_runtime.archive.run import OpenBundle, fingerprint
+    from xaimoe_runtime.files import FileOptions
 
-    runtime = Runtime.load(bundle, provider, threads, precision, public_key)
-    engine: Engine = runtime
-    if budget_ms is not None:
-        engine = runtime.within(for_each(budget_ms), percentile)
-        if runtime.uncalibrated:
-            typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
-    classify(engine, paths, routing, channel, hop, min_score, windows, out, budget_ms)
+    check_resume(resume, out)
+    options = FileOptions(
+        routing=routing,
+        channel=channel,
+        hop_s=hop,
+        min_score=min_score,
+        windows=windows,
+        budget_ms=budget_ms,
+        batch_size=batch_size,
+        top_k=top_k,
+        trace=trace,
+    )
+    make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key)
+    runtime = make.load()
+    if budget_ms is not None and runtime.uncalibrated:
+        typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
+    classifier = make.on(runtime)
+    identity = fingerprint(classifier, runtime.manifest.digest, runtime.precision, percentile)
+    classify(classifier, make, find_recordings(paths or [], lists or []), workers, out, resume, identity)
 
 
 @app.command()
@@ -176,8 +217,6 @@ def inspect(
     public_key: PublicKeyOption = None,
 ) -> None:
     """Show what is in a bundle, without running it."""
-    import msgspec
-
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.describe import describe
 

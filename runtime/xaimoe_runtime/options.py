@@ -12,7 +12,13 @@ from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.schema import PrecisionChoice, Routing
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `xaimoe-audio export` wrote.")]
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Recordings, or folders of recordings.")]
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="PATH…", help="Recordings, folders of recordings, or patterns like 'a/**/*.wav'."),
+]
+ListsOption = Annotated[
+    list[Path] | None, typer.Option("--list", help="Text file with a path in each line; may be given again.")
+]
 ProviderOption = Annotated[Provider, typer.Option(help="Where to run; auto takes CUDA if it is there, else the CPU.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that one graph may use.")]
 PrecisionOption = Annotated[
@@ -32,7 +38,18 @@ ChannelOption = Annotated[
 ]
 HopOption = Annotated[float | None, typer.Option("--hop", help="Seconds from window to window; default: the bundle's.")]
 MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" below this score.')]
-OutOption = Annotated[Path | None, typer.Option(help="Write JSON Lines here instead of to stdout.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Write here instead of to stdout: JSON Lines (.jsonl), or a table (.csv, .parquet).")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run to --out that was interrupted.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that classify, each one file at a time.")]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="Windows that are run at once; on a CPU, more than 1 gain nothing.")
+]
+TopKOption = Annotated[int | None, typer.Option(min=1, help="Labels with the best scores that a record has; all.")]
+TraceOption = Annotated[
+    bool, typer.Option("--trace", help="Records of windows, which say what was run on which patch, and why.")
+]
 BudgetOption = Annotated[
     float | None,
     typer.Option("--budget-ms", min=0.001, help="Milliseconds for each window; pairs that do not fit are left out."),

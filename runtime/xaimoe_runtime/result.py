@@ -50,6 +50,20 @@ class Outputs:
         counts: NDArray[np.intp] = np.count_nonzero(self.gates, axis=(1, 2))
         return counts
 
+    def row(self, i: int) -> Outputs:
+        """Those of one window; its times are its share of the batch's."""
+        count = len(self.scores)
+        return Outputs(
+            scores=self.scores[i : i + 1],
+            attributes=self.attributes[i : i + 1],
+            saliency=self.saliency[i : i + 1],
+            gates=self.gates[i : i + 1],
+            ms={stage: ms / count for stage, ms in self.ms.items()},
+            left_out=self.left_out[i : i + 1],
+            predicted_ms={stage: ms / count for stage, ms in self.predicted_ms.items()},
+            late=self.late,
+        )
+
     @staticmethod
     def join(parts: list[Outputs]) -> Outputs:
         """The outputs of several batches as those of one."""

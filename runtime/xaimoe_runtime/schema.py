@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
+from numpy.typing import NDArray
 
 from xaimoe_runtime.costs import Milliseconds
 from xaimoe_runtime.grid import PatchGrid
+
+if TYPE_CHECKING:
+    from xaimoe_runtime.result import Trace
 
 SCHEMA_VERSION = 1
 """Version of the manifest that this release writes, and the newest that it reads."""
@@ -285,6 +290,47 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 Seconds = Annotated[float, Meta(ge=0)]
 
 
+class TraceRecord(Struct, frozen=True, kw_only=True):
+    """How the answer for a window came about."""
+
+    attributes: dict[str, float]
+    saliency: tuple[float, ...]
+    """Of each patch; sums to 1."""
+    run: tuple[tuple[int, str, float], ...]
+    """(patch, expert, gate) of the pairs that were run, the largest gates first."""
+    left_out: tuple[tuple[int, str, float], ...]
+    """The same of the pairs that did not fit into the budget."""
+    ms: dict[str, float]
+    """Milliseconds spent, by stage."""
+    predicted_ms: dict[str, float]
+    """Milliseconds that stages were expected to take; none without a budget."""
+
+    @classmethod
+    def of(cls, trace: Trace) -> TraceRecord:
+        """Of the trace of one window."""
+
+        def pairs(gates: NDArray[np.float32]) -> tuple[tuple[int, str, float], ...]:
+            patches, experts = np.nonzero(gates)
+            order = np.argsort(-gates[patches, experts], kind="stable").tolist()
+            return tuple(
+                (int(patches[i]), trace.experts[experts[i]], _short(gates[patches[i], experts[i]])) for i in order
+            )
+
+        return cls(
+            attributes=dict(zip(trace.attribute_names, map(_short, trace.attributes[0]), strict=True)),
+            saliency=tuple(map(_short, trace.saliency[0])),
+            run=pairs(trace.gates[0]),
+            left_out=pairs(trace.left_out[0]),
+            ms={stage: round(ms, 3) for stage, ms in trace.ms.items()},
+            predicted_ms={stage: round(ms, 3) for stage, ms in trace.predicted_ms.items()},
+        )
+
+
+def _short(value: float) -> float:
+    """Six significant digits."""
+    return float(f"{value:.6g}")
+
+
 class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="window"):
     """What was heard in one window of a recording or of a stream."""
 
@@ -311,6 +357,8 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     """When the last sample of a live stream's window came, in UTC."""
     latency_ms: Milliseconds | UnsetType = UNSET
     """From then until the answer."""
+    trace: TraceRecord | UnsetType = UNSET
+    """If it was asked for."""
 
 
 class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", tag="result"):

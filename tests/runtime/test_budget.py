@@ -256,7 +256,7 @@ def test_a_gate_that_is_no_number_is_found_and_not_tried_again_and_again(
     gates[0, 0, 0] = np.nan
     clock = Clock(runtime, costs_of(runtime, 0.1), monkeypatch)
     heard = line.frontend(waveform=clips[0], source=clips[1])["spectrogram"]
-    _, ran, _ = line.mixture_within(heard, gates, Budget(60.0, clock.costs, "p50"))
+    _, ran, _ = line.mixture_within(line.grid.tiles(heard), gates, Budget(60.0, clock.costs, "p50"))
     np.testing.assert_array_equal(ran, gates)
     assert sum(clock.chunks) == np.count_nonzero(gates > 0)
 

@@ -61,7 +61,9 @@ def recording(tmp_path: Path) -> Path:
 
 
 def test_infer_writes_a_record_for_each_recording_and_a_summary(bundle: Path, recording: Path) -> None:
-    result = call("infer", bundle, recording, recording)
+    another = recording.with_name("another.wav")
+    another.write_bytes(recording.read_bytes())
+    result = call("infer", bundle, recording, another)
     assert result.exit_code == 0
     assert kinds(result.stdout) == ["result", "result", "summary"]
 

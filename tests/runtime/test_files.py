@@ -16,7 +16,7 @@ from data import noise, write_wav
 
 from xaimoe_runtime import ConfigError, Runtime
 from xaimoe_runtime.console import write_records
-from xaimoe_runtime.files import FileClassifier, find_recordings
+from xaimoe_runtime.files import FileClassifier
 from xaimoe_runtime.schema import SCHEMAS, ErrorRecord, Record
 from xaimoe_runtime.writing import replacing
 
@@ -49,29 +49,6 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-# Finding -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_stands_for_all_recordings_under_it_in_order(tmp_path: Path) -> None:
-    for name in ("b.WAV", "a/z.flac", "notes.txt", "a/b/c.ogg", "d.wav/e.mp3"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    wanted = [tmp_path / name for name in ("a/b/c.ogg", "a/z.flac", "b.WAV", "d.wav/e.mp3")]
-    assert find_recordings([tmp_path]) == wanted
-
-
-def test_a_file_is_taken_whatever_its_ending(tmp_path: Path) -> None:
-    odd, missing = tmp_path / "take.001", tmp_path / "missing.wav"
-    odd.touch()
-    assert find_recordings([odd, missing]) == [odd, missing]
-
-
-def test_a_folder_without_recordings_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"found no recordings, expected files ending in .*\.flac") as caught:
-        find_recordings([tmp_path])
-    assert str(tmp_path) in str(caught.value)
-
-
 # Records -------------------------------------------------------------------------------------------------------------
 
 
@@ -87,7 +64,7 @@ def test_a_recording_gives_one_record_and_the_run_a_summary(runtime: Runtime, re
 
 
 def test_a_recordings_scores_are_the_mean_over_its_windows(runtime: Runtime, recording: Path, tmp_path: Path) -> None:
-    *heard, result, _ = classify(runtime, [recording], tmp_path, with_windows=True)
+    *heard, result, _ = classify(runtime, [recording], tmp_path, windows=True)
     assert [record["kind"] for record in heard] == ["window"] * 3
     for label, score in result["scores"].items():
         assert score == pytest.approx(np.mean([record["scores"][label] for record in heard]), abs=2e-6)
@@ -96,7 +73,7 @@ def test_a_recordings_scores_are_the_mean_over_its_windows(runtime: Runtime, rec
 
 
 def test_windows_are_those_of_infer_file(runtime: Runtime, recording: Path, tmp_path: Path) -> None:
-    records = classify(runtime, [recording], tmp_path, with_windows=True, hop_s=0.5, routing="dense")
+    records = classify(runtime, [recording], tmp_path, windows=True, hop_s=0.5, routing="dense")
     heard = [record for record in records if record["kind"] == "window"]
     wanted = list(runtime.infer_file(recording, hop_s=0.5, routing="dense"))
     assert [r["start_s"] for r in heard] == pytest.approx([w.start_s for w in wanted], abs=1e-6)
@@ -116,7 +93,7 @@ def test_each_channel_gets_its_own_record(runtime: Runtime, recording: Path, tmp
 
 
 def test_an_unsure_answer_is_unknown(runtime: Runtime, recording: Path, tmp_path: Path) -> None:
-    *heard, result, _ = classify(runtime, [recording], tmp_path, min_score=1.0, with_windows=True)
+    *heard, result, _ = classify(runtime, [recording], tmp_path, min_score=1.0, windows=True)
     assert [record["labels"] for record in [*heard, result]] == [["unknown"]] * 4
 
 
@@ -148,7 +125,7 @@ def test_a_file_that_fails_gets_an_error_and_the_rest_goes_on(
     runtime: Runtime, recording: Path, broken: Path, tmp_path: Path
 ) -> None:
     missing = tmp_path / "missing.wav"
-    records = classify(runtime, [broken, recording, missing], tmp_path, with_windows=True)
+    records = classify(runtime, [broken, recording, missing], tmp_path, windows=True)
     assert [record["kind"] for record in records] == ["error", *["window"] * 3, "result", "error", "summary"]
     for record, path in ((records[0], broken), (records[-2], missing)):
         assert (record["error"], record["path"]) == ("AudioError", str(path))
@@ -189,7 +166,7 @@ def test_headerless_samples_do_not_end_the_run(runtime: Runtime, recording: Path
 
 def test_the_summary_adds_up(runtime: Runtime, recording: Path, tmp_path: Path) -> None:
     paths = [recording, tmp_path / "missing.wav", write_wav(tmp_path / "short.wav", noise(8_000), 16_000)]
-    *records, summary = classify(runtime, paths, tmp_path, with_windows=True)
+    *records, summary = classify(runtime, paths, tmp_path, windows=True)
     windows = [record for record in records if record["kind"] == "window"]
     results = [record for record in records if record["kind"] == "result"]
     assert (summary["files"], summary["errors"], summary["windows"]) == (3, 1, len(windows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -210,8 +211,9 @@ def evaluate(
 
 @app.command()
 def infer(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]…", help="Recordings or folders.")] = None,
+    paths: device_options.Paths = None,
     audio: Annotated[list[Path] | None, typer.Option(help="Recording or folder; may be given again.")] = None,
+    lists: device_options.ListsOption = None,
     ckpt: Annotated[Path | None, typer.Option(help="The best.pt of a training run; answers with PyTorch.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="A bundle; answers with ONNX Runtime, as on the device.")] = None,
     routing: device_options.RoutingOption = "routed",
@@ -219,7 +221,12 @@ def infer(
     hop: device_options.HopOption = None,
     min_score: device_options.MinScoreOption = 0.0,
     windows: device_options.WindowsOption = False,
+    trace: device_options.TraceOption = False,
+    top_k: device_options.TopKOption = None,
     out: device_options.OutOption = None,
+    resume: device_options.ResumeOption = False,
+    batch_size: device_options.BatchSizeOption = 1,
+    workers: Annotated[int, typer.Option(min=1, help="With --bundle: processes that classify.")] = 1,
     budget_ms: device_options.BudgetOption = None,
     percentile: device_options.PercentileOption = "p95",
     provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
@@ -230,18 +237,24 @@ def infer(
 ) -> None:
     """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
     recordings = [*(audio or []), *(paths or [])]
-    if (ckpt is None) == (bundle is None) or not recordings:
+    if (ckpt is None) == (bundle is None) or not (recordings or lists):
         raise ConfigError("infer: expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B")
     if bundle is not None:
         device_cli.infer(
             bundle,
             recordings,
+            lists,
             routing=routing,
             channel=channel,
             hop=hop,
             min_score=min_score,
             windows=windows,
+            trace=trace,
+            top_k=top_k,
             out=out,
+            resume=resume,
+            workers=workers,
+            batch_size=batch_size,
             budget_ms=budget_ms,
             percentile=percentile,
             provider=provider,
@@ -251,10 +264,29 @@ def infer(
         )
         return
     assert ckpt is not None
-    if precision != "auto" or public_key is not None or budget_ms is not None:
-        raise ConfigError("infer: found --precision, --public-key or --budget-ms with --ckpt; they are for --bundle")
-    engine = _classifier().load(ckpt, device).engine
-    device_cli.classify(engine, recordings, routing, channel, hop, min_score, windows, out)
+    if precision != "auto" or public_key is not None or budget_ms is not None or workers != 1:
+        raise ConfigError(
+            "infer: found --precision, --public-key, --budget-ms or --workers with --ckpt; they are for --bundle"
+        )
+    from xaimoe_runtime.archive.paths import find_recordings
+    from xaimoe_runtime.archive.run import fingerprint
+    from xaimoe_runtime.files import FileClassifier, FileOptions
+
+    device_cli.check_resume(resume, out)
+    how = FileOptions(
+        routing=routing,
+        channel=channel,
+        hop_s=hop,
+        min_score=min_score,
+        windows=windows,
+        batch_size=batch_size,
+        top_k=top_k,
+        trace=trace,
+    )
+    found = find_recordings(recordings, lists or [])
+    classifier = FileClassifier(_classifier().load(ckpt, device).engine, how)
+    identity = fingerprint(classifier, hashlib.sha256(ckpt.read_bytes()).hexdigest())
+    device_cli.classify(classifier, None, found, 1, out, resume, identity)
 
 
 @app.command()

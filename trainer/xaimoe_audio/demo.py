@@ -110,10 +110,11 @@ def _clip_s(runtime: Runtime) -> float:
 
 
 def _classify(runtime: Runtime, test: dict[Path, Row], routing: Routing, out: Path) -> _Classified:
-    classifier = FileClassifier(runtime, routing)
+    classifier = FileClassifier(runtime, routing=routing)
     with progress(f"classifying, {routing}", len(test)) as advance:
-        records = list(classifier.records(test, advance))
-    write_records(records, out)
+        *records, summary = classifier.records(test, advance)
+    write_records([*records, summary], out)
+    assert isinstance(summary, SummaryRecord)  # always the last
     results = [record for record in records if isinstance(record, ResultRecord)]
     right = [set(record.labels) == set(test[Path(str(record.path))].labels) for record in results]
-    return _Classified(sum(right) / max(len(right), 1), classifier.summary())
+    return _Classified(sum(right) / max(len(right), 1), summary)

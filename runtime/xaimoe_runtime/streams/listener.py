@@ -21,7 +21,7 @@ from xaimoe_runtime.streams.events import Event, Events, EventSettings
 from xaimoe_runtime.streams.reader import Block, End, Reader
 from xaimoe_runtime.streams.sources import Source, Trouble
 from xaimoe_runtime.streams.stream import Stream
-from xaimoe_runtime.streams.tally import Tally
+from xaimoe_runtime.tally import Tally
 
 if TYPE_CHECKING:
     from xaimoe_runtime.runtime import Runtime
@@ -102,7 +102,7 @@ class Listener:
             )
         self.streams = self._open()
         self.events = [Events(runtime.task, self.how.events) for _ in self.channels]
-        self.tally = Tally()
+        self.tally = Tally(files=1)
         self.dead: Dead = ""
         self._offset_s = 0.0  # start of the streams that are open, from the start of the source
         self._zeros = 0  # samples since the last that was none
@@ -145,10 +145,8 @@ class Listener:
     def summary(self) -> SummaryRecord:
         """The figures so far. May be asked for by another thread."""
         lost = self._reader.lost if self._reader is not None else 0
-        heard = self._offset_s + self.streams[0].seconds
-        return self.tally.summary(
-            self.runtime, self.streams[0].routing, self.how.budget_ms, heard, lost / self.source.rate
-        )
+        self.tally.audio_s = self._offset_s + self.streams[0].seconds
+        return self.tally.summary(self.runtime, self.streams[0].routing, self.how.budget_ms, lost / self.source.rate)
 
     def _open(self) -> list[Stream]:
         how, source = self.how, self.source
@@ -204,7 +202,8 @@ class Listener:
     def _tell(self, i: int, window: WindowResult, arrived: float) -> Iterator[Record]:
         """The records that an answer of the ``i``-th stream brings."""
         window = replace(window, start_s=window.start_s + self._offset_s, end_s=window.end_s + self._offset_s)
-        self.tally.count(window.result)
+        self.tally.count(window.result, sum(window.result.trace.ms.values()))
+        self.tally.forget()
         if self.how.windows:
             yield self._window_record(window, perf_counter() - arrived)
         yield from self._event_records(i, self.events[i].follow(window.start_s, window.end_s, window.result.scores))

@@ -1,0 +1,1 @@
+"""Classifying archives: many files, several processes, output that survives a crash."""

@@ -1,0 +1,83 @@
+"""Several processes that classify files, one file each at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+
+from xaimoe_runtime.files import Classified, FileClassifier, failed
+
+AHEAD = 2
+"""Files that wait for each process."""
+
+Make = Callable[[], FileClassifier]
+"""Makes what classifies; each process calls it once. It is sent to other processes, so it and all it holds must be
+picklable."""
+
+_own: FileClassifier | None = None
+
+
+def classify_all(make: Make, paths: Iterable[Path], workers: int) -> Iterator[tuple[Path, Classified]]:
+    """What is made of each file, in their order.
+
+    A file that a process dies of (of want of memory, say) has an error, and the others are classified nevertheless.
+    When the caller stops asking, the files being worked on are finished and no other is begun.
+    """
+    waiting = iter(paths)
+    pool = _pool(make, workers)
+    running: deque[tuple[Path, Future[Classified]]] = deque()
+    try:
+        while True:
+            for path in islice(waiting, workers * AHEAD - len(running)):
+                running.append((path, pool.submit(_classify, path)))
+            if not running:
+                return
+            path, future = running[0]
+            try:
+                found = future.result()
+            except BrokenProcessPool:
+                # Whose fault it was is not known: each is tried in a process of its own.
+                pool.shutdown(cancel_futures=True)
+                suspects = [path for path, _ in running]
+                running.clear()
+                for suspect in suspects:
+                    yield suspect, _alone(make, suspect)
+                pool = _pool(make, workers)
+                continue
+            running.popleft()
+            yield path, found
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _alone(make: Make, path: Path) -> Classified:
+    """What is made of a file by a process that may die of it."""
+    with _pool(make, 1) as pool:
+        try:
+            return pool.submit(_classify, path).result()
+        except BrokenProcessPool:
+            return failed(path, "the process that classified it died; it may want more memory than there is")
+
+
+def _pool(make: Make, workers: int) -> ProcessPoolExecutor:
+    # Not forked: ONNX Runtime has threads, which a fork would not have.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(make,))
+
+
+def _begin(make: Make) -> None:
+    """In each process: Ctrl-C is for the parent, which lets the files being worked on be finished."""
+    global _own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _own = make()
+
+
+def _classify(path: Path) -> Classified:
+    assert _own is not None
+    return _own.classify(path)

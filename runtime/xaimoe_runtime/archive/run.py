@@ -1,0 +1,139 @@
+"""A whole run over an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xaimoe_runtime import __version__
+from xaimoe_runtime.archive import tables
+from xaimoe_runtime.archive.parts import Parts
+from xaimoe_runtime.archive.pool import Make, classify_all
+from xaimoe_runtime.budget import for_each
+from xaimoe_runtime.costs import Percentile
+from xaimoe_runtime.files import Classified, FileClassifier, FileOptions
+from xaimoe_runtime.providers import Provider
+from xaimoe_runtime.result import Engine
+from xaimoe_runtime.runtime import Runtime
+from xaimoe_runtime.schema import PrecisionChoice, Record, SummaryRecord
+from xaimoe_runtime.tally import Tally
+
+Advance = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class OpenBundle:
+    """Opens a bundle and makes what classifies files with it, in this process or in another."""
+
+    bundle: Path
+    options: FileOptions
+    percentile: Percentile = "p95"
+    provider: Provider = "auto"
+    threads: int = 1
+    precision: PrecisionChoice = "auto"
+    public_key: Path | None = None
+
+    def __call__(self) -> FileClassifier:
+        """Loads the bundle, and makes the classifier.
+
+        Raises:
+            BundleError, ConfigError, ProviderError: as ``Runtime.load``, and for options that make no sense.
+        """
+        return self.on(self.load())
+
+    def load(self) -> Runtime:
+        """The bundle, loaded."""
+        return Runtime.load(self.bundle, self.provider, self.threads, self.precision, self.public_key)
+
+    def on(self, runtime: Runtime) -> FileClassifier:
+        """What classifies with a runtime."""
+        engine: Engine = runtime
+        if self.options.budget_ms is not None:
+            engine = runtime.within(for_each(self.options.budget_ms), self.percentile)
+        return FileClassifier(engine, self.options)
+
+
+def fingerprint(
+    classifier: FileClassifier, model: str, precision: str = "fp32", percentile: Percentile = "p95"
+) -> dict[str, Any]:
+    """What the answers of a run depend on. ``model`` is a digest of the bundle or checkpoint."""
+    return {
+        "version": __version__,
+        "model": model,
+        "provider": classifier.engine.provider,
+        "precision": precision,
+        "percentile": percentile,
+        **msgspec.to_builtins(classifier.options),
+    }
+
+
+def answered(
+    classifier: FileClassifier, make: Make | None, paths: Sequence[Path], workers: int
+) -> Iterator[tuple[Path, Classified]]:
+    """What is made of each file, in their order: by ``classifier`` itself, or by processes with one each."""
+    if workers == 1 or make is None:
+        return ((path, classifier.classify(path)) for path in paths)
+    return classify_all(make, paths, workers)
+
+
+def stream_records(
+    classifier: FileClassifier, make: Make | None, paths: Sequence[Path], workers: int, advance: Advance
+) -> Iterator[Record]:
+    """The records of all files as they come about, and the summary."""
+    total = Tally()
+    for _, found in answered(classifier, make, paths, workers):
+        total.add(found.tally)
+        yield from found.records
+        advance()
+    yield classifier.summary(total)
+
+
+def write_records(
+    classifier: FileClassifier,
+    make: Make | None,
+    paths: Sequence[Path],
+    workers: int,
+    advance: Advance,
+    out: Path,
+    fingerprint: dict[str, Any],
+    resume: bool,
+) -> SummaryRecord:
+    """Writes the records of all files to ``out``; gives the summary.
+
+    What was done lies in ``OUT.parts`` until all is, however the run ends; with ``resume`` a run goes on from there.
+
+    Raises:
+        ConfigError: ``out`` cannot be written, or its parts are of another run.
+        ProviderError: a package for the format is missing.
+    """
+    tables.check_format(out)
+    parts = Parts(out, fingerprint, resume)
+    try:
+        left = []
+        for path in paths:
+            if parts.done(path):
+                advance()
+            else:
+                left.append(path)
+        try:
+            for path, found in answered(classifier, make, left, workers):
+                parts.add(path, found)
+                advance()
+        finally:
+            parts.flush()
+        summary = classifier.summary(parts.tally(paths))
+
+        def every() -> Iterator[Record]:
+            yield from parts.records(paths)
+            yield summary
+
+        tables.write(every(), classifier.engine.task.labels, out)
+    except BaseException:
+        parts.close()
+        raise
+    parts.remove()
+    return summary

@@ -1,0 +1,103 @@
+"""Records as JSON Lines, or as a table with a row for each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xaimoe_runtime.errors import ConfigError, ProviderError
+from xaimoe_runtime.schema import ErrorRecord, Record, WindowRecord
+from xaimoe_runtime.writing import replacing
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+ROWS = 10_000
+"""Rows of a table that are in memory at once."""
+COLUMNS: dict[str, type] = {
+    "kind": str,
+    "path": str,
+    "channel": int,
+    "start_s": float,
+    "end_s": float,
+    "labels": str,
+    "score": float,
+    "degraded": bool,
+    "late": bool,
+    "ms": float,
+    "pairs": int,
+    "left_out": int,
+    "windows": int,
+    "error": str,
+    "message": str,
+}
+"""Of a table, before ``score:LABEL`` for each label. Labels are joined by ``|``; ``score`` is the best one's."""
+
+
+def check_format(out: Path) -> str:
+    """The file ending of ``out``, if it is one that can be written and the packages are there.
+
+    Raises:
+        ConfigError: it is not.
+        ProviderError: the package ``pyarrow`` is missing.
+    """
+    if out.is_dir():
+        raise ConfigError(f"{out}: found a folder, expected the name of a file to write")
+    suffix = out.suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(f"{out}: found the ending {suffix!r}, expected {', '.join(FORMATS)}")
+    if suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise ProviderError(f'{out}: parquet needs pyarrow; run: pip install "xai-moe-audio[scale]"') from error
+    return suffix
+
+
+def write(records: Iterable[Record], labels: tuple[str, ...], out: Path) -> None:
+    """Writes records in the format of ``out``, which takes its place when it is whole. Tables leave summaries out."""
+    suffix = check_format(out)
+    with replacing(out) as file:
+        if suffix == ".jsonl":
+            encode = msgspec.json.Encoder().encode
+            for record in records:
+                file.write(encode(record) + b"\n")
+            return
+        columns = COLUMNS | {f"score:{label}": float for label in labels}
+        rows = (row for record in records if (row := _row(record)))
+        (_write_csv if suffix == ".csv" else _write_parquet)(rows, columns, file)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """Cells of a record; none for a summary."""
+    if isinstance(record, ErrorRecord):
+        return {"kind": "error", "path": record.path, "error": record.error, "message": record.message}
+    if not isinstance(record, WindowRecord):
+        return {}
+    cells = {name: value for name, value in msgspec.to_builtins(record).items() if name in COLUMNS}
+    cells |= {"labels": "|".join(record.labels), "score": max(record.scores.values())}
+    return cells | {f"score:{label}": score for label, score in record.scores.items()}
+
+
+def _write_csv(rows: Iterator[dict[str, Any]], columns: dict[str, type], file: Any) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    table = csv.DictWriter(text, list(columns))
+    table.writeheader()
+    table.writerows(rows)
+    text.flush()
+    text.detach()
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], columns: dict[str, type], file: Any) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    with parquet.ParquetWriter(file, schema) as table:
+        while some := list(islice(rows, ROWS)):
+            table.write_table(pyarrow.Table.from_pylist(some, schema))

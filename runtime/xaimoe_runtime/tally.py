@@ -1,0 +1,90 @@
+"""The figures of a run: what was answered, in which time, and what was not."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from xaimoe_runtime.result import Result
+from xaimoe_runtime.schema import Routing, SummaryRecord
+
+RECENT = 10_000
+"""Windows whose times an endless run remembers."""
+
+
+class Answering(Protocol):
+    """What answered."""
+
+    name: str
+    provider: str
+    pairs_possible: int
+
+
+class Tally(msgspec.Struct):
+    """Counts of windows and what they took. Those of several files can be added up."""
+
+    files: int = 0
+    errors: int = 0
+    windows: int = 0
+    audio_s: float = 0.0
+    pairs: int = 0
+    left_out: int = 0
+    degraded: int = 0
+    late: int = 0
+    events: int = 0
+    dropped: int = 0
+    """Windows that were given up."""
+    total_ms: float = 0.0
+    ms: list[float] = []
+    """Milliseconds of each window, or of the last ones."""
+
+    def count(self, result: Result, ms: float) -> None:
+        """One more window was answered."""
+        self.windows += 1
+        self.pairs += int(result.trace.pairs[0])
+        self.left_out += int(np.count_nonzero(result.trace.left_out))
+        self.degraded += result.degraded
+        self.late += result.late
+        self.total_ms += ms
+        self.ms.append(ms)
+
+    def forget(self) -> None:
+        """Lets go of times that are long past."""
+        if len(self.ms) >= 2 * RECENT:
+            del self.ms[:-RECENT]
+
+    def add(self, other: Tally) -> None:
+        """Adds the figures of another part of the run."""
+        for name in self.__struct_fields__:
+            if name != "ms":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.ms.extend(other.ms)
+
+    def summary(
+        self, engine: Answering, routing: Routing, budget_ms: float | None, lost_s: float = 0.0
+    ) -> SummaryRecord:
+        """The figures so far."""
+        times = list(self.ms)
+        p50, p95 = (float(p) for p in np.percentile(times, [50, 95])) if times else (0.0, 0.0)
+        possible = self.windows * engine.pairs_possible
+        return SummaryRecord(
+            source=engine.name,
+            files=self.files,
+            errors=self.errors,
+            windows=self.windows,
+            audio_s=round(self.audio_s, 6),
+            provider=engine.provider,
+            routing=routing,
+            p50_ms=round(p50, 3),
+            p95_ms=round(p95, 3),
+            pair_share=round(self.pairs / possible, 6) if possible else 0.0,
+            budget_ms=budget_ms,
+            degraded=self.degraded,
+            late=self.late,
+            left_out_share=round(self.left_out / max(self.pairs + self.left_out, 1), 6),
+            events=self.events,
+            dropped=self.dropped,
+            lost_s=round(lost_s, 6),
+        )
