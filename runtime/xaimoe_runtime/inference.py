@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
+from xaimoe_runtime.drift import drifted
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_scores, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
@@ -149,6 +150,7 @@ def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
         ms=outputs.ms,
         left_out=outputs.left_out,
         predicted_ms=outputs.predicted_ms,
+        drift=drifted(outputs.attributes, engine.usual),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaimoe_runtime.errors import AudioError
-from xaimoe_runtime.schema import AudioSpec, Routing, TaskSpec
+from xaimoe_runtime.schema import AttributeSpec, AudioSpec, Routing, TaskSpec
 
 Floats = NDArray[np.float32]
 
@@ -96,6 +96,8 @@ class Engine(Protocol):
     experts: tuple[str, ...]
     """Names of the experts, the last axis of the gates."""
     attribute_names: tuple[str, ...]
+    usual: tuple[AttributeSpec, ...]
+    """How the signal attributes are distributed over the training split; none if that is not known."""
     pairs_possible: int
     """(patch, expert) pairs of a window."""
 
@@ -126,6 +128,8 @@ class Trace:
     """[N, P, E]; gates of the pairs that were chosen but did not fit into the budget"""
     predicted_ms: dict[str, float]
     """Milliseconds that the stages were expected to take; none without a budget."""
+    drift: tuple[tuple[str, ...], ...]
+    """Names of each window's attributes that are unlike the training split's, [N]."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Runtime:
         self.experts = tuple(expert.name for expert in manifest.experts)
         self.pairs_possible = manifest.patches.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
+        self.usual = manifest.attributes
 
     @classmethod
     def load(
@@ -257,7 +258,7 @@ class Budgeted:
     def __init__(self, runtime: Runtime, deadline_for: DeadlineFor, percentile: Percentile) -> None:
         self.runtime, self.deadline_for, self.percentile, self.costs = runtime, deadline_for, percentile, runtime.costs
         self.task, self.audio, self.provider, self.name = runtime.task, runtime.audio, runtime.provider, runtime.name
-        self.experts, self.attribute_names = runtime.experts, runtime.attribute_names
+        self.experts, self.attribute_names, self.usual = runtime.experts, runtime.attribute_names, runtime.usual
         self.pairs_possible = runtime.pairs_possible
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:

@@ -304,6 +304,8 @@ class TraceRecord(Struct, frozen=True, kw_only=True):
     """Milliseconds spent, by stage."""
     predicted_ms: dict[str, float]
     """Milliseconds that stages were expected to take; none without a budget."""
+    drift: tuple[str, ...]
+    """Attributes that are unlike those of the training split."""
 
     @classmethod
     def of(cls, trace: Trace) -> TraceRecord:
@@ -323,6 +325,7 @@ class TraceRecord(Struct, frozen=True, kw_only=True):
             left_out=pairs(trace.left_out[0]),
             ms={stage: round(ms, 3) for stage, ms in trace.ms.items()},
             predicted_ms={stage: round(ms, 3) for stage, ms in trace.predicted_ms.items()},
+            drift=trace.drift[0],
         )
 
 
@@ -422,6 +425,8 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     """Windows whose answer came after the deadline."""
     left_out_share: Share = 0.0
     """Share of the chosen pairs that were left out."""
+    drifted: Annotated[int, Meta(ge=0)] = 0
+    """Windows that are unlike the training split in a signal attribute."""
     events: Annotated[int, Meta(ge=0)] = 0
     """Events of a stream that began."""
     dropped: Annotated[int, Meta(ge=0)] = 0

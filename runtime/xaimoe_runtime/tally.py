@@ -33,6 +33,7 @@ class Tally(msgspec.Struct):
     left_out: int = 0
     degraded: int = 0
     late: int = 0
+    drifted: int = 0
     events: int = 0
     dropped: int = 0
     """Windows that were given up."""
@@ -47,6 +48,7 @@ class Tally(msgspec.Struct):
         self.left_out += int(np.count_nonzero(result.trace.left_out))
         self.degraded += result.degraded
         self.late += result.late
+        self.drifted += bool(result.trace.drift[0])
         self.total_ms += ms
         self.ms.append(ms)
 
@@ -84,6 +86,7 @@ class Tally(msgspec.Struct):
             degraded=self.degraded,
             late=self.late,
             left_out_share=round(self.left_out / max(self.pairs + self.left_out, 1), 6),
+            drifted=self.drifted,
             events=self.events,
             dropped=self.dropped,
             lost_s=round(lost_s, 6),

@@ -14,7 +14,7 @@ from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.result import Outputs
-from xaimoe_runtime.schema import AudioSpec, Routing, TaskSpec
+from xaimoe_runtime.schema import AttributeSpec, AudioSpec, Routing, TaskSpec
 
 Floats = NDArray[np.float32]
 
@@ -57,7 +57,14 @@ def task_spec(model: MoEAudioModel, thresholds: tuple[float, ...]) -> TaskSpec:
 class TorchEngine:
     """A model in PyTorch, with the runtime's interface."""
 
-    def __init__(self, model: MoEAudioModel, thresholds: tuple[float, ...], device: torch.device, name: str) -> None:
+    def __init__(
+        self,
+        model: MoEAudioModel,
+        thresholds: tuple[float, ...],
+        device: torch.device,
+        name: str,
+        usual: tuple[AttributeSpec, ...] = (),
+    ) -> None:
         self.model = model.to(device).eval()
         self.device = device
         self.task = task_spec(model, thresholds)
@@ -67,11 +74,13 @@ class TorchEngine:
         self.experts = model.config.experts
         self.pairs_possible = model.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute for attribute, _ in ATTRIBUTES)
+        self.usual = usual
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, device: torch.device) -> TorchEngine:
         """The engine of a loaded checkpoint."""
-        return cls(checkpoint.model, checkpoint.info.thresholds, device, str(checkpoint.path))
+        info = checkpoint.info
+        return cls(checkpoint.model, info.thresholds, device, str(checkpoint.path), info.attributes)
 
     @torch.inference_mode()
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:

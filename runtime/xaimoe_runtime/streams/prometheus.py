@@ -54,6 +54,7 @@ class Figures:
             "windows_degraded": (figures.degraded, "Windows of which pairs were left out for want of time."),
             "windows_late": (figures.late, "Windows whose answer came after the deadline."),
             "windows_dropped": (figures.dropped, "Windows given up, since those before them took too long."),
+            "windows_drifted": (figures.drifted, "Windows unlike the training split in a signal attribute."),
             "events": (figures.events, "Events that began."),
             "errors": (figures.errors, "Error records."),
             "audio_seconds": (figures.audio_s, "Seconds of audio taken in."),
