@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX
 
 EXPERTS = tuple(FAMILIES)
 PATCHES, K_MAX, MAX_PAIRS, FOCUS = 8, 2, 6, 16.0
+UNSURE = (0.02, 0.2)
 GOOD = {
     "snr": 20.0,
     "flatness": 0.3,
@@ -32,7 +34,7 @@ GOOD = {
 def a_router(seed: int = 0, k_max: int = K_MAX, max_pairs: int = MAX_PAIRS, focus: float = FOCUS) -> Router:
     """A router whose opinion depends strongly on what it is given."""
     torch.manual_seed(seed)
-    limits = RouterConfig(k_max=k_max, max_pairs=max_pairs, focus=focus)
+    limits = RouterConfig(k_max=k_max, max_pairs=max_pairs, focus=focus, unsure=UNSURE)
     router = Router(EXPERTS, torch.ones(PATCHES, len(EXPERTS)), limits).eval()
     with torch.no_grad():
         router.clip_affinity.weight.mul_(3)
@@ -52,7 +54,7 @@ def clips(batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     saliency = torch.softmax(1.5 * torch.randn(batch, PATCHES, generator=generator), dim=1)
     context = torch.tanh(torch.randn(batch, GLOBAL_CONTEXT + PATCHES * PATCH_CONTEXT, generator=generator))
-    return saliency, context
+    return saliency, torch.cat([context, torch.ones(batch, 1)], dim=1)  # the glance is not sure of any
 
 
 def experts_used(gates: Tensor) -> Tensor:
@@ -222,10 +224,10 @@ def test_saliency_spread_over_many_patches_runs_more_pairs_than_saliency_on_one(
 @torch.no_grad()
 def test_a_clip_of_many_patches_has_gates_too() -> None:
     patches = 300
-    limits = RouterConfig(k_max=2, max_pairs=40, focus=FOCUS)
+    limits = RouterConfig(k_max=2, max_pairs=40, focus=FOCUS, unsure=UNSURE)
     router = Router(EXPERTS, torch.ones(patches, len(EXPERTS)), limits).eval()
     saliency = torch.full((1, patches), 1 / patches)
-    gates, dense = router(saliency, torch.zeros(1, GLOBAL_CONTEXT + patches * PATCH_CONTEXT), attributes())
+    gates, dense = router(saliency, torch.ones(1, GLOBAL_CONTEXT + patches * PATCH_CONTEXT + 1), attributes())
     assert float(dense.sum()) == pytest.approx(1.0, rel=1e-4)
     assert torch.isfinite(gates).all()
 
@@ -271,7 +273,43 @@ def test_the_router_does_not_learn_the_recorder(name: str) -> None:
 @torch.no_grad()
 def test_when_no_expert_suits_a_clip_no_pair_is_run() -> None:
     torch.manual_seed(0)
-    limits = RouterConfig(k_max=1, max_pairs=4, focus=FOCUS)
+    limits = RouterConfig(k_max=1, max_pairs=4, focus=FOCUS, unsure=None)
     router = Router(("HighbandGeneral", "HarmonicExpert"), torch.ones(PATCHES, 2), limits)
     for gates in router(*clips(4), attributes(4, fmax_eff=500.0, quality=0.0)):
         assert torch.equal(gates, torch.zeros_like(gates))
+
+
+@torch.no_grad()
+def test_a_clip_that_the_glance_is_sure_of_is_left_to_it() -> None:
+    router = a_router()
+    saliency, context = clips(64)
+    pairs = []
+    for unsure in (0.0, UNSURE[0], 0.05, 0.1, UNSURE[1], 0.9):
+        context[:, -1] = unsure
+        gates, dense = router(saliency, context, attributes(64))
+        pairs.append(float((gates > 0).sum((1, 2)).float().mean()))
+        assert (dense.sum((1, 2)) - 1).abs().max() < 1e-5  # what is compatible stays so
+    assert pairs[:2] == [0, 0]
+    assert 0 < pairs[2] < pairs[3] < pairs[4] == pairs[5]
+
+
+@torch.no_grad()
+def test_gates_fade_as_the_glance_becomes_sure() -> None:
+    router = a_router()
+    saliency, context = clips(16)
+    for unsure in (0.021, 0.06, 0.15):
+        context[:, -1] = unsure
+        before = router(saliency, context, attributes(16))[0]
+        context[:, -1] = unsure + 1e-5
+        assert (router(saliency, context, attributes(16))[0] - before).abs().max() < 2e-3
+
+
+@torch.no_grad()
+def test_in_training_experts_are_asked_about_every_clip() -> None:
+    saliency, context = clips(8)
+    context[:, -1] = 0.0
+    router = a_router().train()
+    assert ((router(saliency, context, attributes(8))[0] > 0).any(2).any(1)).all()
+    always = a_router()
+    always.config = msgspec.structs.replace(always.config, unsure=None)
+    assert ((always(saliency, context, attributes(8))[0] > 0).any(2).any(1)).all()

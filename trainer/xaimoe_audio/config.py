@@ -63,6 +63,9 @@ class RouterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     focus: float
     """Power to which the saliency, over the best patch's, is raised before pairs are weighed. The more it is, the
     sooner the best patches get several experts, and the later a middling one gets its first."""
+    unsure: tuple[float, float] | None
+    """How unsure the glance is of its own answer, 0…1: up to the first it suffices, and no pair is run; from the second
+    as many as the rest of the router allows. None: they always may."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,13 +106,15 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """Share of all (patch, expert) pairs that a clip may run at most."""
     focus: float
     """Power of the saliency: few pairs are worth most where the sound is, many tell more if each patch gets one."""
+    unsure: tuple[float, float]
+    """How unsure the glance must be of its answer before any pair is run, and before all may be."""
     expert_width: int
     """Channels of an expert's first convolution."""
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(bins=64, k_max=4, pair_share=0.125, focus=4.0, expert_width=16),
-    "latency": Size(bins=48, k_max=2, pair_share=0.125, focus=16.0, expert_width=12),
+    "accuracy": Size(bins=64, k_max=4, pair_share=0.125, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
+    "latency": Size(bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), expert_width=12),
 }
 
 DEFAULT_SAMPLE_RATE = 16_000

@@ -12,6 +12,7 @@ from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_audio.spectrogram.attributes import ramp
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
 from xaimoe_runtime.grid import PatchGrid
+from xaimoe_runtime.schema import TaskKind
 
 GLOBAL_CONTEXT = 16
 """Context values that describe the whole clip."""
@@ -33,11 +34,16 @@ class Glance(nn.Module):
     and roughly what, at a hundredth of the cost of looking closely everywhere. A patch is judged beside what the whole
     clip is like: a burst in a recording of rain is not the rain. The saliency sums to 1; it is exactly uniform when the
     spectrogram lies on its floor everywhere. The context holds ``GLOBAL_CONTEXT`` values for the clip, then
-    ``PATCH_CONTEXT`` for each patch, its measured descriptors first.
+    ``PATCH_CONTEXT`` for each patch, its measured descriptors first, and last how unsure the prior is.
     """
 
-    def __init__(self, grid: PatchGrid, labels: int) -> None:
+    temperature: Tensor
+    """Of the prior, fitted on the validation split."""
+
+    def __init__(self, grid: PatchGrid, labels: int, task: TaskKind) -> None:
         super().__init__()
+        self.task = task
+        self.register_buffer("temperature", torch.ones(()))
         height = 2 * _coarse(gcd(grid.tile[0], grid.stride[0]) // 2, grid.rows // (2 * ROWS))
         width = 2 * _coarse(gcd(grid.tile[1], grid.stride[1]) // 2, grid.tile[1] // (2 * COLUMNS))
         first, second, deep = CHANNELS
@@ -66,8 +72,17 @@ class Glance(nn.Module):
         beside = torch.cat([patches, summary[:, None].expand_as(patches)], dim=2)
         saliency = torch.softmax(self.saliency(beside).squeeze(-1) * activity[:, None], dim=1)
         about_patches = torch.cat([self.describe(spectrogram), self.patch_context(patches)], dim=2)
-        context = torch.cat([self.global_context(summary), about_patches.flatten(1)], dim=1)
-        return saliency, context, self.prior(summary)
+        prior = self.prior(summary)
+        context = torch.cat([self.global_context(summary), about_patches.flatten(1), self.unsure(prior)], dim=1)
+        return saliency, context, prior
+
+    def unsure(self, prior_logits: Tensor) -> Tensor:
+        """How unsure a prior [B, L] is, [B, 1]: 0…1 of it lies on other labels, or on the less likely half of the label
+        that is the least clear."""
+        logits = prior_logits / self.temperature
+        if self.task == "single_label":
+            return 1 - torch.softmax(logits, dim=1).amax(1, keepdim=True)
+        return 2 * torch.sigmoid(-logits.abs()).amax(1, keepdim=True)
 
 
 def _coarse(size: int, most: int) -> int:

@@ -65,7 +65,8 @@ class Router(nn.Module):
     ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs, the most salient patches getting the most
     experts. Within that, an expert runs if its weight in the clip comes near the best one's, and a pair if it comes
     near the best pair: a tone asks for few, a scene of many sounds for many. Low quality raises both bars, so that
-    noise is left to one expert or none, and the router learns to move them either way. The dense gates sum
+    noise is left to one expert or none, and the router learns to move them either way. The bar of pairs rises to the
+    best one's voice, too, as the glance is sure of its own answer: an easy clip is left to it. The dense gates sum
     to 1; the sum of the sparse ones, 0…1, says how clearly their pairs pass the bars.
 
     The affinity of experts to patches starts from the families' ``suits`` on the measured descriptors and is learned
@@ -111,7 +112,7 @@ class Router(nn.Module):
         learned = torch.stack([attributes[:, i] for i in self.columns], dim=1) * self.scale
         clip: Tensor = self.clip_affinity(torch.cat([context[:, :GLOBAL_CONTEXT], learned], dim=1))
         clip = clip + self.transient * TRANSIENT_GAIN * ramp(attributes[:, INDEX["transient_rate"]], 0.5, 1.5)[:, None]
-        patch: Tensor = self.patch_affinity(context[:, GLOBAL_CONTEXT:].reshape(-1, self.patches, PATCH_CONTEXT))
+        patch: Tensor = self.patch_affinity(context[:, GLOBAL_CONTEXT:-1].reshape(-1, self.patches, PATCH_CONTEXT))
         return clip[:, None] + patch
 
     def bars(self, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +122,13 @@ class Router(nn.Module):
         power = torch.exp(-math.log(LEARNED_POWER) * learned)
         trust = (1 + HALF_TRUSTED) * quality / (quality + HALF_TRUSTED)
         return (1 - (1 - EXPERT_BAR) * trust) ** power, PAIR_BAR ** (trust * power)
+
+    def asks(self, context: Tensor) -> Tensor:
+        """How far experts are asked at all, 0…1, [B]: not where the glance suffices. In training they always are: the
+        glance knows its training clips by heart."""
+        if self.training or self.config.unsure is None:
+            return torch.ones_like(context[:, -1])
+        return ramp(context[:, -1], *self.config.unsure)
 
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
@@ -137,6 +145,7 @@ class Router(nn.Module):
         kept = ramp(clip_share - cut[:, None], 0.0, SOFT_EDGE / self.experts)
         heard = (voices * kept[:, None]).flatten(1)
         cut = _over_both(_next_largest(heard, self.config.max_pairs), pair_bar * heard.amax(1))
+        cut = torch.lerp(heard.amax(1), cut, self.asks(context))
         over = torch.relu(heard - cut[:, None])
         run = heard * over / (over + FADE)
         gates = run / (run.sum(1, keepdim=True) + MASS_SOFTENER)

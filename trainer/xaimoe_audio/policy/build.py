@@ -79,6 +79,7 @@ def build(
             k_max=k_max,
             max_pairs=max(k_max, round(made["pair_share"] * tiles * len(experts))),
             focus=made["focus"],
+            unsure=tuple(made["unsure"]),
         ),
         expert_width=made["expert_width"],
     )

@@ -141,6 +141,14 @@ NETWORK: tuple[Rule, ...] = (
         ("budget",),
     ),
     Rule(
+        "unsure",
+        "budget",
+        always,
+        lambda f, m: SIZES[f.budget].unsure,
+        lambda f, m: f"{by_budget(f, m)}: a clip that the glance is sure of needs no expert",
+        ("budget",),
+    ),
+    Rule(
         "expert_width",
         "few recordings",
         lambda f, m: f.budget == "accuracy" and f.recordings < FEW_RECORDINGS * f.classes,
