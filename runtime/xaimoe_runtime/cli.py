@@ -34,6 +34,7 @@ from xaimoe_runtime.options import (
     WorkersOption,
 )
 from xaimoe_runtime.streams.command import stream
+from xaimoe_runtime.writing import replacing
 
 if TYPE_CHECKING:
     from xaimoe_runtime.archive.pool import Make
@@ -146,6 +147,14 @@ def infer(
 def calibrate(
     bundle: BundlePath,
     rounds: Annotated[int, typer.Option(min=20, help="How often each graph is timed at each batch size.")] = 200,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A dataset's folder (metadata.csv, recordings): show what a budget costs in accuracy, too."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --data: which recordings.")] = "test",
+    percentile: PercentileOption = "p95",
+    curve: Annotated[Path | None, typer.Option(help="With --data: write the points here, as JSON.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="With --data: draw them here (.png, .svg, .pdf).")] = None,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
@@ -156,12 +165,18 @@ def calibrate(
     It holds for this bundle, precision, provider, version of ONNX Runtime, processor and number of threads. Let the
     device do meanwhile what it does in the field.
     """
+    from xaimoe_runtime import curve as curves
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.calibration import Calibration, measure, save
     from xaimoe_runtime.describe import describe_costs
     from xaimoe_runtime.providers import SessionFactory
     from xaimoe_runtime.runtime import Runtime
 
+    if data is None and (curve is not None or figure is not None):
+        raise ConfigError(
+            "calibrate: found --curve or --figure, expected --data with labelled recordings, too"
+        )
+    items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
     runtime = Runtime(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
     with progress("calibrating", rounds + 1) as advance:
@@ -169,6 +184,16 @@ def calibrate(
     path = save(Calibration(conditions=runtime.conditions, rounds=rounds, costs=costs))
     typer.echo(describe_costs(costs))
     typer.echo(f"kept for {runtime.provider}, {runtime.precision}, {threads} thread(s): {path}", err=True)
+    if not items:
+        return
+    with progress("trying budgets", len(items)) as advance:
+        points = curves.measure(runtime, items, percentile, advance)
+    typer.echo(curves.describe(points, len(items)))
+    if curve is not None:
+        with replacing(curve) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(points)))
+    if figure is not None:
+        curves.draw(points, figure)
 
 
 @app.command()

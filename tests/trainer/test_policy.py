@@ -103,7 +103,7 @@ def test_the_rule_that_fires(case: Case) -> None:
 def test_every_rule_is_shown_to_fire() -> None:
     shown = {(case.choice, case.rule) for case in CASES}
     shown |= {("sample_rate", "band asked for"), ("fmax", "whole band")}  # below
-    general = {"bins", "experts", "k_max", "tile", "stride", "pair_share", "focus", *DEFAULT_EXPERTS}
+    general = {"bins", "experts", "k_max", "tile", "stride", "pair_share", "focus", "unsure", *DEFAULT_EXPERTS}
     general |= {"learning_rate", "saliency_teacher"}
     missing = {(rule.choice, rule.name) for rule in RULES} - shown
     assert not {found for found in missing if found[0] not in general}
