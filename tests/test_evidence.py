@@ -133,9 +133,9 @@ def routed(model: MoEAudioModel) -> Routed:
 def test_a_cut_keeps_the_best_of_each_patch_first(model: MoEAudioModel) -> None:
     whole = routed(model)
     pairs = (whole.gates > 0).sum((1, 2))
-    assert torch.equal(folds.cut(1.0, whole), whole.gates)
-    assert float(folds.cut(0.0, whole).abs().max()) == 0
-    half = folds.cut(0.5, whole)
+    assert torch.equal(folds.share_of(1.0, whole), whole.gates)
+    assert float(folds.share_of(0.0, whole).abs().max()) == 0
+    half = folds.share_of(0.5, whole)
     assert torch.equal((half > 0).sum((1, 2)), torch.round(pairs * 0.5).long())
     for kept, gates in zip(half, whole.gates, strict=True):
         ran, best = kept > 0, gates == gates.amax(1, keepdim=True)

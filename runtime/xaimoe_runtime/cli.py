@@ -173,9 +173,7 @@ def calibrate(
     from xaimoe_runtime.runtime import Runtime
 
     if data is None and (curve is not None or figure is not None):
-        raise ConfigError(
-            "calibrate: found --curve or --figure, expected --data with labelled recordings, too"
-        )
+        raise ConfigError("calibrate: found --curve or --figure, expected --data with labelled recordings, too")
     items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
     runtime = Runtime(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)

@@ -59,6 +59,8 @@ class Classified(msgspec.Struct, frozen=True):
 
     records: list[Record]
     tally: Tally
+    state: tuple[int, int] = (0, 0)
+    """Size and time of change of the file as it was before it was read."""
 
 
 class FileClassifier:
@@ -94,11 +96,13 @@ class FileClassifier:
 
     def classify(self, path: Path) -> Classified:
         """The records of one file; a file that breaks in the middle gives its error and nothing else."""
-        tally = Tally(files=1)
+        tally, state = Tally(files=1), state_of(path)
         try:
-            return Classified(list(self._file(path, tally)), tally)
+            return Classified(list(self._file(path, tally)), tally, state)
         except (AudioError, OSError) as error:  # OSError: a network share that went away, say
             return failed(path, str(error))
+        except Exception as error:  # noqa: BLE001  one file of an archive does not end the run, whatever is wrong with it
+            return failed(path, f"{type(error).__name__}: {error}")
 
     def summary(self, tally: Tally) -> SummaryRecord:
         """The figures of a run; files that failed count as errors alone."""
@@ -108,12 +112,12 @@ class FileClassifier:
         """Channel by channel, the records of the windows, then of the whole."""
         numbered = file_windows(path, self.engine.audio, self.channel, self.hop)
         for number, group in groupby(numbered, key=lambda item: item[0]):
-            whole, scores = Tally(), list[Floats]()
+            whole, total = Tally(), np.zeros(len(self.engine.task.labels))
             start_s = end_s = 0.0
             for windows, outputs in run_stream(
                 self.engine, (w for _, w in group), self.routing, self.options.batch_size
             ):
-                scores.append(outputs.scores)
+                total += outputs.scores.sum(axis=0, dtype=np.float64)
                 ms = sum(outputs.ms.values()) / len(windows)
                 for i, window in enumerate(windows):
                     start_s = window.start_s if whole.windows == 0 else start_s
@@ -125,7 +129,7 @@ class FileClassifier:
                         yield self._window(path, number, window, outputs, i, trace)
             tally.add(whole)
             tally.audio_s += end_s - start_s
-            pooled = pool(np.concatenate(scores))
+            pooled = pool((total / whole.windows)[None].astype(np.float32))
             yield ResultRecord(
                 **self._answer(path, number, pooled),
                 start_s=round(start_s, 6),
@@ -172,6 +176,15 @@ def failed(path: Path, text: str) -> Classified:
     message = text if text.startswith(str(path)) else f"{path}: {text}"
     record = ErrorRecord(path=printable(path), error=AudioError.__name__, message=printable(message))
     return Classified([record], Tally(files=1, errors=1))
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file; zeros if it is not there."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: a name with a NUL byte
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def printable(text: str | Path) -> str:

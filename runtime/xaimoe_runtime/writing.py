@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ def replacing(path: Path) -> Iterator[Any]:
     try:
         with part:
             yield part
+            part.flush()
+            os.fsync(part.fileno())  # a name that is there after a power cut stands for what was written
         whole = Path(part.name)
         whole.chmod(0o644)
         whole.replace(path)

@@ -113,7 +113,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(bins=64, k_max=4, pair_share=0.125, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
+    "accuracy": Size(bins=64, k_max=4, pair_share=0.25, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
     "latency": Size(bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), expert_width=12),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.files import Classified
+from xaimoe_runtime.files import Classified, state_of
 from xaimoe_runtime.schema import Record
 from xaimoe_runtime.tally import Tally
 from xaimoe_runtime.writing import replacing
@@ -80,6 +80,8 @@ class Parts:
             self._check(known, fingerprint)
             self._read()
         else:
+            for part in self.folder.glob("part-*.jsonl"):  # of a run that was whole, but for its removal
+                part.unlink()
             with replacing(known) as file:
                 file.write(msgspec.json.encode(fingerprint))
 
@@ -95,28 +97,34 @@ class Parts:
             raise ConfigError(f"--resume: found {what}; go on with the same, or remove {self.folder}")
 
     def _read(self) -> None:
-        """Where the records of all files lie that were done."""
+        """Where the records of all files lie that were done. A part that is cut short, as after a power cut, counts as
+        far as it goes."""
         decode = msgspec.json.Decoder(Header).decode
         for part in sorted(self.folder.glob("part-*.jsonl")):
             self._number = int(part.stem.removeprefix("part-")) + 1
             with part.open("rb") as file:
                 while line := file.readline():
-                    header, offset = decode(line), file.tell()
-                    length = sum(len(file.readline()) for _ in range(header.lines))
-                    self.places[header.path] = Place(header, part.name, offset, length)
+                    try:
+                        header, offset = decode(line), file.tell()
+                    except msgspec.MsgspecError:
+                        break
+                    lines = [file.readline() for _ in range(header.lines)]
+                    if not all(line.endswith(b"\n") for line in lines):
+                        break
+                    self.places[header.path] = Place(header, part.name, offset, sum(map(len, lines)))
 
     def done(self, path: Path) -> bool:
         """Whether a file was classified, without an error, and has not changed since."""
         place = self.places.get(_key(path))
         if place is None or place.header.tally.errors:
             return False
-        return (place.header.size, place.header.mtime_ns) == _state(path)
+        return (place.header.size, place.header.mtime_ns) == state_of(path)
 
     def add(self, path: Path, found: Classified) -> None:
         """Keeps the records of a file, in a part that is written every now and then."""
         encode = msgspec.json.Encoder().encode
         content = b"".join(encode(record) + b"\n" for record in found.records)
-        size, mtime_ns = _state(path)
+        size, mtime_ns = found.state
         self._waiting.append((Header(_key(path), size, mtime_ns, len(found.records), found.tally), content))
         if len(self._waiting) >= FLUSH_FILES or monotonic() - self._flushed >= FLUSH_S:
             self.flush()
@@ -152,6 +160,8 @@ class Parts:
 
     def remove(self) -> None:
         """Once ``out`` is whole."""
+        for part in self.folder.glob("part-*.jsonl"):
+            part.unlink()
         self.close()
         shutil.rmtree(self.folder)
 
@@ -163,15 +173,6 @@ class Parts:
 def _key(path: Path) -> str:
     """A path as text, whatever its bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file; zeros if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 def _locked(path: Path) -> int:

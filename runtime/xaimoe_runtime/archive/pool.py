@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,15 +33,17 @@ def classify_all(make: Make, paths: Iterable[Path], workers: int) -> Iterator[tu
     """
     waiting = iter(paths)
     pool = _pool(make, workers)
-    running: deque[tuple[Path, Future[Classified]]] = deque()
+    running: deque[tuple[Path, Future[Classified] | None]] = deque()
     try:
         while True:
-            for path in islice(waiting, workers * AHEAD - len(running)):
-                running.append((path, pool.submit(_classify, path)))
-            if not running:
-                return
-            path, future = running[0]
             try:
+                for path in islice(waiting, workers * AHEAD - len(running)):
+                    running.append((path, None))  # a suspect, too, should the pool be broken already
+                    running[-1] = path, pool.submit(_classify, path)
+                if not running:
+                    return
+                path, future = running[0]
+                assert future is not None
                 found = future.result()
             except BrokenProcessPool:
                 # Whose fault it was is not known: each is tried in a process of its own.
@@ -72,10 +76,19 @@ def _pool(make: Make, workers: int) -> ProcessPoolExecutor:
 
 
 def _begin(make: Make) -> None:
-    """In each process: Ctrl-C is for the parent, which lets the files being worked on be finished."""
+    """In each process: Ctrl-C is for the parent, which lets the files being worked on be finished. A process whose
+    parent was killed ends, too."""
     global _own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _own = make()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _classify(path: Path) -> Classified:

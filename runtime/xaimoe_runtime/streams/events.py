@@ -36,7 +36,7 @@ class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     min_duration_s: Annotated[float, Meta(ge=0)] = 0.0
     """Events that are shorter are not reported. One window is as long as the model's clip."""
     refractory_s: Annotated[float, Meta(ge=0)] = 0.0
-    """After an event, its label is not heard again for so long."""
+    """A label is heard again only in windows that end so long after its last event."""
 
 
 State = Literal["onset", "offset"]
@@ -97,7 +97,7 @@ class Events:
                 found += self._ended(i)
             elif heard is not None:
                 heard.end_s, heard.peak = end_s, max(heard.peak, score)
-            elif score >= self.on[i] and start_s - self._over[i] >= self.settings.refractory_s:
+            elif score >= self.on[i] and end_s - self._over[i] > self.settings.refractory_s:
                 self._heard[i] = _Heard(start_s, end_s, score)
         for i, heard in self._heard.items():
             if not heard.told and heard.end_s - heard.start_s >= self.settings.min_duration_s:
@@ -106,7 +106,8 @@ class Events:
         return found
 
     def finish(self) -> list[Event]:
-        """The ends of what is being heard, as the stream ends."""
+        """The ends of what is being heard, as the stream ends or is interrupted; what comes then is begun anew."""
+        self._recent.clear()
         return [event for i in list(self._heard) for event in self._ended(i)]
 
     def _ended(self, i: int) -> list[Event]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.files import printable
 from xaimoe_runtime.result import WindowResult
 from xaimoe_runtime.schema import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
 from xaimoe_runtime.streams.events import Event, Events, EventSettings
@@ -30,8 +31,10 @@ Floats = NDArray[np.float32]
 
 IDLE_S = 0.25
 """Seconds between two looks at a source from which nothing comes."""
+TELL_S = 1.0
+"""Seconds from one report of windows given up to the next."""
 Dead = Literal["", "silent", "missing"]
-"""Whether nothing is heard: only zeros, or nothing at all."""
+"""Whether nothing is heard: always the same value, or nothing at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Listening:
     buffer_s: float = 10.0
     """Seconds of samples that may wait to be taken in."""
     dead_s: float = 10.0
-    """Seconds without samples, or with zeros alone, after which a live source is reported as dead."""
+    """Seconds without samples, or with one value alone, after which a live source is reported as dead."""
     summary_s: float | None = None
     """Seconds from summary to summary; only one at the end if None."""
     windows: bool = True
@@ -105,7 +108,9 @@ class Listener:
         self.tally = Tally(files=1)
         self.dead: Dead = ""
         self._offset_s = 0.0  # start of the streams that are open, from the start of the source
-        self._zeros = 0  # samples since the last that was none
+        self._still = np.zeros(0, np.int64)  # samples since each channel last changed
+        self._last: Floats | None = None  # sample of each
+        self._untold, self._overloaded = 0, -float("inf")  # windows given up, and when that was told
         self._came = self._told = perf_counter()
         self._reader: Reader | None = None
         self._stopped = False
@@ -126,12 +131,12 @@ class Listener:
         end: End | None = None
         try:
             while end is None and not self._stopped:
-                item = reader.get(0.0 if self._waiting else IDLE_S)
-                while item is not None and not isinstance(item, End):
-                    yield from self._take(item)
-                    # What else has come is taken in before a window is answered: it may be too late for that one.
-                    item = reader.get(0.0) if self.source.live else None
-                end = item
+                # All that has come is taken in before a window is answered: it may be too late for that one.
+                for item in reader.get(0.0 if self._waiting else IDLE_S):
+                    if isinstance(item, End):
+                        end = item
+                    else:
+                        yield from self._take(item)
                 yield from self._give_up()
                 yield from self._answer_next() if self.source.live else self._answer_all()
                 yield from self._look()
@@ -163,27 +168,46 @@ class Listener:
             yield self._trouble("SourceTrouble", item.message)
             if item.gap:
                 yield from self._restart()
+                self._offset_s += item.lost / self.source.rate
             return
+        if self.dead == "missing":
+            self._offset_s += item.arrived - self._came - len(item.samples) / self.source.rate
         self._came, samples = item.arrived, item.samples
         if not np.isfinite(samples).all():
             bad = int(np.count_nonzero(~np.isfinite(samples)))
             yield self._trouble(AudioError.__name__, f"found {bad} samples that are NaN or infinite; taken for 0")
             samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
-        sounding = np.flatnonzero(samples.any(axis=1))
-        self._zeros = len(samples) - 1 - int(sounding[-1]) if len(sounding) else self._zeros + len(samples)
+        self._count_still(samples)
         for stream in self.streams:
             stream.take(samples, item.arrived)
 
+    def _count_still(self, samples: Floats) -> None:
+        """Counts the samples since each channel that is listened to last changed: a dead one stays at one value."""
+        heard = samples if self.channels == ["mix"] else samples[:, [int(channel) for channel in self.channels]]
+        before = np.vstack([self._last if self._last is not None else heard[:1], heard])
+        self._last = heard[-1:]
+        moved = np.diff(before, axis=0) != 0
+        still = self._still if self._still.size else np.zeros(heard.shape[1], np.int64)
+        self._still = np.where(moved.any(0), np.argmax(moved[::-1], axis=0), still + len(samples))
+
+    def _is_still(self, samples: float) -> bool:
+        """Whether that many did not change: in all channels of a mixture, or in any of others."""
+        return bool((self._still >= samples).all() if self.channels == ["mix"] else (self._still >= samples).any())
+
     def _give_up(self) -> Iterator[Record]:
-        """Lets go of the windows that a live source has no time for."""
+        """Lets go of the windows that a live source has no time for; tells of it once a second."""
         given_up = sum(stream.drop(self.how.backlog) for stream in self.streams) if self.source.live else 0
-        if given_up:
-            self.tally.dropped += given_up
-            yield self._trouble("Overload", f"{given_up} window(s) were given up; the answers before took too long")
+        self.tally.dropped += given_up
+        self._untold += given_up
+        if self._untold and perf_counter() - self._overloaded >= TELL_S:
+            what = f"{self._untold} window(s) were given up; the answers before took too long"
+            self._untold, self._overloaded = 0, perf_counter()
+            yield self._trouble("Overload", what)
 
     def _answer_all(self) -> Iterator[Record]:
         while self._waiting:
             yield from self._answer_next()
+            self.alive()
 
     def _answer_next(self) -> Iterator[Record]:
         """Answers the window that has waited longest, if there is one."""
@@ -211,7 +235,7 @@ class Listener:
     def _window_record(self, window: WindowResult, latency_s: float) -> WindowRecord:
         result, trace = window.result, window.result.trace
         return WindowRecord(
-            source=self.source.name,
+            source=printable(self.source.name),
             labels=result.labels,  # type: ignore[arg-type]  # of one window
             scores={label: round(float(s), 6) for label, s in zip(self.runtime.labels, result.scores, strict=True)},
             start_s=round(window.start_s, 6),
@@ -231,7 +255,7 @@ class Listener:
         for event in events:
             self.tally.events += event.state == "onset"
             yield EventRecord(
-                source=self.source.name,
+                source=printable(self.source.name),
                 label=event.label,
                 state=event.state,
                 start_s=round(event.start_s, 6),
@@ -242,20 +266,25 @@ class Listener:
             )
 
     def _restart(self) -> Iterator[Record]:
-        """Samples are missing: no window spans the gap, and no event."""
-        yield from self._answer_all()
-        for i, events in enumerate(self.events):
-            yield from self._event_records(i, events.finish())
-        self._offset_s += self.streams[0].seconds
-        self.streams = self._open()
+        """Samples are missing here: what was heard before is answered to its end; no window spans the gap, no event."""
+        yield from self._give_up()
+        yield from self._finish()
+        self._offset_s, self.streams = self._offset_s + self.streams[0].seconds, self._open()
+        self._last = None
 
     def _end(self) -> Iterator[Record]:
         """Answers what waits and the last window, and ends all events."""
+        yield from self._finish()
+        self._overloaded = -float("inf")
+        yield from self._give_up()  # tells what was not told yet
+
+    def _finish(self) -> Iterator[Record]:
         yield from self._answer_all()
         for i, stream in enumerate(self.streams):
+            arrived = perf_counter()
             try:
                 for window in stream.finish():
-                    yield from self._tell(i, window, perf_counter())
+                    yield from self._tell(i, window, arrived)
             except AudioError as error:
                 yield self._trouble(AudioError.__name__, str(error))
             yield from self._event_records(i, self.events[i].finish())
@@ -267,12 +296,14 @@ class Listener:
         state: Dead = ""
         if self.source.live and now - self._came >= limit:
             state = "missing"
-        elif self.source.live and self._zeros >= limit * self.source.rate:
+        elif self.source.live and self._still.size and self._is_still(limit * self.source.rate):
             state = "silent"
-        if state and state != self.dead:
-            what = "nothing came" if state == "missing" else "only zeros came"
+        before, self.dead = self.dead, state
+        if state and state != before:
+            what = "nothing came" if state == "missing" else "only one value came"
             yield self._trouble("DeadSource", f"{what} for {limit:g} s; check the recorder")
-        self.dead = state
+            if state == "missing":
+                yield from self._restart()
         if self.how.summary_s is not None and now - self._told >= self.how.summary_s:
             self._told = now
             yield self.summary()
@@ -280,7 +311,7 @@ class Listener:
     def _trouble(self, error: str, message: str) -> ErrorRecord:
         self.tally.errors += 1
         text = message if message.startswith(self.source.name) else f"{self.source.name}: {message}"
-        return ErrorRecord(source=self.source.name, error=error, message=text, time=self._time())
+        return ErrorRecord(source=printable(self.source.name), error=error, message=printable(text), time=self._time())
 
     def _time(self, ago_s: float = 0.0) -> str | UnsetType:
         """The time of day so long ago, of a live source."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -45,12 +47,14 @@ class Mqtt:
         except ImportError as error:
             raise ProviderError('--mqtt needs paho-mqtt; run: pip install "xai-moe-audio[live]"') from error
         self.topic, self.warn, self.lost, self._full = topic, warn, 0, mqtt.MQTT_ERR_QUEUE_SIZE
-        self._last: Any = None
+        self._ours: set[int] = set()
+        """Messages that the broker has not acknowledged."""
         self.client = client = mqtt.Client(CallbackAPIVersion.VERSION2)
         client.max_queued_messages_set(queue)
         client.reconnect_delay_set(1, 30)
         client.will_set(f"{topic}/status", "offline", QOS, retain=True)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
+        client.on_publish = self._published
         client.on_connect_fail = lambda *_: self.warn(f"mqtt: {host}:{port} does not answer; it is tried again")
         if user is not None:
             client.username_pw_set(user, os.environ.get(PASSWORD, password))
@@ -63,16 +67,23 @@ class Mqtt:
         """Publishes a record, now or once the broker is there."""
         content = msgspec.json.encode(record)
         kind = str(type(record).__struct_config__.tag)
-        self._last = self.client.publish(f"{self.topic}/{kind}", content, QOS)
-        if self._last.rc == self._full:
+        published = self.client.publish(f"{self.topic}/{kind}", content, QOS)
+        if published.rc == self._full:
             self.lost += 1
             if self.lost == 1:
                 self.warn("mqtt: too many records wait for the broker; further ones are lost")
+        else:
+            self._ours.add(published.mid)
 
     def close(self) -> None:
         """Waits a few seconds for the broker to take what waits, and says good-bye."""
+        end = monotonic() + FAREWELL_S
+        while self.client.is_connected() and self._ours and monotonic() < end:
+            sleep(0.02)
         if self.client.is_connected():
-            self.client.publish(f"{self.topic}/status", "offline", QOS, retain=True).wait_for_publish(FAREWELL_S)
+            with suppress(ValueError, RuntimeError):  # the queue is full, or the broker has just gone
+                self.client.publish(f"{self.topic}/status", "offline", retain=True).wait_for_publish(FAREWELL_S)
+        self.lost += len(self._ours)
         self.client.disconnect()
         self.client.loop_stop()
 
@@ -80,7 +91,11 @@ class Mqtt:
         if reason.is_failure:
             self.warn(f"mqtt: the broker refuses ({reason}); it is tried again")
         else:
-            client.publish(f"{self.topic}/status", "online", QOS, retain=True)
+            # Not QoS 1, for which there is no room after an outage that filled the queue.
+            client.publish(f"{self.topic}/status", "online", retain=True)
+
+    def _published(self, _client: Any, _data: Any, message: int, _reason: Any, _properties: Any) -> None:
+        self._ours.discard(message)
 
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -49,7 +49,8 @@ class StdoutLines:
 
 
 class FileLines:
-    """JSON Lines at the end of a file. While the disk is full, or away, lines are lost and counted; none is cut.
+    """JSON Lines at the end of a file. While the disk is full, or away, lines are lost and counted; none is cut. A file
+    that was moved away (log rotation) is begun anew.
 
     Args:
         path: of the file; it is made if it is not there.
@@ -62,20 +63,25 @@ class FileLines:
     def __init__(self, path: Path, warn: Warn) -> None:
         self.path, self.warn, self.lost = path, warn, 0
         self._failing = 0
+        self._file: Any = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
+            self._open()
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
+    def _open(self) -> None:
+        self._file = self.path.open("ab", buffering=0)
+        with self.path.open("rb") as file:
+            if file.seekable() and file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the machine went down in the middle of a line
+                    self._file.write(b"\n")
+
     def send(self, record: Record) -> None:
         """Appends a line."""
-        line = _encode(record) + b"\n"
-        whole = os.fstat(self._file.fileno()).st_size
         try:
-            if self._file.write(line) != len(line):
-                self._file.truncate(whole)
-                raise OSError("the line did not fit")
+            self._append(_encode(record) + b"\n")
         except OSError as error:
             self.lost += 1
             self._failing += 1
@@ -85,6 +91,22 @@ class FileLines:
             if self._failing:
                 self.warn(f"{self.path}: written again; {self._failing} records were lost")
             self._failing = 0
+
+    def _append(self, line: bytes) -> None:
+        if self._failing or not self._is_there():
+            self._file.close()
+            self._open()
+        whole = os.fstat(self._file.fileno()).st_size
+        if self._file.write(line) != len(line):
+            self._file.truncate(whole)
+            raise OSError("the line did not fit")
+
+    def _is_there(self) -> bool:
+        """Whether the path still means the file that is open."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Closes the file."""

@@ -54,18 +54,16 @@ class Reader:
         self._thread = threading.Thread(target=self._read, name=f"reader of {source.name}", daemon=True)
         self._thread.start()
 
-    def get(self, timeout: float) -> Item | None:
-        """What came next; None if nothing does within ``timeout`` seconds."""
+    def get(self, timeout: float) -> list[Item]:
+        """All that came since the last call; nothing if nothing does within ``timeout`` seconds."""
         with self._changed:
             if not self._items:
                 self._changed.wait(timeout)
-            if not self._items:
-                return None
-            item = self._items.popleft()
-            if isinstance(item, Block):
-                self._size -= len(item.samples)
+            items = list(self._items)
+            self._items.clear()
+            self._size = 0
             self._changed.notify_all()
-            return item
+            return items
 
     def close(self) -> None:
         """Ends the thread; a source that waits for data on a pipe may keep it until some comes."""
@@ -93,18 +91,20 @@ class Reader:
         with self._changed:
             while not self._closed and not self.source.live and self._size and self._size + size > self.limit:
                 self._changed.wait()
-            lost = 0
+            lost, kept = 0, list[Trouble]()
             while self.source.live and self._size and self._size + size > self.limit:
                 oldest = self._items.popleft()
                 if isinstance(oldest, Block):
                     lost += len(oldest.samples)
                     self._size -= len(oldest.samples)
+                elif isinstance(oldest, Trouble):
+                    kept.append(oldest)
             if lost:
                 self.lost += lost
-                seconds = lost / self.source.rate
-                self._items.appendleft(
-                    Trouble(f"{self.source.name}: {seconds:.2f} s were lost, the buffer is full", True)
-                )
+                lost += sum(trouble.lost for trouble in kept)
+                kept = [trouble for trouble in kept if not trouble.lost]
+                what = f"{lost / self.source.rate:.2f} s were lost, the buffer is full"
+                self._items.extendleft(reversed([*kept, Trouble(what, gap=True, lost=lost)]))
             self._items.append(item)
             self._size += size
             self._changed.notify_all()

@@ -44,6 +44,8 @@ class Trouble:
     message: str
     gap: bool = False
     """Whether samples are missing at this point."""
+    lost: int = 0
+    """How many, if that is known."""
 
 
 class Source(Protocol):
@@ -255,17 +257,23 @@ class SoundCard:
 
     def read(self) -> Iterator[Floats | Trouble]:
         """What is recorded."""
-        frames = max(round(BLOCK_S * self.rate), 1)
+        frames, gone = max(round(BLOCK_S * self.rate), 1), False
         while not self._closed:
             try:
+                if gone:  # PortAudio looks for cards only when it begins
+                    self._sounddevice._terminate()
+                    self._sounddevice._initialize()
                 with self._sounddevice.InputStream(self.rate, frames, self._device, self.channels, "float32") as input:
                     while not self._closed:
                         block, overflowed = input.read(frames)
                         if overflowed:
                             yield Trouble("samples were lost before they could be read", gap=True)
+                        gone = False
                         yield np.array(block)
-            except self._sounddevice.PortAudioError as error:
-                yield Trouble(f"{error}; it is tried again every {RETRY_S:g} s", gap=True)
+            except (self._sounddevice.PortAudioError, ValueError) as error:  # ValueError: no card of that name
+                if not gone:
+                    yield Trouble(f"{error}; it is tried again every {RETRY_S:g} s", gap=True)
+                gone = True
                 self._wait()
 
     def _wait(self) -> None:

@@ -239,7 +239,7 @@ class Stream:
             self._heard = self._next + self.size
             self._next += self.hop
         if self._frames is not None:
-            self._frames.follow(bool(self.waiting))
+            self._frames.follow(GROUP)
         self._forget()
 
     def _forget(self) -> None:
@@ -289,9 +289,9 @@ class Frames:
         """Position of the first sample that a frame still to come begins with."""
         return self.frames.end * self.hop
 
-    def follow(self, now: bool) -> None:
-        """Computes frames of the samples that are there: all if ``now``, else only if they are worth a run."""
-        while (ready := (self.samples.end - self.heard - self.seen) // self.hop + 1) >= (1 if now else GROUP):
+    def follow(self, least: int) -> None:
+        """Computes frames of the samples that are there, as long as there are so many to compute."""
+        while (ready := (self.samples.end - self.heard - self.seen) // self.hop + 1) >= least:
             size = min(ready, self.count)
             end = self.heard + self.seen + (size - 1) * self.hop
             found = self.graph(waveform=self.samples.between(self.heard, end)[None])
@@ -301,6 +301,8 @@ class Frames:
     def of(self, begin: int) -> tuple[Floats, Floats]:
         """Those of the window that begins at a sample: frames [1, F, T] and their sums."""
         first = begin // self.hop
+        if self.frames.end < first + self.count:
+            self.follow(1)
         frames, sums = (kept.between(first, first + self.count)[None] for kept in (self.frames, self.sums))
         return np.ascontiguousarray(frames), np.ascontiguousarray(sums)
 

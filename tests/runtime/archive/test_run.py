@@ -25,7 +25,7 @@ from xaimoe_runtime.archive.parts import Parts
 from xaimoe_runtime.archive.pool import classify_all
 from xaimoe_runtime.archive.tables import check_format
 from xaimoe_runtime.cli import app
-from xaimoe_runtime.files import Classified, FileClassifier, failed
+from xaimoe_runtime.files import Classified, FileClassifier, failed, state_of
 from xaimoe_runtime.schema import SCHEMAS
 from xaimoe_runtime.tally import Tally
 
@@ -189,6 +189,38 @@ def test_a_file_that_kills_its_process_costs_only_itself() -> None:
     assert "deadly: the process that classified it died" in errors["deadly"]
 
 
+def test_a_file_with_an_unforeseen_fault_costs_only_itself(
+    runtime: Runtime, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = FileClassifier(runtime)
+
+    def full(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(classifier, "_file", full)
+    (record, summary) = classifier.records([archive / "00.wav"])
+    assert "MemoryError: no room" in record.message and summary.errors == 1  # type: ignore[union-attr]
+
+
+def test_a_process_that_dies_between_two_files_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool may be found broken by the next ``submit`` and not by a result."""
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    submit, turns = ProcessPoolExecutor.submit, iter(range(1000))
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        if next(turns) == 3:
+            raise BrokenProcessPool("a child died")
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", broken)
+    paths = [Path(f"{i}") for i in range(8)]
+    found = list(classify_all(Deadly, paths, 1))
+    assert sorted(str(path) for path, _ in found) == sorted(map(str, paths))
+    assert not any(c.tally.errors for _, c in found)
+
+
 def test_a_bundle_that_cannot_be_opened_is_an_error_at_once(bundle_copy: Path) -> None:
     (bundle_copy / "manifest.json").unlink()
     assert call(bundle_copy, "a.wav", "--workers", 2).exit_code == 3
@@ -259,7 +291,8 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(
 def interrupted(out: Path, fingerprint: dict[str, Any], paths: list[Path]) -> None:
     parts = Parts(out, fingerprint, resume=False)
     for path in paths:
-        parts.add(path, failed(path, "odd") if path.name == "03.wav" else Classified([], Tally(files=1)))
+        done = Classified([], Tally(files=1), state_of(path))
+        parts.add(path, failed(path, "odd") if path.name == "03.wav" else done)
     parts.flush()
     parts.close()
 
@@ -282,6 +315,25 @@ def test_a_run_with_other_options_does_not_go_on(archive: Path, tmp_path: Path) 
     (tmp_path / "a.jsonl.parts" / "run.json").write_bytes(b"{")
     with pytest.raises(ConfigError, match="cannot be read"):
         Parts(out, {"model": "a"}, resume=True)
+
+
+def test_a_part_that_was_cut_short_counts_as_far_as_it_goes(archive: Path, tmp_path: Path) -> None:
+    paths, out = sorted(archive.iterdir()), tmp_path / "a.jsonl"
+    interrupted(out, {}, paths)
+    (part,) = (tmp_path / "a.jsonl.parts").glob("part-*")
+    part.write_bytes(part.read_bytes()[:-40])
+    parts = Parts(out, {}, resume=True)
+    assert [path.name for path in paths if not parts.done(path)] == ["03.wav", "11.wav"]
+    parts.close()
+
+
+def test_parts_of_a_run_that_was_whole_are_not_taken_for_a_new_ones(archive: Path, tmp_path: Path) -> None:
+    paths, out = sorted(archive.iterdir()), tmp_path / "a.jsonl"
+    interrupted(out, {"model": "old"}, paths)
+    (tmp_path / "a.jsonl.parts" / "run.json").unlink()  # killed while it removed them
+    parts = Parts(out, {"model": "new"}, resume=True)
+    assert not any(parts.done(path) for path in paths)
+    parts.close()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")

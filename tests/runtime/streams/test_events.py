@@ -74,10 +74,23 @@ def test_after_an_event_its_label_rests() -> None:
     assert [f for f in found if f[0] == "cat"] == [
         ("cat", "onset", 0, 2),
         ("cat", "offset", 0, 2),
-        ("cat", "onset", 6, 8),
-        ("cat", "offset", 6, 8),
+        ("cat", "onset", 5, 7),
+        ("cat", "offset", 5, 8),
     ]
     assert ("dog", "onset", 3, 5) in found
+
+
+def test_without_a_rest_the_next_window_may_begin_an_event() -> None:
+    rows = [(0.9, 0), (0, 0), (0.9, 0), (0, 0), (0.9, 0), (0, 0)]
+    assert len([f for f in told(followed(SINGLE, rows)) if f[1] == "onset"]) == 3
+
+
+def test_after_an_interruption_scores_are_averaged_anew() -> None:
+    events = Events(SINGLE, EventSettings(smooth=4))
+    for i in range(4):
+        events.follow(float(i), i + 2.0, np.array([0.9, 0], np.float32))
+    assert told(events.finish()) == [("cat", "offset", 0, 5)]
+    assert events.follow(9.0, 11.0, np.zeros(2, np.float32)) == []
 
 
 def test_an_event_that_was_not_told_needs_no_rest() -> None:

@@ -193,7 +193,34 @@ def test_no_window_and_no_event_spans_a_gap(runtime: Runtime, audio: Floats) -> 
     assert all(e.end_s <= border + 1e-6 or e.start_s >= border - 1e-6 for e in events)
     assert any(w.start_s >= border - 1e-6 for w in windows)
     assert [e.error for e in errors] == ["SourceTrouble"] and errors[0].message == "made: unplugged"
+    assert any(w.end_s == pytest.approx(border, abs=1e-5) for w in windows)  # to the last sample before the gap
     assert summary.audio_s == pytest.approx((len(first) + len(second)) / rate, abs=1e-3)
+
+
+def test_lost_samples_count_in_the_times_after_them(runtime: Runtime, audio: Floats) -> None:
+    rate, size = runtime.audio.sample_rate, runtime.audio.clip_samples
+    items = [*blocks(audio[:size], 1000), Trouble("lost", gap=True, lost=5 * rate), *blocks(audio[:size], 1000)]
+    windows, _, _, _ = heard(Listener(runtime, Made(items, rate)))
+    assert [w.start_s for w in windows] == pytest.approx([0, 5 + size / rate], abs=1e-4)
+    assert windows[1].scores == pytest.approx(windows[0].scores, abs=1e-6)
+
+
+def test_sound_between_gaps_is_heard_however_short(runtime: Runtime, audio: Floats) -> None:
+    rate, half = runtime.audio.sample_rate, runtime.audio.clip_samples // 2
+    pieces = [
+        part for i in range(4) for part in (Trouble("gap", gap=True), *blocks(audio[i * half : (i + 1) * half], 500))
+    ]
+    windows, _, _, summary = heard(Listener(runtime, Made(pieces, rate), Listening(channel="mix")))
+    assert len(windows) == summary.windows == 4
+
+
+def test_a_dead_channel_is_found_beside_one_that_sounds(runtime: Runtime, audio: Floats) -> None:
+    rate = runtime.audio.sample_rate
+    stereo = np.concatenate([np.zeros_like(audio), audio], axis=1)
+    for channel, dead in (("0", True), ("1", False), ("mix", False), ("each", True)):
+        source = Made(blocks(stereo, rate // 10), rate, live=True)
+        _, _, errors, _ = heard(Listener(runtime, source, Listening(channel=channel, dead_s=1.0)))
+        assert any(e.error == "DeadSource" for e in errors) == dead
 
 
 def test_a_source_that_breaks_is_heard_to_the_break(runtime: Runtime, audio: Floats) -> None:
@@ -263,7 +290,9 @@ def test_samples_that_found_no_room_are_counted(
     assert any("were lost, the buffer is full" in e.message for e in errors)
 
 
-@pytest.mark.parametrize(("value", "message"), [(None, "nothing came"), (0.0, "only zeros came")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(None, "nothing came"), (0.0, "only one value came"), (0.000244, "only one value came")]
+)
 def test_a_dead_source_is_reported_once(runtime: Runtime, audio: Floats, value: float | None, message: str) -> None:
     rate = runtime.audio.sample_rate
     dead = [] if value is None else blocks(np.full((rate, 1), value, np.float32), rate // 20)

@@ -74,7 +74,7 @@ def test_a_full_disk_costs_records_and_is_told_once() -> None:
     assert len(told) == 1 and "No space left" in told[0]
 
 
-def test_no_line_is_cut_when_the_disk_is_full(tmp_path: Path) -> None:
+def test_no_line_is_cut_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     outlet = FileLines(tmp_path / "a.jsonl", told.append)
     outlet.send(record(0))
@@ -87,10 +87,14 @@ def test_no_line_is_cut_when_the_disk_is_full(tmp_path: Path) -> None:
             written = real.write(line[: room.left])
             return written if written is not None else 0
 
+        def close(self) -> None:
+            """Stays open: the disk is still the same."""
+
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-    outlet._file = Full()  # type: ignore[assignment]
+    outlet._file = Full()
+    monkeypatch.setattr(outlet, "_open", lambda: None)
     outlet.send(record(1))
     outlet.send(record(2))
     room.left = 1000
@@ -99,6 +103,24 @@ def test_no_line_is_cut_when_the_disk_is_full(tmp_path: Path) -> None:
     assert numbers((tmp_path / "a.jsonl").read_bytes().splitlines()) == [0, 3]
     assert outlet.lost == 2
     assert [("cannot be written" in told[0]), ("2 records were lost" in told[1])] == [True, True]
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    outlet = FileLines(tmp_path / "a.jsonl", print)
+    outlet.send(record(0))
+    (tmp_path / "a.jsonl").rename(tmp_path / "a.jsonl.1")
+    outlet.send(record(1))
+    outlet.close()
+    assert numbers((tmp_path / "a.jsonl.1").read_bytes().splitlines()) == [0]
+    assert numbers((tmp_path / "a.jsonl").read_bytes().splitlines()) == [1]
+
+
+def test_half_a_line_is_not_joined_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"kind":"err')
+    outlet = FileLines(tmp_path / "a.jsonl", print)
+    outlet.send(record(0))
+    outlet.close()
+    assert numbers((tmp_path / "a.jsonl").read_bytes().splitlines()[1:]) == [0]
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -223,6 +245,7 @@ def test_no_more_records_wait_than_there_is_room_for() -> None:
     start = time.monotonic()
     outlet.close()
     assert time.monotonic() - start < 10
+    assert outlet.lost == 10  # what waits for a broker that never came is lost, too
 
 
 @pytest.mark.parametrize(
@@ -306,11 +329,14 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         systemd = Systemd()
         systemd.ready()
         assert manager.recv(100) == b"READY=1"
+        clock = [100.0]
+        monkeypatch.setattr("xaimoe_runtime.streams.service.monotonic", lambda: clock[0])
         for _ in range(5):
             systemd.alive()
         assert manager.recv(100) == b"WATCHDOG=1"
         with pytest.raises(TimeoutError):
             manager.recv(100)
+        clock[0] += 0.11
         systemd.alive()
         assert manager.recv(100) == b"WATCHDOG=1"
         systemd.stopping()

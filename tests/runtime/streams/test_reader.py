@@ -45,9 +45,9 @@ def block(value: int, size: int = 50) -> Floats:
 def all_of(reader: Reader) -> list[Item]:
     found: list[Item] = []
     while not found or not isinstance(found[-1], End):
-        item = reader.get(5)
-        assert item is not None
-        found.append(item)
+        items = reader.get(5)
+        assert items
+        found += items
     return found
 
 
@@ -82,7 +82,18 @@ def test_of_a_live_source_the_oldest_is_lost_and_told() -> None:
     assert values(found) == [8, 9]
     assert reader.lost == 8 * 50
     assert isinstance(found[0], Trouble) and found[0].gap
-    assert sum(isinstance(item, Trouble) for item in found) == 1
+    (trouble,) = [item for item in found if isinstance(item, Trouble)]
+    assert trouble.message == "4.00 s were lost, the buffer is full" and trouble.lost == 400
+
+
+def test_other_trouble_outlives_what_is_lost() -> None:
+    source = Made([block(0), Trouble("odd"), *(block(i) for i in range(1, 6))], live=True)
+    reader = Reader(source, 1.0)
+    while source.given < 7:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    troubles = [item.message for item in all_of(reader) if isinstance(item, Trouble)]
+    assert "odd" in troubles and any("2.00 s were lost" in text for text in troubles)
 
 
 def test_an_item_larger_than_the_buffer_still_comes() -> None:
@@ -101,7 +112,7 @@ def test_what_came_before_a_break_is_heard() -> None:
 def test_nothing_comes_of_a_silent_source_in_time() -> None:
     reader = Reader(Made([block(1)], live=True, free=0), 10)
     start = time.monotonic()
-    assert reader.get(0.1) is None
+    assert reader.get(0.1) == []
     assert time.monotonic() - start < 2
     reader.close()
 

@@ -169,8 +169,15 @@ class FakeCard:
 
     PortAudioError = FakeError
 
+    def _terminate(self) -> None:
+        self.looked = False
+
+    def _initialize(self) -> None:
+        self.looked = True
+
     def __init__(self) -> None:
         self.reads = self.opened = 0
+        self.looked = False
 
     def query_devices(self, device: object, kind: str) -> dict[str, Any]:
         if device == "none":
@@ -211,7 +218,7 @@ def test_a_card_that_is_unplugged_is_waited_for(card: FakeCard) -> None:
     found = [next(items) for _ in range(5)]
     source.close()
     assert [isinstance(item, Trouble) for item in found] == [False, True, False, True, False]
-    assert card.opened == 2
+    assert card.opened == 2 and card.looked
     lost, gone = found[1], found[3]
     assert isinstance(lost, Trouble) and lost.gap and "lost before they could be read" in lost.message
     assert isinstance(gone, Trouble) and gone.gap and "Device unavailable; it is tried again" in gone.message
@@ -279,5 +286,5 @@ def test_a_program_that_ends_while_its_pipe_is_silent_ends_quietly() -> None:
     ) as process:
         assert process.wait(20) == 0
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.read() == b"None\n"
+        assert process.stdout.read() == b"[]\n"
         assert process.stderr.read() == b""
