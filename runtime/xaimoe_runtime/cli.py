@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,10 +86,12 @@ def classify(
         raise typer.Exit(1)
 
 
-def check_resume(resume: bool, out: Path | None) -> None:
-    """Raises ConfigError for ``--resume`` without ``--out``."""
+def check_out(out: Path | None, resume: bool, trace: bool) -> None:
+    """Raises ConfigError for ``--resume`` without ``--out``, and for traces in a table."""
     if resume and out is None:
         raise ConfigError("--resume: found no --out, expected the file of the run to go on with")
+    if trace and out is not None and out.suffix.lower() != ".jsonl":
+        raise ConfigError(f"--trace: found {out}, expected a file ending in .jsonl; a table has no room for traces")
 
 
 @app.command()
@@ -122,7 +125,7 @@ def infer(
     from xaimoe_runtime.archive.run import OpenBundle, fingerprint
     from xaimoe_runtime.files import FileOptions
 
-    check_resume(resume, out)
+    check_out(out, resume, trace)
     options = FileOptions(
         routing=routing,
         channel=channel,
@@ -138,7 +141,7 @@ def infer(
     runtime = make.load()
     if budget_ms is not None and runtime.uncalibrated:
         typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
-    classifier = make.on(runtime)
+    classifier, make = make.on(runtime), replace(make, digest=runtime.manifest.digest)
     identity = fingerprint(classifier, runtime.manifest.digest, runtime.precision, percentile)
     classify(classifier, make, find_recordings(paths or [], lists or []), workers, out, resume, identity)
 

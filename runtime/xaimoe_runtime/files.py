@@ -155,6 +155,7 @@ class FileClassifier:
             ms=round(sum(trace.ms.values()), 3),
             pairs=int(outputs.pairs[i]),
             left_out=left_out,
+            drift=trace.drift[0],
             trace=TraceRecord.of(trace) if self.options.trace else msgspec.UNSET,
         )
 

@@ -304,8 +304,6 @@ class TraceRecord(Struct, frozen=True, kw_only=True):
     """Milliseconds spent, by stage."""
     predicted_ms: dict[str, float]
     """Milliseconds that stages were expected to take; none without a budget."""
-    drift: tuple[str, ...]
-    """Attributes that are unlike those of the training split."""
 
     @classmethod
     def of(cls, trace: Trace) -> TraceRecord:
@@ -325,7 +323,6 @@ class TraceRecord(Struct, frozen=True, kw_only=True):
             left_out=pairs(trace.left_out[0]),
             ms={stage: round(ms, 3) for stage, ms in trace.ms.items()},
             predicted_ms={stage: round(ms, 3) for stage, ms in trace.predicted_ms.items()},
-            drift=trace.drift[0],
         )
 
 
@@ -360,6 +357,8 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     """When the last sample of a live stream's window came, in UTC."""
     latency_ms: Milliseconds | UnsetType = UNSET
     """From then until the answer."""
+    drift: tuple[str, ...] | UnsetType = UNSET
+    """Of a window: signal attributes that are unlike those of the training split."""
     trace: TraceRecord | UnsetType = UNSET
     """If it was asked for."""
 

@@ -272,7 +272,7 @@ def infer(
     from xaimoe_runtime.archive.run import fingerprint
     from xaimoe_runtime.files import FileClassifier, FileOptions
 
-    device_cli.check_resume(resume, out)
+    device_cli.check_out(out, resume, trace)
     how = FileOptions(
         routing=routing,
         channel=channel,

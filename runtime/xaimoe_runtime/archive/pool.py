@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 
+from xaimoe_runtime.errors import XaimoeError
 from xaimoe_runtime.files import Classified, FileClassifier, failed
 
 AHEAD = 2
@@ -22,7 +23,7 @@ Make = Callable[[], FileClassifier]
 """Makes what classifies; each process calls it once. It is sent to other processes, so it and all it holds must be
 picklable."""
 
-_own: FileClassifier | None = None
+_own: FileClassifier | XaimoeError | None = None
 
 
 def classify_all(make: Make, paths: Iterable[Path], workers: int) -> Iterator[tuple[Path, Classified]]:
@@ -30,6 +31,9 @@ def classify_all(make: Make, paths: Iterable[Path], workers: int) -> Iterator[tu
 
     A file that a process dies of (of want of memory, say) has an error, and the others are classified nevertheless.
     When the caller stops asking, the files being worked on are finished and no other is begun.
+
+    Raises:
+        XaimoeError: a process cannot make what classifies.
     """
     waiting = iter(paths)
     pool = _pool(make, workers)
@@ -81,7 +85,10 @@ def _begin(make: Make) -> None:
     global _own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _own = make()
+    try:
+        _own = make()
+    except XaimoeError as error:  # the parent is to know it, and not that a process died
+        _own = error
 
 
 def _end_with_parent() -> None:
@@ -92,5 +99,7 @@ def _end_with_parent() -> None:
 
 
 def _classify(path: Path) -> Classified:
+    if isinstance(_own, XaimoeError):
+        raise _own
     assert _own is not None
     return _own.classify(path)

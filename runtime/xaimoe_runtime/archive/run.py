@@ -15,6 +15,7 @@ from xaimoe_runtime.archive.parts import Parts
 from xaimoe_runtime.archive.pool import Make, classify_all
 from xaimoe_runtime.budget import for_each
 from xaimoe_runtime.costs import Percentile
+from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.files import Classified, FileClassifier, FileOptions
 from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.result import Engine
@@ -36,6 +37,8 @@ class OpenBundle:
     threads: int = 1
     precision: PrecisionChoice = "auto"
     public_key: Path | None = None
+    digest: str = ""
+    """Of the manifest that the run began with; a bundle that was replaced since is refused."""
 
     def __call__(self) -> FileClassifier:
         """Loads the bundle, and makes the classifier.
@@ -47,7 +50,13 @@ class OpenBundle:
 
     def load(self) -> Runtime:
         """The bundle, loaded."""
-        return Runtime.load(self.bundle, self.provider, self.threads, self.precision, self.public_key)
+        runtime = Runtime.load(self.bundle, self.provider, self.threads, self.precision, self.public_key)
+        if self.digest not in ("", runtime.manifest.digest):
+            raise BundleError(
+                f"{self.bundle}: found another bundle than the run began with; put that back and go on with --resume, "
+                "or begin anew"
+            )
+        return runtime
 
     def on(self, runtime: Runtime) -> FileClassifier:
         """What classifies with a runtime."""

@@ -46,9 +46,12 @@ def stream(
         int | None, typer.Option(min=1, help="Hz, of raw samples and of a sound card.", rich_help_panel=RAW)
     ] = None,
     channels: Annotated[
-        int, typer.Option(min=1, help="Of raw samples, interleaved, and of a sound card.", rich_help_panel=RAW)
-    ] = 1,
-    encoding: Annotated[Encoding, typer.Option(help="Of raw samples, little-endian.", rich_help_panel=RAW)] = "s16",
+        int | None,
+        typer.Option(min=1, help="Of raw samples, interleaved, and of a sound card; default 1.", rich_help_panel=RAW),
+    ] = None,
+    encoding: Annotated[
+        Encoding | None, typer.Option(help="Of raw samples, little-endian; default s16.", rich_help_panel=RAW)
+    ] = None,
     realtime: Annotated[
         bool,
         typer.Option("--realtime", help="A file comes as fast as it was recorded, like live.", rich_help_panel=RAW),

@@ -247,6 +247,7 @@ class Listener:
             left_out=int(np.count_nonzero(trace.left_out)),
             channel=window.channel,
             time=self._time(latency_s),
+            drift=trace.drift[0],
             latency_ms=round(latency_s * 1e3, 3) if self.source.live else UNSET,
         )
 

@@ -19,13 +19,14 @@ import pytest
 from data import noise, write_wav
 from typer.testing import CliRunner, Result
 
-from xaimoe_runtime import ConfigError, ProviderError, Runtime
+from xaimoe_runtime import BundleError, ConfigError, ProviderError, Runtime
 from xaimoe_runtime.archive import parts as parts_module
 from xaimoe_runtime.archive.parts import Parts
 from xaimoe_runtime.archive.pool import classify_all
+from xaimoe_runtime.archive.run import OpenBundle
 from xaimoe_runtime.archive.tables import check_format
 from xaimoe_runtime.cli import app
-from xaimoe_runtime.files import Classified, FileClassifier, failed, state_of
+from xaimoe_runtime.files import Classified, FileClassifier, FileOptions, failed, state_of
 from xaimoe_runtime.schema import SCHEMAS
 from xaimoe_runtime.tally import Tally
 
@@ -270,22 +271,51 @@ def test_after_a_kill_nothing_is_lost_or_doubled(
     assert not folder.exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_ends_cleanly_and_the_run_goes_on(
-    bundle: Path, archive: Path, wanted: list[dict[str, Any]], tmp_path: Path, workers: int
-) -> None:
-    out = tmp_path / "stopped.jsonl"
-    with begun(bundle, archive, out, "--workers", workers) as process:
-        wait_for(lambda: len(list((tmp_path / "stopped.jsonl.parts").glob("part-*"))) >= 2)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        err = process.stderr.read().decode()
-        assert process.wait(60) == 130
+def interrupt(process: subprocess.Popen[bytes], out: Path) -> str:
+    """Ctrl-C once two parts are there; what is said."""
+    wait_for(lambda: len(list(out.with_name(f"{out.name}.parts").glob("part-*"))) >= 2)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    err = process.stderr.read().decode()
+    assert process.wait(60) == 130
     assert "--resume goes on" in err and "Traceback" not in err
     assert not out.exists()
+    return err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_ends_cleanly_and_the_run_goes_on(
+    bundle: Path, archive: Path, wanted: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped.jsonl"
+    with begun(bundle, archive, out) as process:
+        interrupt(process, out)
     assert call(bundle, archive, "--out", out, "--resume").exit_code == 1
     assert read(out) == wanted
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_ends_several_processes_too(bundle: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "long", tmp_path / "stopped.jsonl"
+    folder.mkdir()
+    for i in range(16):
+        write_wav(folder / f"{i}.wav", noise(160_000, seed=i, level=0.1))
+    with begun(bundle, folder, out, "--workers", 2, "--hop", 0.02) as process:
+        interrupt(process, out)
+    parts = Parts(out, json.loads((tmp_path / "stopped.jsonl.parts" / "run.json").read_bytes()), resume=True)
+    done = [path for path in folder.iterdir() if parts.done(path)]
+    parts.close()
+    assert 2 <= len(done) < 16
+
+
+def test_a_bundle_that_is_replaced_while_it_runs_is_noticed(
+    bundle: Path, bundle_copy: Path, archive: Path, runtime: Runtime
+) -> None:
+    make = OpenBundle(bundle_copy, FileOptions(), digest="0" * 64)
+    with pytest.raises(BundleError, match="another bundle than the run began with"):
+        list(classify_all(make, sorted(archive.iterdir()), 1))
+    same = OpenBundle(bundle_copy, FileOptions(), digest=runtime.manifest.digest)
+    assert len(list(classify_all(same, sorted(archive.iterdir())[:2], 1))) == 2
 
 
 def interrupted(out: Path, fingerprint: dict[str, Any], paths: list[Path]) -> None:
@@ -361,6 +391,11 @@ def test_a_part_is_written_every_now_and_then(tmp_path: Path, monkeypatch: pytes
 def test_an_output_that_cannot_be_written_is_an_error_before_any_work(bundle: Path, archive: Path) -> None:
     result = call(bundle, archive, "--out", "/dev/null/a.jsonl")
     assert result.exit_code == 2 and "cannot be written" in result.stderr
+
+
+def test_traces_need_json_lines(bundle: Path, archive: Path, tmp_path: Path) -> None:
+    result = call(bundle, archive, "--trace", "--out", tmp_path / "a.csv")
+    assert result.exit_code == 2 and "expected a file ending in .jsonl" in result.stderr
 
 
 def test_resume_needs_a_file_to_go_on_with(bundle: Path, archive: Path) -> None:

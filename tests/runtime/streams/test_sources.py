@@ -262,11 +262,21 @@ def test_words_name_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("udp://203.0.113.1:5000", 8000, ConfigError, "cannot listen there"),
         ("udp://127.0.0.1:0", 1, AudioError, "sampling rate of 1 Hz"),
         ("none.wav", None, AudioError, "no such file"),
+        ("none.wav", 8000, ConfigError, "a file says that itself"),
     ],
 )
 def test_words_that_name_none_are_errors(text: str, rate: int | None, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         open_source(text, rate)
+
+
+def test_options_for_another_kind_of_source_are_refused(card: FakeCard) -> None:
+    with pytest.raises(ConfigError, match="--realtime, which is for files"):
+        open_source("-", 8000, realtime=True)
+    with pytest.raises(ConfigError, match="--encoding, which is for raw samples"):
+        open_source("mic", encoding="s16")
+    with pytest.raises(ConfigError, match="a file says that itself"):
+        open_source("a.wav", channels=2)
 
 
 def test_no_channels_are_an_error() -> None:
