@@ -23,9 +23,9 @@ USUAL = (
     ("values", "names"),
     [
         ((-30, 0), ()),
-        ((-49, 0.04), ()),
-        ((-51, 0), ("level",)),
-        ((-9, 0.06), ("level", "clipping_rate")),
+        ((-59, 0.04), ()),
+        ((-61, 0), ("level",)),
+        ((1, 0.06), ("level", "clipping_rate")),
     ],
 )
 def test_what_is_far_outside_the_usual_is_named(values: tuple[float, float], names: tuple[str, ...]) -> None:
@@ -33,7 +33,7 @@ def test_what_is_far_outside_the_usual_is_named(values: tuple[float, float], nam
 
 
 def test_each_window_has_its_own_and_without_a_reference_there_is_none() -> None:
-    rows = np.array([(-30, 0), (0, 1)], np.float32)
+    rows = np.array([(-30, 0), (1, 1)], np.float32)
     assert drifted(rows, USUAL) == ((), ("level", "clipping_rate"))
     assert drifted(rows, ()) == ((), ())
 
@@ -44,8 +44,8 @@ def test_the_training_recordings_are_usual_and_a_broken_recorder_is_not(runtime:
         for path in sorted((scenes / "audio").glob("*.*"))
         for _, window in file_windows(path, runtime.audio)
     ]
-    assert np.mean(found) < 0.15
+    assert np.mean(found) < 0.08
     quiet = runtime.infer(noise(runtime.audio.clip_samples, level=1e-6)).trace.drift[0]
     assert "level" in quiet
     loud = runtime.infer(np.sign(noise(runtime.audio.clip_samples)).astype(np.float32)).trace.drift[0]
-    assert {"level", "clipping_rate"} <= set(loud)
+    assert "clipping_rate" in loud
