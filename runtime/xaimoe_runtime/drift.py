@@ -12,8 +12,8 @@ from xaimoe_runtime.schema import AttributeSpec
 Floats = NDArray[np.float32]
 
 MARGIN = 1.0
-"""Of the distance between the 5th and the 95th percentile of the training split: what is that far outside is drift. With
-it 3 % of the windows of ESC-10 are, four fifths of which the model was trained on; with half of it, 9 %."""
+"""Of the distance between the 5th and the 95th percentile of the training split: what is that far outside is drift:
+of ESC-10, four fifths of which the model was trained on, 3 % of the windows; at half of it 9 %."""
 LEAST_MARGIN = {"dB": 6.0, "dBFS": 6.0, "Hz": 200.0, "log10": 0.3, "1": 0.05}
 """By unit: where all of the training split is alike, drift begins only there."""
 
