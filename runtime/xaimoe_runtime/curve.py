@@ -175,6 +175,7 @@ def draw(points: list[Point], path: Path) -> None:
     axes.axhline(100 * points[-1].right, color="#0072b2", linestyle=":", label="without a budget")
     axes.set_xlabel("budget of a window [ms]")
     axes.set_ylabel("recordings right [%]", color="#0072b2")
+    axes.set_ylim(max(100 * min(p.right for p in points) - 5, 0), 101)
     beside: Any = axes.twinx()
     beside.plot(at, [p.pairs for _, p in budgeted], marker="s", color="#d55e00", label="pairs run")
     beside.set_ylabel("pairs run, mean", color="#d55e00")
