@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from xaimoe_audio.checkpoint import load_checkpoint, save_checkpoint
+from xaimoe_audio.checkpoint import SCHEMA, load_checkpoint, save_checkpoint
 from xaimoe_audio.config import ModelConfig
 from xaimoe_runtime.errors import BundleError, ConfigError
 
@@ -82,10 +82,10 @@ def test_other_content_is_refused(tmp_path: Path, content: Any) -> None:
     assert "found no schema, state_dict and config" in refusal(tmp_path / "other.pt")
 
 
-@pytest.mark.parametrize("schema", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("schema", [0, SCHEMA - 1, SCHEMA + 1, str(SCHEMA), None])
 def test_another_schema_is_refused(checkpoint: Path, tmp_path: Path, schema: Any) -> None:
     torch.save(content_of(checkpoint) | {"schema": schema}, tmp_path / "new.pt")
-    assert f"found checkpoint schema {schema}, this release reads 2" in refusal(tmp_path / "new.pt")
+    assert f"found checkpoint schema {schema}, this release reads {SCHEMA}" in refusal(tmp_path / "new.pt")
 
 
 class Malicious:

@@ -233,7 +233,8 @@ def test_a_bundle_that_cannot_be_opened_is_an_error_at_once(bundle_copy: Path) -
 def begun(bundle: Path, archive: Path, out: Path, *options: object) -> subprocess.Popen[bytes]:
     """A run whose every file is a part, in a process of its own."""
     code = (
-        "import xaimoe_runtime.archive.parts as p, xaimoe_runtime.files as f, time\n"
+        "import xaimoe_runtime.archive.parts as p, xaimoe_runtime.files as f, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "p.FLUSH_FILES = 1\n"
         "classify = f.FileClassifier.classify\n"
         "def slow(self, path):\n    time.sleep(0.15)\n    return classify(self, path)\n"
