@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from xaimoe_runtime.console import write_records
 from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.schema import ErrorRecord, Record, WindowRecord
 from xaimoe_runtime.writing import replacing
@@ -61,12 +62,10 @@ def check_format(out: Path) -> str:
 def write(records: Iterable[Record], labels: tuple[str, ...], out: Path) -> None:
     """Writes records in the format of ``out``, which takes its place when it is whole. Tables leave summaries out."""
     suffix = check_format(out)
+    if suffix == ".jsonl":
+        write_records(records, out)
+        return
     with replacing(out) as file:
-        if suffix == ".jsonl":
-            encode = msgspec.json.Encoder().encode
-            for record in records:
-                file.write(encode(record) + b"\n")
-            return
         columns = COLUMNS | {f"score:{label}": float for label in labels}
         rows = (row for record in records if (row := _row(record)))
         (_write_csv if suffix == ".csv" else _write_parquet)(rows, columns, file)
