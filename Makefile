@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 
 # The published JSON Schemas, made from the types.
 schemas: $(INSTALLED)
-	$(BIN)/python -c 'from xaimoe_runtime.schema import write_schemas; write_schemas()'
+	$(BIN)/python -c 'from xaimoe_runtime.published import write_schemas; write_schemas()'
 
 wheel: $(INSTALLED)
 	rm -rf dist

@@ -23,7 +23,8 @@ from xaimoe_export.fuse import fuse
 from xaimoe_export.graphs import seal
 from xaimoe_runtime import Runtime
 from xaimoe_runtime.files import FileClassifier
-from xaimoe_runtime.schema import LINE, ResultRecord
+from xaimoe_runtime.records import ResultRecord
+from xaimoe_runtime.schema import LINE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

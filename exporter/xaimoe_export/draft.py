@@ -21,6 +21,7 @@ from xaimoe_runtime.schema import (
     SCHEMA_VERSION,
     AttributeSpec,
     AudioSpec,
+    EventSettings,
     ExpertSpec,
     FileSpec,
     FrontendSpec,
@@ -71,6 +72,7 @@ class BundleDescription:
     features: int
     provenance: Provenance
     routing: Routing = "routed"
+    events: EventSettings = field(default_factory=EventSettings)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from xaimoe_runtime.errors import (
 )
 from xaimoe_runtime.result import Result, Trace, WindowResult
 from xaimoe_runtime.runtime import Runtime
-from xaimoe_runtime.streams.events import EventSettings
+from xaimoe_runtime.schema import EventSettings
 from xaimoe_runtime.streams.listener import Listener, Listening
 from xaimoe_runtime.streams.stream import Stream
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaimoe_runtime import onnxfile
-from xaimoe_runtime.errors import BundleError, XaimoeError
+from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
 from xaimoe_runtime.schema import CONTRACT, LINE, SCHEMA_VERSION, STREAM, FileSpec, GraphSpec, Manifest, Role
 from xaimoe_runtime.signature import check_signature
+from xaimoe_runtime.streams.events import check_settings
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 24
@@ -169,6 +170,10 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
             raise BundleError(
                 f"{path}: found {what} {', '.join(map(str, values))}, expected each once and, if numbers, rising"
             )
+    try:
+        check_settings(manifest.events, task)
+    except ConfigError as error:
+        raise BundleError(f"{path}: {error}; export the bundle again") from error
     for graph in manifest.graphs:
         _check_names(path, graph, manifest.patches.source)
     wanted_sizes = _sizes(manifest)

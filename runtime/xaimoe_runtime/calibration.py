@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +19,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.caching import cache_folder
 from xaimoe_runtime.costs import PERCENTILES, Cost, Costs
 from xaimoe_runtime.dispatch import Dispatcher, Graph
 from xaimoe_runtime.errors import BundleError
@@ -46,8 +46,10 @@ class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     provider: str
     onnxruntime: str
     """Its version."""
+    options: dict[str, str] = {}
+    """Of the provider, as the user gave them."""
     device: str
-    """Processor and number of its cores."""
+    """Processor and number of its cores, and the GPU if that is not the CPU's work."""
     threads: int
 
 
@@ -66,7 +68,8 @@ def conditions(bundle: Bundle, factory: SessionFactory, precision: Precision) ->
         precision=precision,
         provider=factory.provider,
         onnxruntime=factory.ort.__version__,
-        device=f"{_processor()}, {os.cpu_count()} cores",
+        options=factory.options,
+        device=f"{_processor()}, {os.cpu_count()} cores" + (factory.gpu and f", {factory.gpu}"),
         threads=factory.threads,
     )
 
@@ -81,23 +84,13 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def cache_folder() -> Path:
-    """Where calibrations lie: ``$XAIMOE_CACHE``, else the user's cache folder."""
-    if own := os.environ.get("XAIMOE_CACHE"):
-        return Path(own) / "calibrations"
-    if sys.platform == "win32":
-        home = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        home = Path.home() / "Library" / "Caches"
-    else:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "xaimoe-audio" / "calibrations"
-
-
 def place_of(held: Conditions) -> Path:
     """The file of a calibration: one for each bundle, precision, provider, device and number of threads."""
     device = hashlib.sha256(held.device.encode()).hexdigest()[:8]
-    return cache_folder() / f"{held.manifest[:16]}-{held.precision}-{held.provider}-{held.threads}threads-{device}.json"
+    return (
+        cache_folder("calibrations")
+        / f"{held.manifest[:16]}-{held.precision}-{held.provider}-{held.threads}threads-{device}.json"
+    )
 
 
 def save(calibration: Calibration) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ from xaimoe_runtime.options import (
     PercentileOption,
     PrecisionOption,
     ProviderOption,
+    ProviderOptionsOption,
     PublicKeyOption,
     ResumeOption,
     RoutingOption,
@@ -38,7 +40,7 @@ from xaimoe_runtime.streams.command import stream
 from xaimoe_runtime.writing import replacing
 
 if TYPE_CHECKING:
-    from xaimoe_runtime.archive.pool import Make
+    from xaimoe_runtime.archive.run import Answers, OpenBundle
     from xaimoe_runtime.files import FileClassifier
 
 app = typer.Typer(
@@ -57,11 +59,28 @@ def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
 
 
+Answering = Callable[["FileClassifier", "OpenBundle"], "Answers"]
+"""Chooses who answers: this process with its classifier, or others that open the bundle themselves."""
+
+
+def classify_with_bundle(
+    make: OpenBundle, found: list[Path], out: Path | None, resume: bool, answering: Answering
+) -> None:
+    """As :func:`classify`, with a bundle."""
+    from xaimoe_runtime.archive.run import fingerprint
+
+    runtime = make.load()
+    if make.options.budget_ms is not None and runtime.uncalibrated:
+        typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
+    classifier, digest = make.on(runtime), runtime.manifest.digest
+    identity = fingerprint(classifier, digest, runtime.precision, make.percentile)
+    classify(classifier, answering(classifier, replace(make, digest=digest)), found, out, resume, identity)
+
+
 def classify(
     classifier: FileClassifier,
-    make: Make | None,
+    answers: Answers,
     found: list[Path],
-    workers: int,
     out: Path | None,
     resume: bool,
     identity: dict[str, Any],
@@ -72,10 +91,10 @@ def classify(
     typer.echo(f"{classifier.engine.name}: provider {classifier.engine.provider}", err=True)
     with progress("classifying", len(found)) as advance:
         if out is None:
-            errors = write_records(run.stream_records(classifier, make, found, workers, advance), None)
+            errors = write_records(run.stream_records(classifier, answers, found, advance), None)
         else:
             try:
-                summary = run.write_records(classifier, make, found, workers, advance, out, identity, resume)
+                summary = run.write_records(classifier, answers, found, advance, out, identity, resume)
             except KeyboardInterrupt:
                 typer.echo(f"{out}: what was done is kept beside it; --resume goes on", err=True)
                 raise
@@ -84,6 +103,13 @@ def classify(
         typer.echo(msgspec.json.encode(summary).decode(), err=True)
     if errors:
         raise typer.Exit(1)
+
+
+def locally(workers: int) -> Answering:
+    """This process answers, or so many others on this machine."""
+    from xaimoe_runtime.archive.run import by_processes, here
+
+    return lambda classifier, make: here(classifier) if workers == 1 else by_processes(make, workers)
 
 
 def check_out(out: Path | None, resume: bool, trace: bool) -> None:
@@ -113,6 +139,7 @@ def infer(
     budget_ms: BudgetOption = None,
     percentile: PercentileOption = "p95",
     provider: ProviderOption = "auto",
+    provider_option: ProviderOptionsOption = None,
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
@@ -122,8 +149,9 @@ def infer(
     A recording that cannot be used gets an error record and the rest goes on; the exit code is then 1.
     """
     from xaimoe_runtime.archive.paths import find_recordings
-    from xaimoe_runtime.archive.run import OpenBundle, fingerprint
+    from xaimoe_runtime.archive.run import OpenBundle
     from xaimoe_runtime.files import FileOptions
+    from xaimoe_runtime.providers import parse_options
 
     check_out(out, resume, trace)
     options = FileOptions(
@@ -137,13 +165,9 @@ def infer(
         top_k=top_k,
         trace=trace,
     )
-    make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key)
-    runtime = make.load()
-    if budget_ms is not None and runtime.uncalibrated:
-        typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
-    classifier, make = make.on(runtime), replace(make, digest=runtime.manifest.digest)
-    identity = fingerprint(classifier, runtime.manifest.digest, runtime.precision, percentile)
-    classify(classifier, make, find_recordings(paths or [], lists or []), workers, out, resume, identity)
+    opened_with = parse_options(provider_option or [])
+    make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with)
+    classify_with_bundle(make, find_recordings(paths or [], lists or []), out, resume, locally(workers))
 
 
 @app.command()
@@ -159,6 +183,7 @@ def calibrate(
     curve: Annotated[Path | None, typer.Option(help="With --data: write the points here, as JSON.")] = None,
     figure: Annotated[Path | None, typer.Option(help="With --data: draw them here (.png, .svg, .pdf).")] = None,
     provider: ProviderOption = "auto",
+    provider_option: ProviderOptionsOption = None,
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
@@ -172,14 +197,16 @@ def calibrate(
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.calibration import Calibration, measure, save
     from xaimoe_runtime.describe import describe_costs
-    from xaimoe_runtime.providers import SessionFactory
+    from xaimoe_runtime.providers import SessionFactory, parse_options
     from xaimoe_runtime.runtime import Runtime
 
     if data is None and (curve is not None or figure is not None):
         raise ConfigError("calibrate: found --curve or --figure, expected --data with labelled recordings, too")
     items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
-    runtime = Runtime(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
+    opened = Bundle.open(bundle, public_key)
+    factory = SessionFactory(provider, threads, parse_options(provider_option or []), opened.manifest)
+    runtime = Runtime(opened, factory, precision)
     with progress("calibrating", rounds + 1) as advance:
         costs = measure(runtime.dispatcher, runtime.bundle.golden, rounds=rounds, advance=advance)
     path = save(Calibration(conditions=runtime.conditions, rounds=rounds, costs=costs))
@@ -198,9 +225,34 @@ def calibrate(
 
 
 @app.command()
+def build_engines(
+    bundle: BundlePath,
+    again: Annotated[bool, typer.Option("--again", help="Build those that are kept, too.")] = False,
+    provider_option: ProviderOptionsOption = None,
+    public_key: PublicKeyOption = None,
+) -> None:
+    """Build TensorRT's engines for this GPU and keep them in the user's cache folder, for provider auto and tensorrt.
+
+    It may take minutes; one that is interrupted goes on with the graphs that are left.
+    """
+    from xaimoe_runtime import tensorrt
+    from xaimoe_runtime.bundle import Bundle
+    from xaimoe_runtime.providers import SessionFactory, parse_options
+
+    opened = Bundle.open(bundle, public_key)
+    factory = SessionFactory("tensorrt", options=parse_options(provider_option or []))
+
+    def tell(graph: str, seconds: float) -> None:
+        typer.echo(f"{graph:<32} {f'{seconds:8.1f} s' if seconds else '    kept'}", err=True)
+
+    typer.echo(tensorrt.build(opened, factory, again, tell))
+
+
+@app.command()
 def verify(
     bundle: BundlePath,
     provider: ProviderOption = "auto",
+    provider_option: ProviderOptionsOption = None,
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
@@ -211,11 +263,12 @@ def verify(
     """
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.errors import BundleError
-    from xaimoe_runtime.providers import SessionFactory
+    from xaimoe_runtime.providers import SessionFactory, parse_options
     from xaimoe_runtime.runtime import Runtime
     from xaimoe_runtime.verify import verify as deviations
 
-    opened, factory = Bundle.open(bundle, public_key), SessionFactory(provider, threads)
+    opened = Bundle.open(bundle, public_key)
+    factory = SessionFactory(provider, threads, parse_options(provider_option or []), opened.manifest)
     runtimes = [Runtime(opened, factory, precision)]
     if precision == "auto":
         others = opened.manifest.precisions_for(factory.provider)[1:]

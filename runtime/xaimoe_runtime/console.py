@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from xaimoe_runtime import __version__
 from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, XaimoeError
-from xaimoe_runtime.schema import ErrorRecord, Record
+from xaimoe_runtime.records import ErrorRecord, Record
 from xaimoe_runtime.writing import replacing
 
 

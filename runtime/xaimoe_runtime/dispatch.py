@@ -29,7 +29,7 @@ class Graph:
         self.spec = spec
         # One thread means no thread pool; experts are too small to gain from one.
         threads = 1 if spec.role == "expert" else None
-        self.session = factory.create(name, bundle.files[spec.file], threads)
+        self.session = factory.create(name, bundle.files[spec.file], threads, spec)
         self.outputs = [tensor.name for tensor in spec.outputs]
         for kind, wanted, found in (
             ("inputs", spec.inputs, self.session.get_inputs()),

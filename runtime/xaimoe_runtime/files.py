@@ -17,16 +17,9 @@ from xaimoe_runtime.audio import Window, parse_channel
 from xaimoe_runtime.budget import check_budget
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import check_min_score, check_routing, file_windows, hop_samples, make_trace, run_stream
+from xaimoe_runtime.records import ErrorRecord, Record, ResultRecord, SummaryRecord, TraceRecord, WindowRecord
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, decide, pool
-from xaimoe_runtime.schema import (
-    ErrorRecord,
-    Record,
-    ResultRecord,
-    Routing,
-    SummaryRecord,
-    TraceRecord,
-    WindowRecord,
-)
+from xaimoe_runtime.schema import Routing
 from xaimoe_runtime.tally import Tally
 
 Floats = NDArray[np.float32]

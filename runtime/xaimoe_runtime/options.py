@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from xaimoe_runtime.costs import Percentile
-from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.schema import PrecisionChoice, Routing
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `xaimoe-audio export` wrote.")]
@@ -19,7 +18,22 @@ Paths = Annotated[
 ListsOption = Annotated[
     list[Path] | None, typer.Option("--list", help="Text file with a path in each line; may be given again.")
 ]
-ProviderOption = Annotated[Provider, typer.Option(help="Where to run; auto takes CUDA if it is there, else the CPU.")]
+ProviderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="[auto|cpu|cuda|tensorrt|…]",
+        help="Where to run, by ONNX Runtime's name; auto takes TensorRT if its engines were built, else CUDA, else the "
+        "CPU.",
+    ),
+]
+ProviderOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider-option",
+        metavar="NAME=VALUE",
+        help="Of a provider that is named, as in device_id=1; may be repeated.",
+    ),
+]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that one graph may use.")]
 PrecisionOption = Annotated[
     PrecisionChoice, typer.Option(help="Of those that the bundle holds; auto takes what is meant for the provider.")

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
 
+from xaimoe_runtime import tensorrt
 from xaimoe_runtime.errors import BundleError, ConfigError, ProviderError
-from xaimoe_runtime.schema import ProviderName
+from xaimoe_runtime.gpu import gpu_name
+from xaimoe_runtime.schema import GraphSpec, Manifest
 
 if TYPE_CHECKING:
     import onnxruntime
 
-Provider = Literal["auto", "cuda", "cpu"]
-
-EXECUTION_PROVIDERS: dict[ProviderName, str] = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-OPTIONS: dict[ProviderName, dict[str, str]] = {
+ENDING = "ExecutionProvider"
+CPU = "CPUExecutionProvider"
+BEST = ("cuda", "cpu")
+"""What ``auto`` takes where no TensorRT engines are kept, the first that is there."""
+OPTIONS: dict[str, dict[str, str]] = {
     # The exhaustive default tunes again at every new batch size.
     "cuda": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
-    "cpu": {},
 }
+"""What a provider is told unless the user says otherwise."""
+INSTALL = {
+    "cuda": 'run pip install "xai-moe-audio[gpu]", or ',
+    "tensorrt": 'run pip install "xai-moe-audio[tensorrt]", or ',
+}
+BEHIND: dict[str, tuple[str, ...]] = {"tensorrt": ("CUDAExecutionProvider", CPU), "cpu": ()}
+"""Providers that take over the operators a provider does not have; of those not named here, the CPU."""
 
 
 def load_onnxruntime() -> Any:
@@ -52,47 +64,129 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-def resolve(provider: str, available: list[str]) -> ProviderName:
-    """``cuda`` or ``cpu``: what ``provider`` means where ONNX Runtime offers ``available``.
+def short(execution_provider: str) -> str:
+    """The name of a provider here: ``cuda`` for ``CUDAExecutionProvider``."""
+    return execution_provider.removesuffix(ENDING).lower()
 
-    ``auto`` takes the best that is there; a provider asked for by name is never replaced by another.
+
+def resolve(provider: str, available: list[str], known: list[str], has_engines: bool = False) -> str:
+    """Which provider is meant, by its name in ONNX Runtime.
+
+    ``auto`` takes TensorRT if its engines are kept, else the best that is there; a provider asked for by name is never
+    replaced by another.
+
+    Args:
+        provider: ``auto``, ``cpu``, ``cuda``, ``tensorrt`` or any other of ONNX Runtime, with its ending or without.
+        available: providers of this ONNX Runtime.
+        known: providers of any.
+        has_engines: whether TensorRT's engines are kept for the bundle.
 
     Raises:
         ConfigError: no such provider.
         ProviderError: the provider is missing.
     """
+    offered = {short(name): name for name in available}
     if provider == "auto":
-        return next((name for name, ep in EXECUTION_PROVIDERS.items() if ep in available), "cpu")
-    for name, execution_provider in EXECUTION_PROVIDERS.items():
-        if name != provider:
-            continue
-        if execution_provider not in available:
-            raise ProviderError(
-                f"provider {provider!r} is missing; this ONNX Runtime offers {', '.join(available)}; "
-                'run pip install "xai-moe-audio[gpu]", or use --provider auto'
-            )
-        return name
-    raise ConfigError(f"provider: found {provider!r}, expected {', '.join(get_args(Provider))}")
+        order = ("tensorrt", *BEST) if has_engines else BEST
+        return next((offered[name] for name in order if name in offered), CPU)
+    wanted = short(provider)
+    if wanted in offered:
+        return offered[wanted]
+    if wanted not in {short(name) for name in known}:
+        raise ConfigError(
+            f"provider: found {provider!r}, expected auto, cpu, cuda, tensorrt or another one of ONNX Runtime's: "
+            f"{', '.join(sorted(offered))} are here"
+        )
+    raise ProviderError(
+        f"provider {provider!r} is missing; this ONNX Runtime offers {', '.join(offered)}; "
+        f"{INSTALL.get(wanted, '')}use --provider auto"
+    )
+
+
+def parse_options(texts: list[str]) -> dict[str, str]:
+    """Options of a provider from texts like ``device_id=0``.
+
+    Raises:
+        ConfigError: a text is not of that form, or names an option again.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in found:
+            raise ConfigError(f"--provider-option: found {text!r}, expected NAME=VALUE, each name once")
+        found[name] = value
+    return found
 
 
 class SessionFactory:
-    """Makes sessions that all use one provider and one set of thread options."""
+    """Makes sessions that all use one provider and one set of thread options.
 
-    def __init__(self, provider: str = "auto", threads: int = 1) -> None:
+    Args:
+        provider: as :func:`resolve` takes it.
+        threads: that one graph may use.
+        options: of the provider, by their names in ONNX Runtime; they come before those of this library.
+        manifest: of the bundle that sessions will be made for; without it ``auto`` does not look for its engines.
+
+    Raises:
+        ConfigError: no such provider or number of threads, or options of no certain provider.
+        ProviderError: the provider, or ONNX Runtime itself, is missing, or TensorRT's engines are not built.
+    """
+
+    def __init__(
+        self,
+        provider: str = "auto",
+        threads: int = 1,
+        options: Mapping[str, object] | None = None,
+        manifest: Manifest | None = None,
+    ) -> None:
         if threads < 1:
             raise ConfigError(f"threads: found {threads}, expected 1 or more")
         self.ort = load_onnxruntime()
         self.threads = threads
-        self.provider = resolve(provider, self.ort.get_available_providers())
+        self.options = {name: str(value) for name, value in (options or {}).items()}
+        if not self.options.get("device_id", "0").isdecimal():
+            raise ConfigError(f"provider option device_id: found {self.options['device_id']!r}, expected a number")
+        if self.options and provider == "auto":
+            raise ConfigError("provider options: found provider auto, expected the name of the one that they are for")
+        available = self.ort.get_available_providers()
+        has_engines = provider == "auto" and tensorrt.is_built(manifest, self.ort)
+        self.execution_provider = resolve(provider, available, self.ort.get_all_providers(), has_engines)
         self._may_fall_back = provider == "auto" and self.provider != "cpu"
+        if self.provider != "cpu" and (preload := getattr(self.ort, "preload_dlls", None)):
+            with redirect_stdout(sys.stderr):  # stdout is for records
+                preload()  # the libraries of the CUDA packages on PyPI, which the system's loader does not find
+
+    @property
+    def provider(self) -> str:
+        """The provider's name: ``cpu``, ``cuda``, ``tensorrt`` …"""
+        return short(self.execution_provider)
+
+    @property
+    def gpu(self) -> str:
+        """Name of the NVIDIA GPU that sessions use; empty if there is none, or if it is the CPU's work."""
+        return "" if self.provider == "cpu" else gpu_name(int(self.options.get("device_id", "0")))
 
     @property
     def prefers_few_sizes(self) -> bool:
         """Whether each new batch size costs time once: GPUs choose their kernels by it."""
         return self.provider != "cpu"
 
-    def create(self, name: str, model: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-        """A session on the bytes of a graph; ``name`` is for messages.
+    def create(
+        self,
+        name: str,
+        model: bytes,
+        threads: int | None = None,
+        spec: GraphSpec | None = None,
+        told: Mapping[str, str] | None = None,
+    ) -> onnxruntime.InferenceSession:
+        """A session on the bytes of a graph.
+
+        Args:
+            name: for messages.
+            model: the bytes.
+            threads: that it may use, if not the factory's.
+            spec: what the manifest says of it; TensorRT's engine is found by that.
+            told: what the provider is told besides, instead of where that engine is.
 
         Raises:
             BundleError: ONNX Runtime refuses the graph.
@@ -104,19 +198,26 @@ class SessionFactory:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: list[Any] = [(EXECUTION_PROVIDERS[self.provider], OPTIONS[self.provider])]
-        if self.provider != "cpu":
-            providers.append((EXECUTION_PROVIDERS["cpu"], {}))
+        providers = self._providers(spec, told)
         try:
             session = ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise BundleError(f"{name}: ONNX Runtime {ort.__version__} refuses the graph: {error}") from error
+            given = f" with the options {self.options}" if self.options else ""
+            raise BundleError(f"{name}: ONNX Runtime {ort.__version__} refuses the graph{given}: {error}") from error
         used = session.get_providers()[0]
-        if used != EXECUTION_PROVIDERS[self.provider]:
+        if used != self.execution_provider:
             if not self._may_fall_back:
                 raise ProviderError(
-                    f"provider {self.provider!r} was asked for, but ONNX Runtime used {used}; check the GPU driver and "
-                    "the CUDA and cuDNN libraries, or use --provider auto"
+                    f"provider {self.provider!r} was asked for, but ONNX Runtime used {used}; check its driver and "
+                    "libraries, or use --provider auto"
                 )
-            self.provider, self._may_fall_back = "cpu", False
+            self.execution_provider, self._may_fall_back = used, used != CPU
         return session
+
+    def _providers(self, spec: GraphSpec | None, told: Mapping[str, str] | None) -> list[tuple[str, dict[str, str]]]:
+        """The provider with its options, and those behind it."""
+        behind = BEHIND.get(self.provider, (CPU,))
+        if told is None and self.provider == "tensorrt" and spec is not None:
+            told = tensorrt.options_of(spec, self.ort, self.gpu)
+        own = {**OPTIONS.get(self.provider, {}), **(told or {}), **self.options}
+        return [(self.execution_provider, own), *((other, OPTIONS.get(short(other), {})) for other in behind)]

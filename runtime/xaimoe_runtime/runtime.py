@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +31,9 @@ from xaimoe_runtime.inference import (
     run_stream,
 )
 from xaimoe_runtime.providers import SessionFactory
+from xaimoe_runtime.records import ErrorRecord, EventRecord
 from xaimoe_runtime.result import Engine, Outputs, Result, WindowResult
-from xaimoe_runtime.schema import ErrorRecord, EventRecord, Manifest, Precision, ProviderName, Routing
+from xaimoe_runtime.schema import Manifest, Precision, Routing
 from xaimoe_runtime.streams.listener import Listener, Listening
 from xaimoe_runtime.streams.sources import FileSource, Source
 from xaimoe_runtime.streams.stream import Stream
@@ -70,23 +71,27 @@ class Runtime:
         threads: int = 1,
         precision: str = "auto",
         public_key: str | Path | None = None,
+        provider_options: Mapping[str, object] | None = None,
     ) -> Runtime:
         """Opens a bundle, checks it and makes its sessions.
 
         Args:
             bundle: the folder that the exporter wrote.
-            provider: ``auto`` (CUDA where there is one, else CPU), ``cuda`` or ``cpu``.
+            provider: ``cpu``, ``cuda``, ``tensorrt`` or any other that ONNX Runtime offers; ``auto`` takes TensorRT if
+                its engines were built, else CUDA where it is, else the CPU.
             threads: threads that one graph may use; experts always use one.
             precision: ``fp32``, ``int8`` or ``fp16``, of those that the bundle holds; ``auto`` takes what is meant for
                 the provider.
             public_key: file with an Ed25519 public key in PEM; a bundle that its owner has not signed is refused.
+            provider_options: of a provider that is named, by their names in ONNX Runtime, like ``device_id``.
 
         Raises:
             BundleError: the bundle is missing, incomplete, altered, unsigned or of a newer schema.
-            ConfigError: the bundle has no such precision, or the key cannot be used.
-            ProviderError: the provider, or ONNX Runtime itself, is missing.
+            ConfigError: the bundle has no such precision, there is no such provider, or the key cannot be used.
+            ProviderError: the provider, ONNX Runtime itself, or an engine of TensorRT is missing.
         """
-        runtime = cls(Bundle.open(bundle, public_key), SessionFactory(provider, threads), precision)
+        opened = Bundle.open(bundle, public_key)
+        runtime = cls(opened, SessionFactory(provider, threads, provider_options, opened.manifest), precision)
         _ = runtime.costs  # known before the first budget runs
         return runtime
 
@@ -283,7 +288,7 @@ def _events(listener: Listener) -> Iterator[EventRecord]:
             LOG.warning("%s: %s", record.error, record.message)
 
 
-def _precision(manifest: Manifest, wanted: str, provider: ProviderName) -> Precision:
+def _precision(manifest: Manifest, wanted: str, provider: str) -> Precision:
     """The precision to run a bundle in."""
     if wanted == "auto":
         return manifest.precisions_for(provider)[0]

@@ -1,24 +1,17 @@
-"""The contracts that leave the process: the bundle's manifest and the JSON Lines records.
-
-Their JSON Schemas lie beside this file in ``schemas/``.
-"""
+"""The bundle's manifest. Its JSON Schema lies beside this file in ``schemas/``."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-import numpy as np
-from msgspec import UNSET, Meta, Struct, UnsetType
-from numpy.typing import NDArray
+from msgspec import Meta, Struct
 
-from xaimoe_runtime.costs import Milliseconds
 from xaimoe_runtime.grid import PatchGrid
 
 if TYPE_CHECKING:
-    from xaimoe_runtime.result import Trace
+    pass
 
 SCHEMA_VERSION = 1
 """Version of the manifest that this release writes, and the newest that it reads."""
@@ -215,6 +208,21 @@ class GoldenSpec(FileSpec, frozen=True, kw_only=True, forbid_unknown_fields=True
     """By provider and precision."""
 
 
+class EventSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a label counts as heard."""
+
+    on: dict[str, float] = msgspec.field(default_factory=dict)
+    """Score from which it is, by label; the model's threshold for those that are not named, or else 0.5."""
+    off: Annotated[float, Meta(ge=0, le=1)] = 0.8
+    """Share of that score under which it is not any more."""
+    smooth: Annotated[int, Meta(ge=1)] = 1
+    """Windows whose scores are averaged."""
+    min_duration_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Events that are shorter are not reported. One window is as long as the model's clip."""
+    refractory_s: Annotated[float, Meta(ge=0)] = 0.0
+    """A label is heard again only in windows that end so long after its last event."""
+
+
 class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the bundle comes from."""
 
@@ -242,6 +250,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     experts: tuple[ExpertSpec, ...]
     routing: Routing
     """Routing used unless another is asked for."""
+    events: EventSettings
+    """When a label counts as heard in a stream, unless told otherwise."""
     features: Count
     """Length D of an expert's answer."""
     precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
@@ -273,7 +283,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return found.get(precision) or found["fp32"]
         raise KeyError(role if expert is None else f"{role} {expert}")
 
-    def precisions_for(self, provider: ProviderName) -> tuple[Precision, ...]:
+    def tolerance(self, provider: str, precision: Precision) -> Tolerance | None:
+        """How far a precision may be from the golden answers on a provider; on one that the manifest does not name, as
+        far as on the least exact of those that it does."""
+        of_provider = self.golden.tolerance
+        if provider in of_provider:
+            return of_provider[provider].get(precision)
+        given = [of[precision] for of in of_provider.values() if precision in of]
+        return max(given, key=lambda tolerance: (tolerance.scores, tolerance.graphs), default=None)
+
+    def precisions_for(self, provider: str) -> tuple[Precision, ...]:
         """The precisions whose every graph is meant for a provider, those with files of their own and the quickest
         first; never none."""
         names = {(graph.role, graph.expert) for graph in self.graphs}
@@ -285,171 +304,3 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ]
         own = {graph.precision for graph in self.graphs}
         return tuple(sorted(fits, key=lambda precision: precision not in own)) or self.precisions[:1]
-
-
-Seconds = Annotated[float, Meta(ge=0)]
-
-
-class TraceRecord(Struct, frozen=True, kw_only=True):
-    """How the answer for a window came about."""
-
-    attributes: dict[str, float]
-    saliency: tuple[float, ...]
-    """Of each patch; sums to 1."""
-    run: tuple[tuple[int, str, float], ...]
-    """(patch, expert, gate) of the pairs that were run, the largest gates first."""
-    left_out: tuple[tuple[int, str, float], ...]
-    """The same of the pairs that did not fit into the budget."""
-    ms: dict[str, float]
-    """Milliseconds spent, by stage."""
-    predicted_ms: dict[str, float]
-    """Milliseconds that stages were expected to take; none without a budget."""
-
-    @classmethod
-    def of(cls, trace: Trace) -> TraceRecord:
-        """Of the trace of one window."""
-
-        def pairs(gates: NDArray[np.float32]) -> tuple[tuple[int, str, float], ...]:
-            patches, experts = np.nonzero(gates)
-            order = np.argsort(-gates[patches, experts], kind="stable").tolist()
-            return tuple(
-                (int(patches[i]), trace.experts[experts[i]], _short(gates[patches[i], experts[i]])) for i in order
-            )
-
-        return cls(
-            attributes=dict(zip(trace.attribute_names, map(_short, trace.attributes[0]), strict=True)),
-            saliency=tuple(map(_short, trace.saliency[0])),
-            run=pairs(trace.gates[0]),
-            left_out=pairs(trace.left_out[0]),
-            ms={stage: round(ms, 3) for stage, ms in trace.ms.items()},
-            predicted_ms={stage: round(ms, 3) for stage, ms in trace.predicted_ms.items()},
-        )
-
-
-def _short(value: float) -> float:
-    """Six significant digits."""
-    return float(f"{value:.6g}")
-
-
-class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="window"):
-    """What was heard in one window of a recording or of a stream."""
-
-    path: str | UnsetType = UNSET
-    """Of the recording."""
-    source: str | UnsetType = UNSET
-    """Of the stream."""
-    labels: tuple[str, ...]
-    scores: dict[str, Share]
-    start_s: Seconds
-    end_s: Seconds
-    degraded: bool
-    """Whether pairs were left out."""
-    late: bool
-    """Whether the answer came after the deadline."""
-    ms: Milliseconds
-    """Milliseconds from samples at the model's rate to scores; decoding and resampling excluded."""
-    pairs: Annotated[int, Meta(ge=0)]
-    """(patch, expert) pairs run."""
-    left_out: Annotated[int, Meta(ge=0)] = 0
-    """Pairs that were chosen but did not fit into the budget."""
-    channel: int | None = None
-    time: str | UnsetType = UNSET
-    """When the last sample of a live stream's window came, in UTC."""
-    latency_ms: Milliseconds | UnsetType = UNSET
-    """From then until the answer."""
-    drift: tuple[str, ...] | UnsetType = UNSET
-    """Of a window: signal attributes that are unlike those of the training split."""
-    trace: TraceRecord | UnsetType = UNSET
-    """If it was asked for."""
-
-
-class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", tag="result"):
-    """What was heard in a whole recording: the scores are the mean over its windows."""
-
-    windows: Count = 1
-
-
-class EventRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event"):
-    """A label that begins to be heard in a stream, or that was."""
-
-    source: str
-    label: str
-    state: Literal["onset", "offset"]
-    start_s: Seconds
-    """Start of the first window in which it was heard, from the start of the stream."""
-    end_s: Seconds
-    """End of the last window so far in which it was."""
-    peak: Share
-    """Largest score so far, averaged as the settings say."""
-    channel: int | None = None
-    time: str | UnsetType = UNSET
-    """When a live stream's event was found to begin or to be over, in UTC."""
-
-
-class ErrorRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="error"):
-    """A recording that could not be classified, or trouble in a stream, which goes on."""
-
-    path: str | UnsetType = UNSET
-    """Of the recording."""
-    source: str | UnsetType = UNSET
-    """Of the stream."""
-    error: str
-    """Class of the error."""
-    message: str
-    time: str | UnsetType = UNSET
-    """When it was noticed in a live stream, in UTC."""
-
-
-class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="summary"):
-    """The last record of a run over files, or of a stream."""
-
-    source: str
-    """The bundle or checkpoint that answered."""
-    files: int
-    errors: int
-    windows: int
-    audio_s: Seconds
-    provider: str
-    routing: Routing
-    p50_ms: Milliseconds
-    """Median time of a window."""
-    p95_ms: Milliseconds
-    pair_share: Share
-    """Share of all (patch, expert) pairs that were run."""
-    budget_ms: Milliseconds | None = None
-    """Milliseconds that each window was allowed."""
-    degraded: Annotated[int, Meta(ge=0)] = 0
-    """Windows of which pairs were left out."""
-    late: Annotated[int, Meta(ge=0)] = 0
-    """Windows whose answer came after the deadline."""
-    left_out_share: Share = 0.0
-    """Share of the chosen pairs that were left out."""
-    drifted: Annotated[int, Meta(ge=0)] = 0
-    """Windows that are unlike the training split in a signal attribute."""
-    events: Annotated[int, Meta(ge=0)] = 0
-    """Events of a stream that began."""
-    dropped: Annotated[int, Meta(ge=0)] = 0
-    """Windows of a stream that were given up, since those before them took too long."""
-    lost_s: Seconds = 0.0
-    """Seconds of a stream that were never heard, since the buffer was full."""
-
-
-Record = WindowRecord | ResultRecord | EventRecord | ErrorRecord | SummaryRecord
-
-
-SCHEMAS = Path(__file__).parent / "schemas"
-"""Where the published JSON Schemas lie."""
-
-
-def json_schemas() -> dict[str, bytes]:
-    """The published JSON Schemas, by file name."""
-    return {
-        name: msgspec.json.format(msgspec.json.encode(msgspec.json.schema(kind)), indent=2) + b"\n"
-        for name, kind in (("manifest.schema.json", Manifest), ("records.schema.json", Record))
-    }
-
-
-def write_schemas() -> None:
-    """Writes the published JSON Schemas; ``make schemas`` calls it, and a test compares."""
-    for file, content in json_schemas().items():
-        (SCHEMAS / file).write_bytes(content)

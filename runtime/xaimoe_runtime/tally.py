@@ -7,8 +7,9 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from xaimoe_runtime.records import SummaryRecord
 from xaimoe_runtime.result import Result
-from xaimoe_runtime.schema import Routing, SummaryRecord
+from xaimoe_runtime.schema import Routing
 
 RECENT = 10_000
 """Windows whose times an endless run remembers."""

@@ -48,10 +48,9 @@ def verify(runtime: Runtime) -> list[Deviation]:
         raise BundleError(f"{path}: the golden answer {name!r} is missing; export the bundle again")
 
     def tolerance(precision: Precision) -> Tolerance:
-        of_provider = manifest.golden.tolerance.get(runtime.factory.provider, {})
-        if precision not in of_provider:
+        if (given := manifest.tolerance(runtime.provider, precision)) is None:
             raise BundleError(f"{path}: the manifest has no tolerance for {precision} on provider {runtime.provider!r}")
-        return of_provider[precision]
+        return given
 
     found: list[Deviation] = []
     for graph in (*runtime.dispatcher.graphs.values(), *beside_the_line(runtime)):

@@ -10,17 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 from data import noise, write_wav
-from typer.testing import CliRunner, Result
+from data.commands import call
 
 from xaimoe_runtime import Runtime, calibration
 from xaimoe_runtime.calibration import Calibration, Conditions, measure
-from xaimoe_runtime.cli import app
 from xaimoe_runtime.costs import Costs
 from xaimoe_runtime.schema import LINE
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -119,27 +114,6 @@ def test_other_bundles_devices_and_precisions_lie_elsewhere(runtime: Runtime) ->
         for name, value in (("manifest", "0" * 64), ("device", "a toaster"), ("precision", "int8"), ("provider", "x"))
     ]
     assert len({calibration.place_of(one) for one in (held, *other)}) == 5
-
-
-@pytest.mark.parametrize(
-    ("platform", "variables", "wanted"),
-    [
-        ("linux", {}, ".cache/xaimoe-audio/calibrations"),
-        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/xaimoe-audio/calibrations"),
-        ("darwin", {}, "Library/Caches/xaimoe-audio/calibrations"),
-        ("win32", {"LOCALAPPDATA": "/l"}, "/l/xaimoe-audio/calibrations"),
-        ("linux", {"XAIMOE_CACHE": "/own"}, "/own/calibrations"),
-    ],
-)
-def test_the_cache_folder(
-    platform: str, variables: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("XAIMOE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.platform", platform)
-    assert calibration.cache_folder() == Path.home() / wanted
 
 
 # Command line --------------------------------------------------------------------------------------------------------

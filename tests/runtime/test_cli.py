@@ -16,6 +16,7 @@ import pytest
 import typer
 from data import noise, write_wav
 from data.bundles import EditableBundle
+from data.commands import call
 from typer.testing import CliRunner, Result
 
 from xaimoe_runtime import (
@@ -28,14 +29,9 @@ from xaimoe_runtime import (
     XaimoeError,
     __version__,
 )
-from xaimoe_runtime.cli import app
 from xaimoe_runtime.console import CommandGroup, write_json
 
 COMMAND = [sys.executable, "-c", "from xaimoe_runtime.cli import run; run()"]
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def kinds(stdout: str) -> list[str]:
@@ -115,6 +111,7 @@ def test_infer_to_a_folder_is_a_usage_error(bundle: Path, recording: Path) -> No
     [
         (["--hop", "0"], "hop: found 0 s, expected more than 0"),
         (["--channel", "left"], "channel: found 'left', expected mix, each"),
+        (["--provider", "tpu"], "provider: found 'tpu', expected auto, cpu, cuda, tensorrt"),
     ],
 )
 def test_an_option_that_makes_no_sense_ends_with_2(
@@ -127,7 +124,7 @@ def test_an_option_that_makes_no_sense_ends_with_2(
 
 @pytest.mark.parametrize(
     "options",
-    [["--routing", "all"], ["--threads", "0"], ["--min-score", "2"], ["--provider", "tpu"], ["--no-such-option"]],
+    [["--routing", "all"], ["--threads", "0"], ["--min-score", "2"], ["--no-such-option"]],
 )
 def test_an_option_out_of_its_range_ends_with_2(bundle: Path, recording: Path, options: list[str]) -> None:
     result = call("infer", bundle, recording, *options)

@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 from data import noise, write_wav
-from typer.testing import CliRunner, Result
+from data.commands import call
 
 from xaimoe_runtime import DatasetError, Runtime
-from xaimoe_runtime.cli import app
 from xaimoe_runtime.curve import Labelled, describe, draw, measure, read_labelled
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
 
 
 def test_points_rise_from_the_floor_to_no_budget(runtime: Runtime, scenes: Path) -> None:
@@ -60,7 +55,7 @@ def test_the_curve_is_drawn(runtime: Runtime, scenes: Path, tmp_path: Path, suff
 def test_calibrate_shows_the_curve(bundle: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "cache"))
     out, figure = tmp_path / "curve.json", tmp_path / "curve.png"
-    result = call(bundle, "--rounds", 20, "--data", scenes, "--curve", out, "--figure", figure)
+    result = call("calibrate", bundle, "--rounds", 20, "--data", scenes, "--curve", out, "--figure", figure)
     assert result.exit_code == 0, result.stderr
     assert "budget ms" in result.stdout and figure.is_file()
     points = json.loads(out.read_bytes())
@@ -79,7 +74,7 @@ def test_wrong_use_is_told_before_anything_is_measured(
     bundle: Path, scenes: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(scenes)
-    result = call(bundle, *arguments)
+    result = call("calibrate", bundle, *arguments)
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
 
@@ -99,5 +94,5 @@ def test_without_matplotlib_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    result = call(bundle, "--rounds", 20, "--data", scenes, "--figure", tmp_path / "curve.png")
+    result = call("calibrate", bundle, "--rounds", 20, "--data", scenes, "--figure", tmp_path / "curve.png")
     assert result.exit_code == 4 and "xai-moe-audio[figures]" in result.stderr

@@ -17,7 +17,8 @@ from data import noise, write_wav
 from xaimoe_runtime import ConfigError, Runtime
 from xaimoe_runtime.console import write_records
 from xaimoe_runtime.files import FileClassifier
-from xaimoe_runtime.schema import SCHEMAS, ErrorRecord, Record
+from xaimoe_runtime.published import SCHEMAS
+from xaimoe_runtime.records import ErrorRecord, Record
 from xaimoe_runtime.writing import replacing
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((SCHEMAS / "records.schema.json").read_bytes()))

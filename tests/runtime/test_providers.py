@@ -8,12 +8,15 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from data.commands import call
 
 from xaimoe_runtime import BundleError, ConfigError, ProviderError, Runtime
 from xaimoe_runtime.bundle import Bundle
-from xaimoe_runtime.providers import SessionFactory, load_onnxruntime, resolve
+from xaimoe_runtime.providers import SessionFactory, load_onnxruntime, parse_options, resolve
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
+KNOWN = onnxruntime.get_all_providers()
 
 
 @pytest.fixture
@@ -35,29 +38,42 @@ def cuda_promised(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("asked", "available", "taken"),
     [
-        ("auto", [CPU], "cpu"),
-        ("auto", [CUDA, CPU], "cuda"),
-        ("auto", [CPU, CUDA], "cuda"),
-        ("auto", [TENSORRT, CUDA, CPU], "cuda"),
-        ("auto", ["AzureExecutionProvider", CPU], "cpu"),
-        ("cpu", [CUDA, CPU], "cpu"),
-        ("cuda", [CUDA, CPU], "cuda"),
+        ("auto", [CPU], CPU),
+        ("auto", [CUDA, CPU], CUDA),
+        ("auto", [CPU, CUDA], CUDA),
+        ("auto", [TENSORRT, CUDA, CPU], CUDA),
+        ("auto", ["AzureExecutionProvider", CPU], CPU),
+        ("cpu", [CUDA, CPU], CPU),
+        ("cuda", [CUDA, CPU], CUDA),
+        ("CUDA", [CUDA, CPU], CUDA),
+        ("tensorrt", [TENSORRT, CUDA, CPU], TENSORRT),
+        ("openvino", [OPENVINO, CPU], OPENVINO),
+        (OPENVINO, [OPENVINO, CPU], OPENVINO),
     ],
 )
 def test_what_is_taken_of_what_is_there(asked: str, available: list[str], taken: str) -> None:
-    assert resolve(asked, available) == taken
+    assert resolve(asked, available, KNOWN) == taken
 
 
-def test_a_provider_asked_for_by_name_is_never_replaced() -> None:
-    with pytest.raises(ProviderError, match=f"provider 'cuda' is missing; this ONNX Runtime offers {CPU}") as caught:
-        resolve("cuda", [CPU])
-    assert "--provider auto" in str(caught.value)
+def test_auto_takes_tensorrt_only_where_its_engines_are_kept() -> None:
+    assert resolve("auto", [TENSORRT, CUDA, CPU], KNOWN, has_engines=True) == TENSORRT
+    assert resolve("auto", [CUDA, CPU], KNOWN, has_engines=True) == CUDA
 
 
-@pytest.mark.parametrize("asked", ["gpu", "CUDA", "", CPU])
+@pytest.mark.parametrize(
+    ("asked", "way_out"),
+    [("cuda", "xai-moe-audio[gpu]"), ("tensorrt", "xai-moe-audio[tensorrt]"), ("openvino", "offers cpu; use")],
+)
+def test_a_provider_asked_for_by_name_is_never_replaced(asked: str, way_out: str) -> None:
+    with pytest.raises(ProviderError, match=f"provider '{asked}' is missing; this ONNX Runtime offers cpu") as caught:
+        resolve(asked, [CPU], KNOWN)
+    assert way_out in str(caught.value) and "--provider auto" in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["gpu", "", "ExecutionProvider"])
 def test_an_unknown_provider_is_refused(asked: str) -> None:
-    with pytest.raises(ConfigError, match="expected auto, cuda, cpu") as caught:
-        resolve(asked, [CPU])
+    with pytest.raises(ConfigError, match="expected auto, cpu, cuda, tensorrt or another") as caught:
+        resolve(asked, [CPU], KNOWN)
     assert repr(asked) in str(caught.value)
 
 
@@ -117,6 +133,66 @@ def test_a_missing_onnx_runtime_is_an_error_that_says_how_to_install_it(monkeypa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ProviderError, match=r'ONNX Runtime is missing; install it with pip install "xai-moe-audio'):
         SessionFactory("cpu")
+
+
+# Options -------------------------------------------------------------------------------------------------------------
+
+
+class Session:
+    """Takes what a session is given, on whichever provider."""
+
+    def __init__(self, model: bytes, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+        self.given = providers
+
+    def get_providers(self) -> list[str]:
+        return [name for name, _ in self.given]
+
+
+def given(monkeypatch: pytest.MonkeyPatch, provider: str, options: dict[str, object]) -> dict[str, dict[str, str]]:
+    """What ONNX Runtime is told of each provider, where all are there."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, OPENVINO, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return dict(SessionFactory(provider, options=options).create("graph", b"").given)  # type: ignore[attr-defined]
+
+
+def test_cuda_is_told_to_choose_kernels_by_rule_and_to_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    assert given(monkeypatch, "cuda", {}) == {CUDA: usual, CPU: {}}
+    assert given(monkeypatch, "cuda", {"use_tf32": 1, "device_id": 2}) == {
+        CUDA: usual | {"use_tf32": "1", "device_id": "2"},
+        CPU: {},
+    }
+
+
+def test_what_a_provider_lacks_is_left_to_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given(monkeypatch, "openvino", {"device_type": "NPU"}) == {OPENVINO: {"device_type": "NPU"}, CPU: {}}
+    assert list(given(monkeypatch, "tensorrt", {})) == [TENSORRT, CUDA, CPU]
+
+
+def test_options_are_read_from_the_command_line() -> None:
+    assert parse_options(["device_id=1", "path=a=b", "empty="]) == {"device_id": "1", "path": "a=b", "empty": ""}
+
+
+@pytest.mark.parametrize("texts", [["device_id"], ["=1"], [""], ["a=1", "a=2"]])
+def test_an_option_that_is_none_is_refused(texts: list[str]) -> None:
+    with pytest.raises(ConfigError, match="expected NAME=VALUE, each name once"):
+        parse_options(texts)
+
+
+def test_options_of_no_certain_provider_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected the name of the one that they are for"):
+        SessionFactory("auto", options={"device_id": 0})
+
+
+def test_a_device_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device_id: found 'first', expected a number"):
+        SessionFactory("cpu", options={"device_id": "first"})
+
+
+def test_an_option_is_refused_on_the_command_line_too(bundle: Path) -> None:
+    result = call("verify", bundle, "--provider", "cpu", "--provider-option", "x")
+    assert result.exit_code == 2
+    assert "--provider-option: found 'x'" in result.stderr
 
 
 # Sessions ------------------------------------------------------------------------------------------------------------

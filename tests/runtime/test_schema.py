@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from xaimoe_runtime import Runtime
-from xaimoe_runtime.schema import SCHEMAS, Manifest, json_schemas
+from xaimoe_runtime.published import SCHEMAS, json_schemas
+from xaimoe_runtime.schema import Manifest
 
 
 def published(name: str) -> dict[str, object]:

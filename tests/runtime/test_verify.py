@@ -93,8 +93,19 @@ def test_a_missing_answer_is_named(editable: EditableBundle) -> None:
         verify(runtime)
 
 
-def test_a_provider_without_a_tolerance_cannot_be_verified(editable: EditableBundle) -> None:
-    del editable.manifest["golden"]["tolerance"]["cpu"]
+def test_a_provider_that_the_manifest_does_not_name_may_be_as_far_off_as_the_least_exact(
+    editable: EditableBundle,
+) -> None:
+    tolerance = editable.manifest["golden"]["tolerance"]
+    del tolerance["cpu"]
+    tolerance["cuda"]["fp32"]["scores"] = 0.25
+    found = verify(Runtime.load(editable.save(), provider="cpu"))
+    assert {deviation.tolerance for deviation in found if deviation.what.startswith("line/")} == {0.25}
+
+
+def test_a_precision_without_a_tolerance_cannot_be_verified(editable: EditableBundle) -> None:
+    for of_provider in editable.manifest["golden"]["tolerance"].values():
+        del of_provider["fp32"]
     runtime = Runtime.load(editable.save(), provider="cpu")
     with pytest.raises(BundleError, match="no tolerance for fp32 on provider 'cpu'"):
         verify(runtime)

@@ -17,7 +17,7 @@ from xaimoe_audio import MoEAudioClassifier, bundling
 from xaimoe_audio.cli import app
 from xaimoe_export import ExportOptions, Recordings
 from xaimoe_export.report import ExportReport, PrecisionReport
-from xaimoe_runtime import ConfigError, DatasetError, Runtime
+from xaimoe_runtime import ConfigError, DatasetError, EventSettings, Runtime
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def export_bundle(graphs: Any, description: Any, out: Path, options: ExportOptions, *rest: Any) -> ExportReport:
         calibration, validation, _ = rest
-        found.update(graphs=graphs, out=out, options=options, calibration=calibration, validation=validation)
+        found.update(graphs=graphs, description=description, out=out, options=options)
+        found.update(calibration=calibration, validation=validation)
         line = PrecisionReport(scores={"routed": 0.0}, same_predictions=True, accuracy=None, ms=1.0)
         return ExportReport(
             bundle_id="0" * 64,
@@ -63,6 +64,35 @@ def test_graphs_are_all_roles_with_both_stages_of_a_stream(checkpoint: Path, ask
     MoEAudioClassifier.load(checkpoint, "cpu").export("bundle")
     roles = [graph.role for graph in asked["graphs"]]
     assert {"frontend", "saliency", "router", "expert", "head", "frames", "window"} == set(roles)
+
+
+def test_event_settings_come_from_a_file(checkpoint: Path, asked: dict[str, Any], tmp_path: Path) -> None:
+    classifier, file = MoEAudioClassifier.load(checkpoint, "cpu"), tmp_path / "events.json"
+    classifier.export("bundle")
+    assert asked["description"].events == EventSettings()
+    file.write_text(json.dumps({"on": {classifier.labels[0]: 0.7}, "smooth": 3}))
+    classifier.export("bundle", events=file)
+    assert asked["description"].events == EventSettings(on={classifier.labels[0]: 0.7}, smooth=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, r"events\.json: cannot be read"),
+        ("{", "expected event settings as JSON: some of on, off, smooth"),
+        ('{"colour": 1}', "unknown field `colour`"),
+        ('{"smooth": 0}', "smooth"),
+        ('{"on": {"unicorn": 0.5}}', "found thresholds for unicorn"),
+    ],
+)
+def test_event_settings_that_are_none_are_refused(
+    checkpoint: Path, asked: dict[str, Any], tmp_path: Path, content: str | None, told: str
+) -> None:
+    if content is not None:
+        (tmp_path / "events.json").write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        MoEAudioClassifier.load(checkpoint, "cpu").export("bundle", events=tmp_path / "events.json")
+    assert not asked
 
 
 @pytest.mark.parametrize("change", ["no run_config", "broken run_config", "moved recordings"])

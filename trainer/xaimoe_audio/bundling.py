@@ -26,7 +26,8 @@ from xaimoe_export import BundleDescription, ExportOptions, ExportReport, GraphM
 from xaimoe_export.report import describe
 from xaimoe_runtime import __version__
 from xaimoe_runtime.console import progress
-from xaimoe_runtime.schema import ExpertSpec, FrontendSpec, PatchSpec, Provenance
+from xaimoe_runtime.schema import EventSettings, ExpertSpec, FrontendSpec, PatchSpec, Provenance
+from xaimoe_runtime.streams.events import check_settings
 
 CALIBRATION_RECORDINGS = 64
 VALIDATION_RECORDINGS = 500
@@ -43,7 +44,11 @@ class Source:
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, out: Path, options: ExportOptions, source: Source | None = None
+    checkpoint: Checkpoint,
+    out: Path,
+    options: ExportOptions,
+    source: Source | None = None,
+    events: EventSettings | None = None,
 ) -> ExportReport:
     """Exports a checkpoint to the bundle folder ``out``, with a progress bar on stderr.
 
@@ -53,6 +58,7 @@ def export_checkpoint(
         options: what it is to hold.
         source: recordings to calibrate and to measure on; those of the run folder if None, and if they are still where
             they were.
+        events: when a label counts as heard in a stream, unless the device is told otherwise.
 
     Raises:
         ConfigError: ``out`` exists or cannot be written, or the options ask for what cannot be made.
@@ -60,6 +66,7 @@ def export_checkpoint(
         BundleError: the exported graphs do not answer as PyTorch does.
     """
     model = copy.deepcopy(checkpoint.model).cpu().eval()
+    description = describe_bundle(model, checkpoint, events)
     source = source or _source_of_run(checkpoint.path.parent / RUN_CONFIG)
     calibration = validation = None
     if source is None:
@@ -83,9 +90,7 @@ def export_checkpoint(
         graphs.append(GraphModule("frames", model.frontend.frame, framing=(config.win_length, config.hop)))
         graphs.append(GraphModule("window", model.frontend.window))
     with progress("exporting", steps(tuple(graphs), options)) as advance:
-        report = export_bundle(
-            tuple(graphs), describe_bundle(model, checkpoint), out, options, calibration, validation, advance
-        )
+        report = export_bundle(tuple(graphs), description, out, options, calibration, validation, advance)
     print(describe(report), file=sys.stderr)  # noqa: T201
     return report
 
@@ -129,8 +134,14 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int, w
     )
 
 
-def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescription:
-    """The manifest's fields that follow from a checkpoint and its model, on the CPU."""
+def describe_bundle(
+    model: MoEAudioModel, checkpoint: Checkpoint, events: EventSettings | None = None
+) -> BundleDescription:
+    """The manifest's fields that follow from a checkpoint and its model, on the CPU.
+
+    Raises:
+        ConfigError: a setting of the events is out of its range, or names a label that the model has not.
+    """
     info = checkpoint.info
     config, frontend = model.config, model.config.frontend
     cost = {part.name: part for part in parts(model)}
@@ -145,8 +156,9 @@ def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescr
         )
         for name in config.experts
     )
+    task = task_spec(model, info.thresholds)
     return BundleDescription(
-        task=task_spec(model, info.thresholds),
+        task=task,
         audio=audio_spec(config),
         frontend=FrontendSpec(
             backend=frontend.spectrogram,
@@ -171,4 +183,5 @@ def describe_bundle(model: MoEAudioModel, checkpoint: Checkpoint) -> BundleDescr
             versions=info.versions | {"export-python": platform.python_version(), "export-onnx": version("onnx")},
             metrics=info.metrics,
         ),
+        events=check_settings(events or EventSettings(), task),
     )

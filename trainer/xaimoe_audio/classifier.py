@@ -261,6 +261,7 @@ class MoEAudioClassifier:
         sign: str | Path | None = None,
         triton: str | Path | None = None,
         licence: str | None = None,
+        events: str | Path | None = None,
         force: bool = False,
         score_tolerance: float = 1e-4,
         accuracy_tolerance: float = 0.005,
@@ -282,6 +283,8 @@ class MoEAudioClassifier:
             sign: Ed25519 private key in PEM that the manifest is signed with.
             triton: folder for a model repository of NVIDIA's Triton server.
             licence: identifier of the licence that the model is given out under, for its card.
+            events: JSON file with the fields of :class:`xaimoe_runtime.EventSettings`, which streams go by unless they
+                are told otherwise.
             force: replace a bundle that is there.
             score_tolerance: largest difference of a score from PyTorch's, in FP32.
             accuracy_tolerance: accuracy that another precision may lose on the validation recordings.
@@ -293,6 +296,7 @@ class MoEAudioClassifier:
         """
         from xaimoe_audio.bundling import Source, export_checkpoint
         from xaimoe_export import ExportOptions, PrecisionPlan
+        from xaimoe_runtime.streams.events import read_settings
 
         options = ExportOptions(
             precisions=tuple(word.strip() for word in precision.split(",")),  # type: ignore[misc]  # it checks them
@@ -311,7 +315,9 @@ class MoEAudioClassifier:
             raise ConfigError("channel: found a choice without recordings; give dataset_dir as well")
         folder = None if dataset_dir is None else Path(dataset_dir)
         source = None if folder is None else Source(folder, _table(folder, metadata_csv), channel)
-        content: dict[str, Any] = msgspec.to_builtins(export_checkpoint(self._trained, Path(out), options, source))
+        settings = None if events is None else read_settings(Path(events))
+        report = export_checkpoint(self._trained, Path(out), options, source, settings)
+        content: dict[str, Any] = msgspec.to_builtins(report)
         return content
 
     def print_architecture(self) -> None:

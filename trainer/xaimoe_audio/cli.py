@@ -16,7 +16,6 @@ from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime import options as device_options
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.providers import Provider
 from xaimoe_runtime.schema import PrecisionChoice
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ TRAINING_PACKAGES = (
     "onnx",
     "onnxscript",
     "onnxslim",
-    "platformdirs",
 )
 
 
@@ -229,48 +227,42 @@ def infer(
     workers: Annotated[int, typer.Option(min=1, help="With --bundle: processes that classify.")] = 1,
     budget_ms: device_options.BudgetOption = None,
     percentile: device_options.PercentileOption = "p95",
-    provider: Annotated[Provider, typer.Option(help="With --bundle: where ONNX Runtime runs.")] = "auto",
+    provider: device_options.ProviderOption = "auto",
+    provider_option: device_options.ProviderOptionsOption = None,
     threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
     precision: Annotated[PrecisionChoice, typer.Option(help="With --bundle: one of those that it holds.")] = "auto",
     public_key: Annotated[Path | None, typer.Option(help="With --bundle: of the one who must have signed it.")] = None,
+    engine: Annotated[
+        options.InferenceEngine,
+        typer.Option(help="With --bundle: processes of this machine, or of a Ray cluster (--workers of them)."),
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster, as in ray://host:10001; one of this machine's own if none.")
+    ] = None,
     device: Annotated[options.Device, typer.Option(help="With --ckpt: where PyTorch runs.")] = "auto",
 ) -> None:
     """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
     recordings = [*(audio or []), *(paths or [])]
     if (ckpt is None) == (bundle is None) or not (recordings or lists):
         raise ConfigError("infer: expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B")
-    if bundle is not None:
-        device_cli.infer(
-            bundle,
-            recordings,
-            lists,
-            routing=routing,
-            channel=channel,
-            hop=hop,
-            min_score=min_score,
-            windows=windows,
-            trace=trace,
-            top_k=top_k,
-            out=out,
-            resume=resume,
-            workers=workers,
-            batch_size=batch_size,
-            budget_ms=budget_ms,
-            percentile=percentile,
-            provider=provider,
-            threads=threads,
-            precision=precision,
-            public_key=public_key,
-        )
-        return
-    assert ckpt is not None
-    if precision != "auto" or public_key is not None or budget_ms is not None or workers != 1:
-        raise ConfigError(
-            "infer: found --precision, --public-key, --budget-ms or --workers with --ckpt; they are for --bundle"
-        )
+    for_bundle = {
+        "--provider": provider != "auto",
+        "--provider-option": provider_option,
+        "--precision": precision != "auto",
+        "--public-key": public_key,
+        "--budget-ms": budget_ms,
+        "--workers": workers != 1,
+        "--engine": engine != "local",
+        "--address": address,
+    }
+    if bundle is None and (given := [name for name, is_given in for_bundle.items() if is_given]):
+        raise ConfigError(f"infer: found {', '.join(given)} with --ckpt; expected --bundle")
+    if address is not None and engine != "ray":
+        raise ConfigError("--address: found an address of a Ray cluster, expected --engine ray as well")
     from xaimoe_runtime.archive.paths import find_recordings
-    from xaimoe_runtime.archive.run import fingerprint
+    from xaimoe_runtime.archive.run import OpenBundle, fingerprint, here
     from xaimoe_runtime.files import FileClassifier, FileOptions
+    from xaimoe_runtime.providers import parse_options
 
     device_cli.check_out(out, resume, trace)
     how = FileOptions(
@@ -279,14 +271,26 @@ def infer(
         hop_s=hop,
         min_score=min_score,
         windows=windows,
+        budget_ms=budget_ms,
         batch_size=batch_size,
         top_k=top_k,
         trace=trace,
     )
     found = find_recordings(recordings, lists or [])
+    if bundle is not None:
+        told = parse_options(provider_option or [])
+        make = OpenBundle(bundle, how, percentile, provider, threads, precision, public_key, told)
+        answering = device_cli.locally(workers)
+        if engine == "ray":
+            from xaimoe_audio.scaling import on_ray
+
+            answering = on_ray(workers, address)
+        device_cli.classify_with_bundle(make, found, out, resume, answering)
+        return
+    assert ckpt is not None
     classifier = FileClassifier(_classifier().load(ckpt, device).engine, how)
     identity = fingerprint(classifier, hashlib.sha256(ckpt.read_bytes()).hexdigest())
-    device_cli.classify(classifier, None, found, 1, out, resume, identity)
+    device_cli.classify(classifier, here(classifier), found, out, resume, identity)
 
 
 @app.command()
@@ -307,6 +311,9 @@ def export(
     sign: Annotated[Path | None, typer.Option(help="Ed25519 private key in PEM to sign the bundle with.")] = None,
     triton: Annotated[Path | None, typer.Option(help="Folder for a model repository of NVIDIA's Triton.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of the model, for its card, as in CC-BY-4.0.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="JSON with the event settings that streams go by, as in docs/streams.md.")
+    ] = None,
     score_tolerance: Annotated[float, typer.Option(help="Most that a score may differ from PyTorch's.")] = 1e-4,
     accuracy_tolerance: Annotated[float, typer.Option(help="Accuracy that a precision may lose.")] = 0.005,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
@@ -324,6 +331,7 @@ def export(
         sign,
         triton,
         licence,
+        events,
         force,
         score_tolerance,
         accuracy_tolerance,

@@ -17,7 +17,8 @@ from xaimoe_runtime.audio import open_recording
 from xaimoe_runtime.bundle import MANIFEST
 from xaimoe_runtime.console import progress, write_records
 from xaimoe_runtime.files import FileClassifier
-from xaimoe_runtime.schema import ResultRecord, Routing, SummaryRecord, TaskKind
+from xaimoe_runtime.records import ResultRecord, SummaryRecord
+from xaimoe_runtime.schema import Routing, TaskKind
 from xaimoe_runtime.verify import verify
 
 SCENES_PER_CLASS = 200

@@ -12,6 +12,7 @@ from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind
 
 Device = Literal["auto", "cuda", "cpu"]
+InferenceEngine = Literal["local", "ray"]
 
 DatasetOption = Annotated[Path, typer.Option(help="Folder that the file paths in the table are relative to.")]
 MetadataOption = Annotated[

@@ -13,7 +13,7 @@ import msgspec
 
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.files import Classified, state_of
-from xaimoe_runtime.schema import Record
+from xaimoe_runtime.records import Record
 from xaimoe_runtime.tally import Tally
 from xaimoe_runtime.writing import replacing
 

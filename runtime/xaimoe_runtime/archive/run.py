@@ -17,13 +17,15 @@ from xaimoe_runtime.budget import for_each
 from xaimoe_runtime.costs import Percentile
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.files import Classified, FileClassifier, FileOptions
-from xaimoe_runtime.providers import Provider
+from xaimoe_runtime.records import Record, SummaryRecord
 from xaimoe_runtime.result import Engine
 from xaimoe_runtime.runtime import Runtime
-from xaimoe_runtime.schema import PrecisionChoice, Record, SummaryRecord
+from xaimoe_runtime.schema import PrecisionChoice
 from xaimoe_runtime.tally import Tally
 
 Advance = Callable[[], None]
+Answers = Callable[[Sequence[Path]], Iterator[tuple[Path, Classified]]]
+"""Gives what is made of each file, in their order."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,11 @@ class OpenBundle:
     bundle: Path
     options: FileOptions
     percentile: Percentile = "p95"
-    provider: Provider = "auto"
+    provider: str = "auto"
     threads: int = 1
     precision: PrecisionChoice = "auto"
     public_key: Path | None = None
+    provider_options: dict[str, str] | None = None
     digest: str = ""
     """Of the manifest that the run began with; a bundle that was replaced since is refused."""
 
@@ -50,7 +53,9 @@ class OpenBundle:
 
     def load(self) -> Runtime:
         """The bundle, loaded."""
-        runtime = Runtime.load(self.bundle, self.provider, self.threads, self.precision, self.public_key)
+        runtime = Runtime.load(
+            self.bundle, self.provider, self.threads, self.precision, self.public_key, self.provider_options
+        )
         if self.digest not in ("", runtime.manifest.digest):
             raise BundleError(
                 f"{self.bundle}: found another bundle than the run began with; put that back and go on with --resume, "
@@ -80,21 +85,22 @@ def fingerprint(
     }
 
 
-def answered(
-    classifier: FileClassifier, make: Make | None, paths: Sequence[Path], workers: int
-) -> Iterator[tuple[Path, Classified]]:
-    """What is made of each file, in their order: by ``classifier`` itself, or by processes with one each."""
-    if workers == 1 or make is None:
-        return ((path, classifier.classify(path)) for path in paths)
-    return classify_all(make, paths, workers)
+def here(classifier: FileClassifier) -> Answers:
+    """Answers of this process."""
+    return lambda paths: ((path, classifier.classify(path)) for path in paths)
+
+
+def by_processes(make: Make, workers: int) -> Answers:
+    """Answers of so many processes, each of which makes its classifier."""
+    return lambda paths: classify_all(make, paths, workers)
 
 
 def stream_records(
-    classifier: FileClassifier, make: Make | None, paths: Sequence[Path], workers: int, advance: Advance
+    classifier: FileClassifier, answers: Answers, paths: Sequence[Path], advance: Advance
 ) -> Iterator[Record]:
     """The records of all files as they come about, and the summary."""
     total = Tally()
-    for _, found in answered(classifier, make, paths, workers):
+    for _, found in answers(paths):
         total.add(found.tally)
         yield from found.records
         advance()
@@ -103,9 +109,8 @@ def stream_records(
 
 def write_records(
     classifier: FileClassifier,
-    make: Make | None,
+    answers: Answers,
     paths: Sequence[Path],
-    workers: int,
     advance: Advance,
     out: Path,
     fingerprint: dict[str, Any],
@@ -129,7 +134,7 @@ def write_records(
             else:
                 left.append(path)
         try:
-            for path, found in answered(classifier, make, left, workers):
+            for path, found in answers(left):
                 parts.add(path, found)
                 advance()
         finally:

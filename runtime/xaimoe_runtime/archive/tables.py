@@ -13,7 +13,7 @@ import msgspec
 
 from xaimoe_runtime.console import write_records
 from xaimoe_runtime.errors import ConfigError, ProviderError
-from xaimoe_runtime.schema import ErrorRecord, Record, WindowRecord
+from xaimoe_runtime.records import ErrorRecord, Record, WindowRecord
 from xaimoe_runtime.writing import replacing
 
 FORMATS = (".jsonl", ".csv", ".parquet")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError
@@ -20,6 +21,7 @@ from xaimoe_runtime.options import (
     PercentileOption,
     PrecisionOption,
     ProviderOption,
+    ProviderOptionsOption,
     PublicKeyOption,
     RoutingOption,
     ThreadsOption,
@@ -65,15 +67,18 @@ def stream(
         ),
     ] = None,
     off: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of that under which it is not any more.", rich_help_panel=EVENTS)
-    ] = 0.8,
-    smooth: Annotated[int, typer.Option(min=1, help="Windows that are averaged.", rich_help_panel=EVENTS)] = 1,
+        float | None,
+        typer.Option(min=0, max=1, help="Share of that under which it is not any more.", rich_help_panel=EVENTS),
+    ] = None,
+    smooth: Annotated[
+        int | None, typer.Option(min=1, help="Windows that are averaged.", rich_help_panel=EVENTS)
+    ] = None,
     min_duration: Annotated[
-        float, typer.Option(min=0, help="Seconds; shorter events are not reported.", rich_help_panel=EVENTS)
-    ] = 0.0,
+        float | None, typer.Option(min=0, help="Seconds; shorter events are not reported.", rich_help_panel=EVENTS)
+    ] = None,
     refractory: Annotated[
-        float, typer.Option(min=0, help="Seconds after an event without another.", rich_help_panel=EVENTS)
-    ] = 0.0,
+        float | None, typer.Option(min=0, help="Seconds after an event without another.", rich_help_panel=EVENTS)
+    ] = None,
     backlog: Annotated[
         int, typer.Option(min=1, help="Windows that may wait; older ones are given up.", rich_help_panel=TROUBLE)
     ] = 4,
@@ -114,6 +119,7 @@ def stream(
     budget_ms: BudgetOption = None,
     percentile: PercentileOption = "p95",
     provider: ProviderOption = "auto",
+    provider_option: ProviderOptionsOption = None,
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
@@ -123,22 +129,21 @@ def stream(
     With a budget, a live source that there is too little time for first costs pairs, then windows, then samples; each
     is counted and reported. Ctrl-C and SIGTERM end it cleanly.
     """
+    from xaimoe_runtime.providers import parse_options
     from xaimoe_runtime.runtime import Runtime
-    from xaimoe_runtime.streams.events import EventSettings
     from xaimoe_runtime.streams.listener import Listener, Listening
     from xaimoe_runtime.streams.outlets import FileLines, Outlet, StdoutLines
     from xaimoe_runtime.streams.service import Systemd, use_fifo
     from xaimoe_runtime.streams.sources import open_source
 
-    runtime = Runtime.load(bundle, provider, threads, precision, public_key)
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option or []))
     if budget_ms is not None and runtime.uncalibrated:
         _warn(f"costs are an estimate: {runtime.uncalibrated}")
-    events = EventSettings(
-        on=_thresholds(threshold or [], runtime.labels),
-        off=off,
-        smooth=smooth,
-        min_duration_s=min_duration,
-        refractory_s=refractory,
+    told = {"off": off, "smooth": smooth, "min_duration_s": min_duration, "refractory_s": refractory}
+    events = msgspec.structs.replace(
+        runtime.manifest.events,
+        on=runtime.manifest.events.on | _thresholds(threshold or [], runtime.labels),
+        **{name: value for name, value in told.items() if value is not None},
     )
     how = Listening(
         hop_s=hop,

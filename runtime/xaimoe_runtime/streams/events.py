@@ -8,35 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.schema import TaskSpec
+from xaimoe_runtime.schema import EventSettings, TaskSpec
 
 Floats = NDArray[np.float32]
 
 SINGLE_LABEL_ON = 0.5
 """Score from which the label of a single-label model is heard, unless told otherwise."""
-
-
-class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a label counts as heard."""
-
-    on: dict[str, float] = msgspec.field(default_factory=dict)
-    """Score from which it is, by label; the model's threshold for those that are not named, or else 0.5."""
-    off: Annotated[float, Meta(ge=0, le=1)] = 0.8
-    """Share of that score under which it is not any more."""
-    smooth: Annotated[int, Meta(ge=1)] = 1
-    """Windows whose scores are averaged."""
-    min_duration_s: Annotated[float, Meta(ge=0)] = 0.0
-    """Events that are shorter are not reported. One window is as long as the model's clip."""
-    refractory_s: Annotated[float, Meta(ge=0)] = 0.0
-    """A label is heard again only in windows that end so long after its last event."""
 
 
 State = Literal["onset", "offset"]
@@ -119,6 +104,21 @@ class Events:
 
     def _event(self, i: int, state: State, heard: _Heard) -> Event:
         return Event(self.labels[i], state, heard.start_s, heard.end_s, heard.peak)
+
+
+def read_settings(path: Path) -> EventSettings:
+    """The settings in a JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=EventSettings)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}), expected event settings as JSON") from error
+    except msgspec.MsgspecError as error:
+        known = ", ".join(EventSettings.__struct_fields__)
+        raise ConfigError(f"{path}: {error}; expected event settings as JSON: some of {known}") from error
 
 
 def check_settings(settings: EventSettings, task: TaskSpec) -> EventSettings:

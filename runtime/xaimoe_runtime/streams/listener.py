@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.files import printable
+from xaimoe_runtime.records import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
 from xaimoe_runtime.result import WindowResult
-from xaimoe_runtime.schema import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
-from xaimoe_runtime.streams.events import Event, Events, EventSettings
+from xaimoe_runtime.schema import EventSettings
+from xaimoe_runtime.streams.events import Event, Events
 from xaimoe_runtime.streams.reader import Block, End, Reader
 from xaimoe_runtime.streams.sources import Source, Trouble
 from xaimoe_runtime.streams.stream import Stream
@@ -50,7 +51,8 @@ class Listening:
     budget_ms: float | None = None
     """Milliseconds for each window; of a live source, from the arrival of its last sample to the answer."""
     percentile: str = "p95"
-    events: EventSettings = field(default_factory=EventSettings)
+    events: EventSettings | None = None
+    """When a label counts as heard; as the bundle says if None."""
     backlog: int = 4
     """Windows of a live source that may wait, of each channel; older ones are given up."""
     buffer_s: float = 10.0
@@ -104,7 +106,7 @@ class Listener:
                 f"{source.name}: found {source.channels} channel(s), expected channel {channel}; they count from 0"
             )
         self.streams = self._open()
-        self.events = [Events(runtime.task, self.how.events) for _ in self.channels]
+        self.events = [Events(runtime.task, self.how.events or runtime.manifest.events) for _ in self.channels]
         self.tally = Tally(files=1)
         self.dead: Dead = ""
         self._offset_s = 0.0  # start of the streams that are open, from the start of the source

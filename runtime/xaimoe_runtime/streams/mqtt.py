@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from xaimoe_runtime.errors import ConfigError, ProviderError
-from xaimoe_runtime.schema import Record
+from xaimoe_runtime.records import Record
 from xaimoe_runtime.streams.outlets import Warn
 
 QUEUE = 10_000

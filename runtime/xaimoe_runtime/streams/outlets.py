@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.schema import Record
+from xaimoe_runtime.records import Record
 
 Warn = Callable[[str], None]
 """Tells a person."""

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 from data import noise, write_wav
-from typer.testing import CliRunner, Result
+from data.commands import call
 
 from xaimoe_runtime import BundleError, ConfigError, ProviderError, Runtime
 from xaimoe_runtime.archive import parts as parts_module
@@ -25,17 +25,12 @@ from xaimoe_runtime.archive.parts import Parts
 from xaimoe_runtime.archive.pool import classify_all
 from xaimoe_runtime.archive.run import OpenBundle
 from xaimoe_runtime.archive.tables import check_format
-from xaimoe_runtime.cli import app
 from xaimoe_runtime.files import Classified, FileClassifier, FileOptions, failed, state_of
-from xaimoe_runtime.schema import SCHEMAS
+from xaimoe_runtime.published import SCHEMAS
 from xaimoe_runtime.tally import Tally
 
 COMMAND = [sys.executable, "-c", "from xaimoe_runtime.cli import run; run()", "infer"]
 TIMES = ("ms", "p50_ms", "p95_ms")
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["infer", *map(str, arguments)])
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -60,7 +55,7 @@ def archive(tmp_path: Path) -> Path:
 def wanted(bundle: Path, archive: Path, tmp_path: Path) -> list[dict[str, Any]]:
     """What a run in one go writes."""
     out = tmp_path / "wanted.jsonl"
-    assert call(bundle, archive, "--out", out).exit_code == 1
+    assert call("infer", bundle, archive, "--out", out).exit_code == 1
     return read(out)
 
 
@@ -78,7 +73,7 @@ def test_a_table_has_a_row_for_each_record(
     bundle: Path, archive: Path, wanted: list[dict[str, Any]], tmp_path: Path, runtime: Runtime
 ) -> None:
     out = tmp_path / "table.csv"
-    result = call(bundle, archive, "--out", out, "--windows")
+    result = call("infer", bundle, archive, "--out", out, "--windows")
     assert result.exit_code == 1
     assert json.loads(result.stderr.splitlines()[-1])["kind"] == "summary"
     with out.open(newline="", encoding="utf-8") as file:
@@ -100,7 +95,7 @@ def test_a_parquet_has_the_same_rows_with_types(
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     monkeypatch.setattr("xaimoe_runtime.archive.tables.ROWS", 5)  # several groups of rows
     out = tmp_path / "table.parquet"
-    assert call(bundle, archive, "--out", out).exit_code == 1
+    assert call("infer", bundle, archive, "--out", out).exit_code == 1
     rows = parquet.read_table(out).to_pylist()
     assert [row["path"] for row in rows] == [r["path"] for r in wanted[:-1]]
     assert isinstance(rows[0]["windows"], int) and isinstance(rows[0]["late"], bool)
@@ -117,7 +112,7 @@ def test_other_formats_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_best_labels_alone(bundle: Path, archive: Path, wanted: list[dict[str, Any]], tmp_path: Path) -> None:
     out = tmp_path / "top.jsonl"
-    call(bundle, archive, "--out", out, "--top-k", 2)
+    call("infer", bundle, archive, "--out", out, "--top-k", 2)
     for record, whole in zip(read(out), wanted, strict=True):
         if record["kind"] == "result":
             best = sorted(whole["scores"].values(), reverse=True)[:2]
@@ -127,7 +122,7 @@ def test_the_best_labels_alone(bundle: Path, archive: Path, wanted: list[dict[st
 
 def test_a_trace_says_how_it_came_about(bundle: Path, archive: Path, tmp_path: Path, runtime: Runtime) -> None:
     out = tmp_path / "trace.jsonl"
-    call(bundle, archive / "05.wav", "--out", out, "--trace", "--budget-ms", 1000)
+    call("infer", bundle, archive / "05.wav", "--out", out, "--trace", "--budget-ms", 1000)
     schema = json.loads((SCHEMAS / "records.schema.json").read_bytes())
     *windows, result, _ = [json.loads(line) for line in out.read_bytes().splitlines()]
     assert "trace" not in result and len(windows) == result["windows"]
@@ -148,7 +143,7 @@ def test_batches_change_nothing_but_the_time(
     bundle: Path, archive: Path, wanted: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "batches.jsonl"
-    call(bundle, archive, "--out", out, "--batch-size", 3)
+    call("infer", bundle, archive, "--out", out, "--batch-size", 3)
     for record, other in zip(read(out), wanted, strict=True):
         if record["kind"] == "result":
             assert record["scores"] == pytest.approx(other["scores"], abs=2e-5)
@@ -162,9 +157,9 @@ def test_several_processes_write_the_same(
     bundle: Path, archive: Path, wanted: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "two.jsonl"
-    assert call(bundle, archive, "--out", out, "--workers", 2).exit_code == 1
+    assert call("infer", bundle, archive, "--out", out, "--workers", 2).exit_code == 1
     assert read(out) == wanted
-    printed = call(bundle, archive, "--workers", 2)
+    printed = call("infer", bundle, archive, "--workers", 2)
     lines = [json.loads(line) for line in printed.stdout.splitlines()]
     assert [r["kind"] for r in lines] == [r["kind"] for r in wanted]
 
@@ -224,7 +219,7 @@ def test_a_process_that_dies_between_two_files_is_replaced(monkeypatch: pytest.M
 
 def test_a_bundle_that_cannot_be_opened_is_an_error_at_once(bundle_copy: Path) -> None:
     (bundle_copy / "manifest.json").unlink()
-    assert call(bundle_copy, "a.wav", "--workers", 2).exit_code == 3
+    assert call("infer", bundle_copy, "a.wav", "--workers", 2).exit_code == 3
 
 
 # Crashes -------------------------------------------------------------------------------------------------------------
@@ -265,9 +260,9 @@ def test_after_a_kill_nothing_is_lost_or_doubled(
             process.kill()
         assert not out.exists()
         done = len(list(folder.glob("part-*")))
-    result = call(bundle, archive, "--out", out)
+    result = call("infer", bundle, archive, "--out", out)
     assert result.exit_code == 2 and "--resume to go on" in result.stderr
-    assert call(bundle, archive, "--out", out, "--resume").exit_code == 1
+    assert call("infer", bundle, archive, "--out", out, "--resume").exit_code == 1
     assert read(out) == wanted
     assert not folder.exists()
 
@@ -291,7 +286,7 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(
     out = tmp_path / "stopped.jsonl"
     with begun(bundle, archive, out) as process:
         interrupt(process, out)
-    assert call(bundle, archive, "--out", out, "--resume").exit_code == 1
+    assert call("infer", bundle, archive, "--out", out, "--resume").exit_code == 1
     assert read(out) == wanted
 
 
@@ -390,17 +385,17 @@ def test_a_part_is_written_every_now_and_then(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_output_that_cannot_be_written_is_an_error_before_any_work(bundle: Path, archive: Path) -> None:
-    result = call(bundle, archive, "--out", "/dev/null/a.jsonl")
+    result = call("infer", bundle, archive, "--out", "/dev/null/a.jsonl")
     assert result.exit_code == 2 and "cannot be written" in result.stderr
 
 
 def test_traces_need_json_lines(bundle: Path, archive: Path, tmp_path: Path) -> None:
-    result = call(bundle, archive, "--trace", "--out", tmp_path / "a.csv")
+    result = call("infer", bundle, archive, "--trace", "--out", tmp_path / "a.csv")
     assert result.exit_code == 2 and "expected a file ending in .jsonl" in result.stderr
 
 
 def test_resume_needs_a_file_to_go_on_with(bundle: Path, archive: Path) -> None:
-    result = call(bundle, archive, "--resume")
+    result = call("infer", bundle, archive, "--resume")
     assert result.exit_code == 2 and "--out" in result.stderr
 
 
@@ -412,8 +407,8 @@ def test_a_full_disk_keeps_what_was_done(bundle: Path, archive: Path, tmp_path: 
 
     with monkeypatch.context() as patched:
         patched.setattr("xaimoe_runtime.archive.tables.write", full)
-        result = call(bundle, archive, "--out", out)
+        result = call("infer", bundle, archive, "--out", out)
     assert result.exit_code == 2 and "No space left" in result.stderr and not out.exists()
     shutil.copytree(tmp_path / "a.jsonl.parts", tmp_path / "copy")
-    assert call(bundle, archive, "--out", out, "--resume").exit_code == 1
+    assert call("infer", bundle, archive, "--out", out, "--resume").exit_code == 1
     assert len(read(out)) == 13

@@ -15,16 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from data import noise, write_wav
-from typer.testing import CliRunner, Result
+from data.bundles import EditableBundle
+from data.commands import call
 
 from xaimoe_runtime import Runtime
-from xaimoe_runtime.cli import app
 
 COMMAND = [sys.executable, "-c", "from xaimoe_runtime.cli import run; run()", "stream"]
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["stream", *map(str, arguments)])
 
 
 def lines(text: str | bytes) -> list[dict[str, Any]]:
@@ -43,7 +39,7 @@ def raw(samples: np.ndarray[Any, Any]) -> bytes:
 
 def test_a_file_is_streamed(bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(3 * runtime.audio.clip_samples), runtime.audio.sample_rate)
-    result = call(bundle, path, "--hop", "0.5", "--threshold", "0.01", "--summary-every", "1000")
+    result = call("stream", bundle, path, "--hop", "0.5", "--threshold", "0.01", "--summary-every", "1000")
     assert result.exit_code == 0, result.stderr
     found = lines(result.stdout)
     windows = [r for r in found if r["kind"] == "window"]
@@ -51,14 +47,36 @@ def test_a_file_is_streamed(bundle: Path, runtime: Runtime, tmp_path: Path) -> N
     assert [w["labels"] for w in windows] == [list(w.result.labels) for w in wanted]
     assert {r["kind"] for r in found} == {"window", "event", "summary"}
     assert found[-1]["windows"] == len(windows)
-    only = lines(call(bundle, path, "--hop", "0.5", "--threshold", "0.01", "--only-events").stdout)
+    only = lines(call("stream", bundle, path, "--hop", "0.5", "--threshold", "0.01", "--only-events").stdout)
     assert {r["kind"] for r in only} == {"event", "summary"}
+
+
+def test_events_go_by_the_bundles_settings_unless_told_otherwise(editable: EditableBundle, tmp_path: Path) -> None:
+    labels = editable.manifest["task"]["labels"]
+    path = write_wav(tmp_path / "a.wav", noise(60_000))
+    editable.manifest["events"] = {"on": dict.fromkeys(labels, 0.01), "off": 0.5, "smooth": 2, "min_duration_s": 0.0}
+    editable.save()
+
+    def heard(*options: object) -> set[str]:
+        records = lines(call("stream", editable.path, path, "--only-events", *options).stdout)
+        return {record["label"] for record in records if record["kind"] == "event"}
+
+    assert heard() == set(labels)
+    assert heard("--threshold", f"{labels[0]}=1.0") == set(labels[1:])
+    assert heard("--min-duration", 1000) == set()
+
+
+def test_a_bundle_whose_event_settings_are_none_is_refused(editable: EditableBundle) -> None:
+    editable.manifest["events"]["on"] = {"unicorn": 0.5}
+    result = call("stream", editable.save(), "a.wav")
+    assert result.exit_code == 3
+    assert "found thresholds for unicorn" in result.stderr
 
 
 def test_records_are_appended_to_a_file(bundle: Path, tmp_path: Path) -> None:
     path, out = write_wav(tmp_path / "a.wav", noise(30_000)), tmp_path / "out.jsonl"
     for _ in range(2):
-        result = call(bundle, path, "--out", out)
+        result = call("stream", bundle, path, "--out", out)
         assert result.exit_code == 0 and result.stdout == ""
     assert [r["kind"] for r in lines(out.read_bytes())].count("summary") == 2
 
@@ -141,7 +159,7 @@ def test_a_reader_that_goes_away_ends_it(bundle: Path, tmp_path: Path) -> None:
 def test_wrong_use_is_one_line_and_its_exit_code(
     bundle: Path, arguments: list[object], code: int, message: str
 ) -> None:
-    result = call(bundle, *arguments)
+    result = call("stream", bundle, *arguments)
     assert result.exit_code == code
     assert "Traceback" not in result.stderr
     assert message in result.stderr.splitlines()[-1]
@@ -153,7 +171,7 @@ def test_a_file_that_breaks_ends_with_what_was_heard(bundle: Path, runtime: Runt
     path = tmp_path / "cut.flac"
     soundfile.write(path, noise(10 * runtime.audio.clip_samples), runtime.audio.sample_rate)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    result = call(bundle, path)
+    result = call("stream", bundle, path)
     assert result.exit_code == 1
     found = lines(result.stdout)
     assert found[-1]["kind"] == "summary" and found[-1]["windows"] >= 3

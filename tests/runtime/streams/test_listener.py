@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError, ConfigError, EventSettings, Listener, Listening, Runtime
 from xaimoe_runtime.inference import file_windows
-from xaimoe_runtime.schema import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord, json_schemas
+from xaimoe_runtime.published import json_schemas
+from xaimoe_runtime.records import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
 from xaimoe_runtime.streams.sources import FileSource, Trouble
 
 Floats = NDArray[np.float32]

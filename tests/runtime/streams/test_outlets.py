@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xaimoe_runtime import ConfigError, Listener, ProviderError, Runtime
-from xaimoe_runtime.schema import ErrorRecord
+from xaimoe_runtime.records import ErrorRecord
 from xaimoe_runtime.streams.mqtt import Mqtt
 from xaimoe_runtime.streams.outlets import FileLines
 from xaimoe_runtime.streams.prometheus import serve

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_audio.data.remember import cache_folder
 from xaimoe_runtime.audio import Block, open_recording, read_blocks
+from xaimoe_runtime.caching import cache_folder
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.writing import replacing
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import platformdirs
 
+from xaimoe_runtime.caching import cache_folder
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.writing import replacing
 
 T = TypeVar("T")
-
-
-def cache_folder() -> Path:
-    """Where everything is kept that can be made again: ``$XAIMOE_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("XAIMOE_CACHE") or platformdirs.user_cache_dir("xaimoe-audio"))
 
 
 def remembered(name: str, kind: type[T], find: Callable[[], T]) -> T:
