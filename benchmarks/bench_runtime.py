@@ -35,13 +35,13 @@ def bench_graph(runtime: Runtime, benchmark: Callable[..., Any], role: str) -> N
     """One graph on its golden input, one clip; for ``expert`` the first one, on one patch."""
     name = next(name for name in runtime.dispatcher.graphs if name.split()[0] == role)
     graph = runtime.dispatcher.graphs[name]
-    inputs = {tensor.name: runtime.bundle.golden[f"{name}/{tensor.name}"][:1] for tensor in graph.spec.inputs}
+    inputs = {tensor.name: runtime.bundle.golden[graph.spec.golden(tensor.name)][:1] for tensor in graph.spec.inputs}
     benchmark(lambda: graph(**inputs))
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
 def bench_line(runtime: Runtime, benchmark: Callable[..., Any], routing: Routing) -> None:
     """From samples at the model's rate to scores, on the golden clip."""
-    waveform = runtime.bundle.golden["frontend/waveform"]
+    waveform = runtime.bundle.golden["waveform"]
     source = np.array([[runtime.audio.sample_rate, 0]], np.float32)
     benchmark(lambda: runtime.run(waveform, source, routing))

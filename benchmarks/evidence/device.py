@@ -1,0 +1,275 @@
+"""What the runtime must hold on a device: its own work beside the graphs', deadlines, cold start, memory, archives on
+several cores, many callers.
+
+::
+
+    python benchmarks/evidence/device.py overhead BUNDLE RECORDING…
+    python benchmarks/evidence/device.py deadlines BUNDLE RECORDING… --calls 20000
+    python benchmarks/evidence/device.py deadlines BUNDLE RECORDING… --hog      # another process on the same core
+    python benchmarks/evidence/device.py start BUNDLE
+    python benchmarks/evidence/device.py archive BUNDLE RECORDING…
+    python benchmarks/evidence/device.py callers BUNDLE RECORDING…
+
+Run on an idle machine, after ``xaimoe-runtime calibrate BUNDLE``. What is compared is measured in turns, in one run.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Annotated, Any
+
+import numpy as np
+import soundfile
+import typer
+from numpy.typing import NDArray
+
+from xaimoe_runtime import Runtime
+from xaimoe_runtime.audio import read_blocks
+from xaimoe_runtime.dispatch import Graph
+
+Floats = NDArray[np.float32]
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE")]
+Recordings = Annotated[list[Path], typer.Argument(metavar="RECORDING…")]
+FACTORS = (1.2, 2.0, 4.0)
+"""Budgets, in floors."""
+LATE = 1.1
+"""Of its budget: a call that takes more is counted."""
+DUTY = 0.25
+"""Share of the time that paced calls take, their budgets fully used."""
+
+
+def clips_of(runtime: Runtime, recordings: list[Path]) -> Floats:
+    """The first clip of each recording at the model's rate, [N, S]."""
+    size = runtime.audio.clip_samples
+    firsts = (next(iter(read_blocks(path, runtime.audio.sample_rate))).samples[:, 0] for path in recordings)
+    return np.stack([np.resize(first, size) for first in firsts])
+
+
+class Timed:
+    """A session that counts the seconds of its runs."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.spent = session, 0.0
+
+    def run(self, *arguments: Any) -> Any:
+        start = perf_counter()
+        found = self.session.run(*arguments)
+        self.spent += perf_counter() - start
+        return found
+
+
+@app.command()
+def overhead(bundle: Bundle, recordings: Recordings, rounds: int = 300) -> None:
+    """The runtime's own share of a call: all of it, less what the sessions take, for one clip and for 32."""
+    runtime = Runtime.load(bundle, provider="cpu")
+    clips = clips_of(runtime, recordings)
+    graphs: list[Graph] = list(runtime.dispatcher.graphs.values())
+    for graph in graphs:
+        graph.session = Timed(graph.session)
+    for size, times in ((1, rounds), (32, max(rounds // 10, 10))):
+        whole, shares = [], []
+        for i in range(times):
+            given = clips[(np.arange(size) + i) % len(clips)]
+            before = sum(graph.session.spent for graph in graphs)
+            start = perf_counter()
+            runtime.infer(given[0] if size == 1 else given)
+            took = perf_counter() - start
+            whole.append(took * 1e3)
+            shares.append(1 - (sum(graph.session.spent for graph in graphs) - before) / took)
+        low, median, high = np.percentile(shares, [25, 50, 75])
+        typer.echo(
+            f"{size} clip(s): {statistics.median(whole):.2f} ms, the runtime's own share {median:.3f} "
+            f"(quartiles {low:.3f} to {high:.3f})"
+        )
+
+
+@app.command()
+def deadlines(
+    bundle: Bundle,
+    recordings: Recordings,
+    calls: int = 20_000,
+    hog: Annotated[bool, typer.Option("--hog", help="Another process wants the same core; calls are paced.")] = False,
+) -> None:
+    """Calls that are late by more than a tenth of their budget, beside a loop that only waits so long."""
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    runtime = Runtime.load(bundle, provider="cpu")
+    if runtime.uncalibrated:
+        raise typer.BadParameter(runtime.uncalibrated)
+    clips = clips_of(runtime, recordings)
+    floors = []
+    for i in range(200):
+        start = perf_counter()
+        runtime.infer(clips[i % len(clips)], routing="glance")
+        floors.append((perf_counter() - start) * 1e3)
+    floor = statistics.median(floors)
+    typer.echo(f"floor {floor:.3f} ms; {calls} calls at each budget{', a hog on the core' if hog else ''}")
+    with _hog(core) if hog else _nothing():
+        for factor in FACTORS:
+            typer.echo(_at(runtime, clips, factor * floor, calls, hog, f"{factor:g} x floor"))
+
+
+def _at(runtime: Runtime, clips: Floats, budget: float, calls: int, paced: bool, name: str) -> str:
+    late, control, silent, left_out, spent = 0, 0, 0, 0, []
+    for i in range(calls):
+        for what in ("call", "control") if i % 2 else ("control", "call"):
+            if paced:
+                sleep(budget * (1 / DUTY - 1) / 1e3)
+            start = perf_counter()
+            if what == "control":
+                while (perf_counter() - start) * 1e3 < budget:
+                    pass
+                control += (perf_counter() - start) * 1e3 > LATE * budget
+                continue
+            result = runtime.infer(clips[i % len(clips)], budget_ms=budget)
+            took = (perf_counter() - start) * 1e3
+            spent.append(took)
+            left_out += result.degraded
+            late += took > LATE * budget
+            silent += took > LATE * budget and not result.late
+    median, p99 = np.percentile(spent, [50, 99])
+    return (
+        f"{name} ({budget:.2f} ms): late {late / calls:.4%}, control {control / calls:.4%}, late in silence {silent}, "
+        f"with pairs left out {left_out / calls:.1%}, p50 {median:.2f} ms, p99 {p99:.2f} ms"
+    )
+
+
+@contextmanager
+def _hog(core: int) -> Iterator[None]:
+    """A process that never rests on a core."""
+    process = multiprocessing.get_context("spawn").Process(target=_spin, args=(core,), daemon=True)
+    process.start()
+    sleep(1)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _spin(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    while True:
+        pass
+
+
+COMMAND = "from xaimoe_runtime.cli import run; run()"
+START = """
+import json, sys, time
+begin = time.perf_counter()
+from xaimoe_runtime import Runtime
+import numpy as np
+imported = time.perf_counter()
+runtime = Runtime.load(sys.argv[1], provider="cpu")
+loaded = time.perf_counter()
+runtime.infer(np.zeros(runtime.audio.clip_samples, np.float32))
+answered = time.perf_counter()
+resident = int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+for _ in range(100):
+    runtime.infer(np.random.default_rng(0).normal(0, 0.1, runtime.audio.clip_samples).astype(np.float32))
+later = int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+print(json.dumps([imported - begin, loaded - imported, answered - loaded, resident, later]))
+"""
+
+
+@app.command()
+def start(bundle: Bundle, times: int = 15) -> None:
+    """From a new process to the first answer, Python's own start included, and the memory that is resident then."""
+    whole, parts = [], []
+    for _ in range(times):
+        begin = perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", START, str(bundle)], capture_output=True, text=True, check=True, env=_one_thread()
+        )
+        parts.append(json.loads(done.stdout))
+        whole.append(perf_counter() - begin)
+    importing, loading, answering, resident, later = np.median(parts, axis=0)
+    typer.echo(
+        f"import {importing:.3f} s, load {loading:.3f} s, first answer {answering:.3f} s: together "
+        f"{importing + loading + answering:.3f} s; {resident:.0f} MB resident then, {later:.0f} MB after 100 clips"
+    )
+
+
+def _one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@app.command()
+def archive(bundle: Bundle, recordings: Recordings, files: int = 2000, turns: int = 3) -> None:
+    """An archive of FLAC files by one process and by one for each core, beside as many times the first's rate."""
+    runtime, cores = Runtime.load(bundle, provider="cpu"), len(os.sched_getaffinity(0))
+    clips = clips_of(runtime, recordings)
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(files):
+            soundfile.write(Path(folder) / f"{i:06}.flac", clips[i % len(clips)], runtime.audio.sample_rate)
+        ratios, rates = [], []
+        for _ in range(turns):
+            rate = {workers: files / _classify(bundle, Path(folder), workers) for workers in (1, cores)}
+            rates.append(rate)
+            ratios.append(rate[cores] / (cores * rate[1]))
+        one, all_ = (statistics.median(rate[workers] for rate in rates) for workers in (1, cores))
+    typer.echo(
+        f"{files} FLAC files: {one:.0f} a second by one process, {all_:.0f} by {cores}: "
+        f"{statistics.median(ratios):.2f} of the ideal"
+    )
+
+
+def _classify(bundle: Path, folder: Path, workers: int) -> float:
+    """Seconds that the command takes without its start, which is that of no files but one."""
+    command = [sys.executable, "-c", COMMAND, "infer", str(bundle), "--workers", str(workers)]
+    taken = []
+    for paths in ([str(folder / "000000.flac")], [str(folder)]):
+        begin = perf_counter()
+        subprocess.run([*command, *paths], capture_output=True, check=True, env=_one_thread())
+        taken.append(perf_counter() - begin)
+    return taken[1] - taken[0]
+
+
+@app.command()
+def callers(bundle: Bundle, recordings: Recordings, threads: int = 8, calls: int = 400, turns: int = 5) -> None:
+    """Many threads that call one runtime, beside one: right answers, and calls a second."""
+    runtime = Runtime.load(bundle, provider="cpu")
+    clips = clips_of(runtime, recordings)
+    wanted = np.stack([runtime.infer(clip).scores for clip in clips])
+    wrong, lock = 0, threading.Lock()
+
+    def call(i: int) -> None:
+        nonlocal wrong
+        found = runtime.infer(clips[i % len(clips)]).scores
+        if np.abs(found - wanted[i % len(clips)]).max() > 1e-6:
+            with lock:
+                wrong += 1
+
+    ratios = []
+    for _ in range(turns):
+        begin = perf_counter()
+        for i in range(calls):
+            call(i)
+        alone = perf_counter() - begin
+        with ThreadPoolExecutor(threads) as pool:
+            begin = perf_counter()
+            list(pool.map(call, range(calls)))
+            ratios.append(alone / (perf_counter() - begin))
+    typer.echo(f"{threads} callers: {statistics.median(ratios):.2f} times the calls a second of one; {wrong} wrong")
+
+
+if __name__ == "__main__":
+    app()
