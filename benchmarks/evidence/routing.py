@@ -244,8 +244,7 @@ def run_cell(
     tiles = {} if overlapping else {"tile": (bins, APART), "stride": (bins, APART)}
     overrides = Overrides(seed=seed, **tiles)
     config = planned(dataset, table, "accuracy", overrides)
-    router = msgspec.structs.replace(config.router, focus=FOCUS, unsure=None)
-    config = msgspec.structs.replace(config, router=router, glance="coarse")
+    config = msgspec.structs.replace(config, router=msgspec.structs.replace(config.router, focus=FOCUS, unsure=None))
     loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
     splits = loaded.with_targets(config.labels)
     lightning.seed_everything(seed, workers=True, verbose=False)

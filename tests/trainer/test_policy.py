@@ -89,8 +89,6 @@ CASES = [
     Case("HarmonicExpert", {"best_quality": 0.02}, False, "never clean"),
     Case("FineFreqExpert", {"best_quality": 0.02}, False, "never clean"),
     Case("FineFreqExpert", {"best_quality": 0.5}, True, "usable"),
-    Case("glance", {"recordings": 12, "classes": 2}, "coarse", "few recordings"),
-    Case("glance", {"recordings": 500, "classes": 2}, "fine", "budget"),
     Case("expert_width", {"recordings": 12, "classes": 2}, SIZES["latency"].expert_width, "few recordings"),
     Case("expert_width", {"recordings": 500, "classes": 2}, SIZES["accuracy"].expert_width, "budget"),
 ]

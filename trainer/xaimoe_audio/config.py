@@ -10,8 +10,6 @@ from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.schema import TaskKind
 
 Budget = Literal["accuracy", "latency"]
-GlanceKind = Literal["coarse", "fine"]
-"""How finely the glance looks at the whole spectrogram."""
 SaliencyTeacher = Literal["gradxinput", "gradcam", "both"]
 """Gradient x Input, Grad-CAM, or the mean of the two."""
 Split = Literal["train", "val", "test"]
@@ -83,7 +81,6 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     experts: tuple[str, ...]
     """Expert families, by their names in ``model.experts.FAMILIES``."""
     router: RouterConfig
-    glance: GlanceKind
     expert_width: int
     """Channels of an expert's first convolution; the stages after it have 2, 4 and 8 times as many."""
 
@@ -111,17 +108,13 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """Power of the saliency: few pairs are worth most where the sound is, many tell more if each patch gets one."""
     unsure: tuple[float, float]
     """How unsure the glance must be of its answer before any pair is run, and before all may be."""
-    glance: GlanceKind
-    """How finely the glance looks."""
     expert_width: int
     """Channels of an expert's first convolution."""
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(bins=64, k_max=4, pair_share=0.25, focus=4.0, unsure=(0.02, 0.2), glance="fine", expert_width=16),
-    "latency": Size(
-        bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), glance="coarse", expert_width=12
-    ),
+    "accuracy": Size(bins=64, k_max=4, pair_share=0.25, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
+    "latency": Size(bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), expert_width=12),
 }
 
 DEFAULT_SAMPLE_RATE = 16_000

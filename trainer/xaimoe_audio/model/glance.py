@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 from torch import Tensor, nn
 
-from xaimoe_audio.config import GlanceKind
 from xaimoe_audio.model.descriptors import DESCRIPTORS, PatchDescriptors
-from xaimoe_audio.model.eyes import EYES
+from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_audio.spectrogram.attributes import ramp
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
 from xaimoe_runtime.grid import PatchGrid
@@ -19,6 +20,9 @@ LEARNED_CONTEXT = 4
 """Context values that the glance learns to say of one patch, after the measured descriptors."""
 PATCH_CONTEXT = len(DESCRIPTORS) + LEARNED_CONTEXT
 """Context values of one patch."""
+ROWS, COLUMNS = 8, 4
+"""Least height of the coarse map, and least width that a tile has in it."""
+CHANNELS = (12, 24, 64)
 JUDGES = 32
 """Values between what a patch and its clip are like and the patch's saliency."""
 
@@ -26,8 +30,8 @@ JUDGES = 32
 class Glance(nn.Module):
     """``spectrogram`` [B, 1, F, T] -> ``saliency`` [B, P], ``context`` [B, C], ``prior_logits`` [B, L].
 
-    It sees the whole spectrogram at once: averaged into a coarse map, at a hundredth of the cost of looking closely
-    everywhere, or as it is, at a twenty-fifth (:mod:`xaimoe_audio.model.eyes`). A patch is judged beside what the whole
+    It sees a coarse map of the spectrogram, some 16 bands by eight columns a tile: enough to find where something is
+    and roughly what, at a hundredth of the cost of looking closely everywhere. A patch is judged beside what the whole
     clip is like: a burst in a recording of rain is not the rain. The saliency sums to 1; it is exactly uniform when the
     spectrogram lies on its floor everywhere. The context holds ``GLOBAL_CONTEXT`` values for the clip, then
     ``PATCH_CONTEXT`` for each patch, its measured descriptors first, and last how unsure the prior is.
@@ -36,12 +40,20 @@ class Glance(nn.Module):
     temperature: Tensor
     """Of the prior, fitted on the validation split."""
 
-    def __init__(self, grid: PatchGrid, labels: int, task: TaskKind, kind: GlanceKind = "coarse") -> None:
+    def __init__(self, grid: PatchGrid, labels: int, task: TaskKind) -> None:
         super().__init__()
         self.task = task
         self.register_buffer("temperature", torch.ones(()))
-        self.eye = EYES[kind](grid)
-        (height, width), deep = self.eye.cell, self.eye.channels
+        height = 2 * _coarse(gcd(grid.tile[0], grid.stride[0]) // 2, grid.rows // (2 * ROWS))
+        width = 2 * _coarse(gcd(grid.tile[1], grid.stride[1]) // 2, grid.tile[1] // (2 * COLUMNS))
+        first, second, deep = CHANNELS
+        self.body = nn.Sequential(
+            nn.AvgPool2d((height // 2, width // 2)),
+            convolution(1, first, stride=(2, 1)),
+            separable(first, second, stride=(1, 2)),
+            separable(second, deep),
+            separable(deep, deep),
+        )
         tile = grid.tile[0] // height, grid.tile[1] // width
         stride = grid.stride[0] // height, grid.stride[1] // width
         self.mean, self.most = nn.AvgPool2d(tile, stride), nn.MaxPool2d(tile, stride)
@@ -52,7 +64,7 @@ class Glance(nn.Module):
         self.prior = nn.Sequential(nn.Dropout(0.2), nn.Linear(deep, labels))
 
     def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        deep = self.eye(spectrogram)
+        deep = self.body(spectrogram)
         patches = (self.mean(deep) + self.most(deep)).flatten(2).transpose(1, 2)  # [B, P, deep]
         summary = deep.mean((2, 3)) + deep.amax((2, 3))
         # From just above the floor, so that rounding is not taken for sound.
@@ -71,3 +83,8 @@ class Glance(nn.Module):
         if self.task == "single_label":
             return 1 - torch.softmax(logits, dim=1).amax(1, keepdim=True)
         return 2 * torch.sigmoid(-logits.abs()).amax(1, keepdim=True)
+
+
+def _coarse(size: int, most: int) -> int:
+    """The largest divisor of ``size`` that is no larger than ``most``, and at least 1."""
+    return next(cells for cells in range(max(min(most, size), 1), 0, -1) if size % cells == 0)

@@ -53,7 +53,7 @@ class MoEAudioModel(nn.Module):
         self.grid = config.grid
         labels = len(config.labels)
         self.frontend = Frontend(config.frontend)
-        self.glance = Glance(self.grid, labels, config.task, config.glance)
+        self.glance = Glance(self.grid, labels, config.task)
         self.router = Router(config.experts, band_fit(config.experts, self.grid), config.router)
         height, width = self.grid.tile[0], config.expert_width
         full_height = height == self.grid.rows

@@ -81,7 +81,6 @@ def build(
             focus=made["focus"],
             unsure=tuple(made["unsure"]),
         ),
-        glance=made["glance"],
         expert_width=made["expert_width"],
     )
 

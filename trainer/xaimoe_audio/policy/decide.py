@@ -44,7 +44,6 @@ DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "pair_share": lambda f, m: SIZES[f.budget].pair_share,
     "focus": lambda f, m: SIZES[f.budget].focus,
     "unsure": lambda f, m: SIZES[f.budget].unsure,
-    "glance": lambda f, m: SIZES[f.budget].glance,
     "expert_width": lambda f, m: SIZES[f.budget].expert_width,
     "learning_rate": lambda f, m: DEFAULT_LEARNING_RATE,
     "saliency_teacher": lambda f, m: DEFAULT_SALIENCY_TEACHER,

@@ -149,15 +149,6 @@ NETWORK: tuple[Rule, ...] = (
         ("budget",),
     ),
     Rule(
-        "glance",
-        "few recordings",
-        lambda f, m: f.budget == "accuracy" and f.recordings < FEW_RECORDINGS * f.classes,
-        lambda f, m: SIZES["latency"].glance,
-        lambda f, m: f"{f.recordings} recordings of {f.classes} classes are too few sources for a glance that answers",
-        ("recordings", "classes", "budget"),
-    ),
-    Rule("glance", "budget", always, lambda f, m: SIZES[f.budget].glance, by_budget, ("budget",)),
-    Rule(
         "expert_width",
         "few recordings",
         lambda f, m: f.budget == "accuracy" and f.recordings < FEW_RECORDINGS * f.classes,
