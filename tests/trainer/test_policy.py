@@ -75,6 +75,13 @@ CASES = [
     Case("hop_s", {"centre": 45_000.0}, 0.005, "ultrasound"),
     Case("hop_s", {"duration": 1.0}, 0.01, "short clips"),
     Case("hop_s", {"duration": 4.0}, 0.02, "usual"),
+    Case(
+        "bins",
+        {"rate": 80_000, "rates": MIXTURE, "top": 80_000.0, "centres": {"seal": 2e3, "dolphin": 12.6e3}},
+        2 * SIZES["accuracy"].bins,
+        "wide band",
+    ),
+    Case("bins", {"rate": 44_100, "top": 22_050.0}, SIZES["accuracy"].bins, "budget"),
     Case("spectrogram", {"centre": 60.0}, "cqt", "low sound"),
     Case("spectrogram", {"centre": 45_000.0}, "stft", "ultrasound"),
     Case("spectrogram", {"snr": 20.0, "val_snr": 8.0}, "logmel+pcen", "noisier validation"),
@@ -103,7 +110,7 @@ def test_the_rule_that_fires(case: Case) -> None:
 def test_every_rule_is_shown_to_fire() -> None:
     shown = {(case.choice, case.rule) for case in CASES}
     shown |= {("sample_rate", "band asked for"), ("fmax", "whole band")}  # below
-    general = {"bins", "experts", "k_max", "tile", "stride", "pair_share", "focus", "unsure", *DEFAULT_EXPERTS}
+    general = {"experts", "k_max", "tile", "stride", "pair_share", "focus", "unsure", *DEFAULT_EXPERTS}
     general |= {"learning_rate", "saliency_teacher"}
     missing = {(rule.choice, rule.name) for rule in RULES} - shown
     assert not {found for found in missing if found[0] not in general}

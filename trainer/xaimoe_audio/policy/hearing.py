@@ -24,6 +24,9 @@ rain and ambient noise among their classes, fell from 0.928 to 0.869 with PCEN."
 ULTRASOUND = 16_000.0
 """Frequency in Hz from which sounds are those of bats and their like: made-up calls had 0.89 with the STFT and frames
 of 16 ms, 0.75 with log-mel, and 0.61 with log-mel and frames of 64 ms."""
+WIDE_BAND = 24_000.0
+"""Upper edge of the spectrogram in Hz over which it has twice the bands: marine mammals up to 32 kHz had 0.893 with 128
+bands and 0.872 with 64 (one network, one seed; see benchmarks/RESULTS.md)."""
 LOW_CENTRE, LOWEST_FMIN = 150.0, 20.0
 """Frequency in Hz up to which a dataset's sounds count as low, and the lower edge of the spectrogram for those: calls
 at 30…120 Hz had 0.81 with constant Q from there, and 0.23 with log-mel."""
@@ -217,6 +220,14 @@ HEARING: tuple[Rule, ...] = (
             "and handling"
         ),
         ("centre",),
+    ),
+    Rule(
+        "bins",
+        "wide band",
+        lambda f, m: f.budget == "accuracy" and f.centre <= ULTRASOUND and m["fmax"] > WIDE_BAND,
+        lambda f, m: 2 * SIZES[f.budget].bins,
+        lambda f, m: f"{SIZES[f.budget].bins} bands up to {m['fmax']:.0f} Hz > 24 kHz are too wide for single lines",
+        ("budget", "fmax", "centre"),
     ),
     Rule("bins", "budget", always, lambda f, m: SIZES[f.budget].bins, by_budget, ("budget",)),
     Rule(
