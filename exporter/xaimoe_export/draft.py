@@ -92,11 +92,11 @@ class Draft:
     def add(self, role: Role, expert: str | None, precision: Precision, model: onnx.ModelProto) -> GraphSpec:
         """Adds a graph; one of the same name and precision is replaced."""
         file = file_of(role, expert, precision)
-        axis = "M" if role == "expert" else "B"
         metadata = {"role": role, "bundle_id": self.bundle_id} | ({} if expert is None else {"expert": expert})
         content = seal(model, role if expert is None else f"{role} {expert}", metadata)
-        inputs, outputs = tensor_specs(onnx.load_model_from_string(content), axis)
-        profiles = {axis: PATCHES if role == "expert" else BATCHES}
+        inputs, outputs = tensor_specs(onnx.load_model_from_string(content))
+        axes = {axis for tensor in inputs for axis in tensor.shape}
+        profiles = {axis: profile for axis, profile in (("B", BATCHES), ("M", PATCHES)) if axis in axes}
         if role == "frames":
             profiles[FRAMES_AXIS] = Profile(
                 min=1, opt=self.description.frontend.frames, max=self.description.frontend.frames

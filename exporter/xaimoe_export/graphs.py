@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxslim
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xaimoe_runtime.schema import CONTRACT, Precision, Role, TensorSpec, golden_name
+from xaimoe_runtime.schema import CONTRACT, OF_PATCHES, Precision, Role, TensorSpec, golden_name
 
 OPSET = 18
 EXAMPLE_BATCH = 3
@@ -40,11 +42,6 @@ class GraphModule:
     def name(self) -> str:
         """The role, or ``expert NAME``."""
         return self.role if self.expert is None else f"{self.role} {self.expert}"
-
-    @property
-    def axis(self) -> str:
-        """Name of the dynamic axis."""
-        return "M" if self.role == "expert" else "B"
 
     def golden(self, tensor: str) -> str:
         """Name of one of its tensors among the golden answers."""
@@ -91,11 +88,28 @@ def to_onnx(graph: GraphModule, examples: tuple[Tensor, ...]) -> onnx.ModelProto
 
 def _dynamic(graph: GraphModule, name: str) -> dict[int, Any]:
     """The axes of an input that may have any size."""
-    axes: dict[int, Any] = {0: torch.export.Dim(graph.axis, min=0 if graph.role == "expert" else 1)}
+    axes: dict[int, Any] = {0: _axis(first_axis(name))}
+    if name == "weights":
+        axes[1] = _axis("M")
     if graph.framing is not None and name == "waveform":
         seen, hop = graph.framing
         axes[1] = hop * torch.export.Dim(FRAMES_AXIS, min=1) + (seen - hop)
     return axes
+
+
+def example(tensor: str, golden: NDArray[np.float32]) -> Tensor:
+    """An input with ``EXAMPLE_BATCH`` rows, made of the golden one."""
+    sizes = (EXAMPLE_BATCH,) if tensor == "weights" else golden.shape[1:]
+    return torch.from_numpy(np.resize(golden, (EXAMPLE_BATCH, *sizes)))
+
+
+def _axis(name: str) -> Any:
+    return torch.export.Dim(name, min=0 if name == "M" else 1)
+
+
+def first_axis(tensor: str) -> str:
+    """Name of a tensor's first axis: ``M`` patches or ``B`` clips."""
+    return "M" if tensor in OF_PATCHES else "B"
 
 
 def seal(model: onnx.ModelProto, name: str, metadata: dict[str, str]) -> bytes:
@@ -124,14 +138,15 @@ def seal(model: onnx.ModelProto, name: str, metadata: dict[str, str]) -> bytes:
     return serialised
 
 
-def tensor_specs(model: onnx.ModelProto, axis: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a model as the manifest has them; ``axis`` is the name of the first axis."""
+def tensor_specs(model: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a model as the manifest has them."""
 
     def specs(values: list[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
         found = []
         for value in values:
             sizes = value.type.tensor_type.shape.dim
-            shape: tuple[int | str, ...] = (axis, *(size.dim_param or int(size.dim_value) for size in sizes[1:]))
+            first = first_axis(value.name)
+            shape: tuple[int | str, ...] = (first, *(size.dim_param or int(size.dim_value) for size in sizes[1:]))
             found.append(TensorSpec(name=value.name, shape=shape))
         return tuple(found)
 

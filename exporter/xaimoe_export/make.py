@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from xaimoe_export import golden
 from xaimoe_export.compare import Differences, compare
 from xaimoe_export.draft import BundleDescription, Draft, identity
+from xaimoe_export.exchange import exchange
 from xaimoe_export.fuse import fuse
-from xaimoe_export.graphs import EXAMPLE_BATCH, GraphModule, file_of, to_onnx
+from xaimoe_export.graphs import GraphModule, example, file_of, to_onnx
 from xaimoe_export.options import ExportOptions
 from xaimoe_export.plan import Choices, Chooser, PrecisionPlan
 from xaimoe_export.recordings import Recordings
@@ -81,11 +81,11 @@ def make(
     if set(options.precisions) != {"fp32"}:  # which depends on no recording
         data = [None if recordings is None else recordings.sha256 for recordings in (calibration, validation)]
     draft = Draft(description, identity(description, options.identifying() | {"data": data}), options.precisions)
+    graphs = (*graphs, *exchange(description.patches))
     reference = Reference(graphs, description.patches)
     answers = golden.answers_of_modules(reference, description.audio)
     for graph in graphs:
-        rows = (answers[graph.golden(name)][:1] for name in CONTRACT[graph.role][0])
-        examples = tuple(torch.from_numpy(np.repeat(row, EXAMPLE_BATCH, axis=0)) for row in rows)
+        examples = tuple(example(name, answers[graph.golden(name)]) for name in CONTRACT[graph.role][0])
         draft.add(graph.role, graph.expert, "fp32", to_onnx(graph, examples))
         advance()
     waveform, source = golden.made_up_clips(description.audio, MADE_UP_CLIPS)

@@ -81,4 +81,9 @@ def _graph_reports(made: Made, runtimes: dict[Precision, Runtime]) -> dict[Preci
 
 def _row(graph: Graph, made: Made) -> dict[str, Floats]:
     """The golden clip, or a patch of it, as a graph takes it."""
-    return {tensor.name: made.golden[graph.spec.golden(tensor.name)][:1] for tensor in graph.spec.inputs}
+    return {
+        tensor.name: made.golden[graph.spec.golden(tensor.name)][
+            tuple(slice(1 if axis in ("B", "M") else None) for axis in tensor.shape)
+        ]
+        for tensor in graph.spec.inputs
+    }

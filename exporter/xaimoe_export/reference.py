@@ -25,6 +25,7 @@ class Reference:
         self.frontend, self.saliency = by_role["frontend"], by_role["saliency"]
         self.router, self.head = by_role["router"], by_role["head"]
         self.frames, self.window = by_role.get("frames"), by_role.get("window")
+        self.gather, self.scatter = by_role.get("gather"), by_role.get("scatter")
         self.experts = [graph for graph in graphs if graph.role == "expert"]
 
     def answers(self, waveform: Tensor, source: Tensor) -> dict[str, Tensor]:
@@ -50,7 +51,13 @@ class Reference:
         gates = run(self.router, glance["saliency"], glance["context"], heard["attributes"])
         patch_source = glance["feature_map"] if self.patches.source == "feature_map" else heard["spectrogram"]
         tiles, position = all_tiles(patch_source, self.patches.grid)
+        if self.gather is not None:
+            run(self.gather, patch_source, torch.arange(len(tiles), dtype=torch.float32))
         features = torch.stack([run(expert, tiles, position)["features"] for expert in self.experts], dim=1)
+        if self.scatter is not None:  # the first expert's answers, as if each patch had a gate of its own size
+            owners = torch.arange(len(tiles)) // self.patches.grid.count
+            weights = torch.eye(len(waveform))[owners].T * torch.linspace(0.1, 1.0, len(tiles))
+            run(self.scatter, features[:, 0], weights, features[: len(waveform), 1:].mean(1))
         features = features.reshape(len(waveform), self.patches.grid.count, len(self.experts), -1)
         for routing in (*(r for r in ROUTINGS if r != "routed"), "routed"):
             chosen = chosen_gates(gates, routing)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import onnxfile
 from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
-from xaimoe_runtime.schema import CONTRACT, LINE, SCHEMA_VERSION, STREAM, FileSpec, GraphSpec, Manifest, Role
+from xaimoe_runtime.schema import CONTRACT, EXCHANGE, LINE, SCHEMA_VERSION, STREAM, FileSpec, GraphSpec, Manifest, Role
 from xaimoe_runtime.signature import check_signature
 from xaimoe_runtime.streams.events import check_settings
 
@@ -134,8 +134,9 @@ class _Version(msgspec.Struct):
 
 def _check_consistent(path: Path, manifest: Manifest) -> None:
     """What single fields cannot say: that the parts fit each other."""
-    stream = STREAM if any(graph.role in STREAM for graph in manifest.graphs) else ()
-    wanted: list[tuple[Role, str | None]] = [(role, None) for role in (*LINE, *stream)]
+    found_roles = {graph.role for graph in manifest.graphs}
+    beside = [role for together in (STREAM, EXCHANGE) if found_roles & set(together) for role in together]
+    wanted: list[tuple[Role, str | None]] = [(role, None) for role in (*LINE, *beside)]
     wanted += [("expert", expert.name) for expert in manifest.experts]
     found = Counter((graph.role, graph.expert, graph.precision) for graph in manifest.graphs)
     missing = [
@@ -217,6 +218,7 @@ def _sizes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
         "position": (2,),
         "features": (manifest.features,),
         "mixture": (manifest.features,),
+        "so_far": (manifest.features,),
         "mass": (1,),
         "scores": (labels,),
     }

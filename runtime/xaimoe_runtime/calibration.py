@@ -9,6 +9,8 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterable, Set
+from functools import partial
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.caching import cache_folder
 from xaimoe_runtime.costs import PERCENTILES, Cost, Costs
-from xaimoe_runtime.dispatch import Dispatcher, Graph
+from xaimoe_runtime.dispatch import Dispatcher, Graph, Way
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.schema import Precision
@@ -31,6 +33,8 @@ Floats = NDArray[np.float32]
 
 SIZES = (1, 2, 4, 8, 16, 32)
 """Batch sizes that are measured."""
+WHOLE_SIZES = (1, 8)
+"""Of the whole line, where there are several ways through it."""
 ROUNDS = 200
 """Times that each is."""
 ESTIMATE_SIZES, ESTIMATE_ROUNDS = (1, 4), 3
@@ -139,7 +143,8 @@ def measure(
     """Times of every graph of the line; experts with the gathering of their patches and the adding up.
 
     Each round runs the whole line once at each size, as it is run in the field: between two runs of a graph the others
-    have used the caches, and a disturbance hits all alike. The first round is not counted.
+    have used the caches, and a disturbance hits all alike. The first round is not counted. Where there are several ways
+    through the line, all of it is timed each way, too, but not for an estimate.
 
     Args:
         dispatcher: of the bundle.
@@ -157,6 +162,10 @@ def measure(
         expert = dispatcher.experts.index(graph) if graph in dispatcher.experts else None
         for size in sizes if expert is None else of_experts:
             runs[name, size] = _run(dispatcher, graph, expert, golden, size)
+    if len(dispatcher.ways) > 1 and rounds > ESTIMATE_ROUNDS:
+        for way, size in product(dispatcher.ways, WHOLE_SIZES):
+            given = _rows(golden, "waveform", size), _rows(golden, "source", size)
+            runs[whole(way), size] = partial(dispatcher.run, *given, "routed", way=way)
     times: dict[tuple[str, int], list[float]] = {key: [] for key in runs}
     for _ in range(rounds + 1):
         for key, run in runs.items():
@@ -165,10 +174,21 @@ def measure(
             times[key].append((perf_counter() - start) * 1e3)
         advance()
     experts = {graph.spec.name for graph in dispatcher.experts} if dispatcher.buckets else set()
+    names = dict.fromkeys(name for name, _ in times)
     return {
-        name: _cost({size: times[of, size][1:] for of, size in times if of == name}, name in experts)
-        for name in dispatcher.graphs
+        name: _cost({size: times[of, size][1:] for of, size in times if of == name}, name in experts) for name in names
     }
+
+
+def whole(way: Way) -> str:
+    """Name of the cost of a way through the whole line."""
+    return f"whole line, {way}"
+
+
+def names_of(dispatcher: Dispatcher) -> set[str]:
+    """Names of all that a calibration holds."""
+    ways = dispatcher.ways if len(dispatcher.ways) > 1 else ()
+    return {*dispatcher.graphs, *map(whole, ways)}
 
 
 def _run(
@@ -178,11 +198,10 @@ def _run(
     if expert is None:
         inputs = {tensor.name: _rows(golden, graph.spec.golden(tensor.name), size) for tensor in graph.spec.inputs}
         return lambda: graph(**inputs)
-    tiles = dispatcher.grid.tiles(_rows(golden, dispatcher.manifest.patches.source, 1))
     patches = np.arange(size) % dispatcher.grid.count
     gates = np.full((1, dispatcher.grid.count, len(dispatcher.experts)), 1 / size, np.float32)
-    mixture = np.zeros((1, dispatcher.manifest.features), np.float32)
-    return lambda: dispatcher.add(mixture, tiles, gates, expert, np.zeros_like(patches), patches)
+    mixing = dispatcher.mixing(_rows(golden, dispatcher.manifest.patches.source, 1), gates)
+    return lambda: mixing.add(expert, np.zeros_like(patches), patches)
 
 
 def _rows(golden: dict[str, Floats], name: str, count: int) -> Floats:

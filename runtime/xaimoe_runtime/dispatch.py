@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_runtime.budget import Budget, worth_their_time
+from xaimoe_runtime.budget import Budget
 from xaimoe_runtime.bundle import Bundle
-from xaimoe_runtime.costs import CHUNK
+from xaimoe_runtime.costs import Cost
 from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.mixing import Mixing, OnDevice, OnHost, Tensor, mix, mix_within, on_host
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
-from xaimoe_runtime.schema import LINE, GraphSpec, Manifest, Precision, Role, Routing
+from xaimoe_runtime.schema import EXCHANGE, LINE, GraphSpec, Manifest, Precision, Role, Routing
 
 Floats = NDArray[np.float32]
-Indices = NDArray[np.intp]
+Way = Literal["in turn", "side by side", "fused"]
+"""How the line is run: expert after expert, several experts at a time, or as one graph."""
 
 
 class Graph:
@@ -40,9 +44,30 @@ class Graph:
             if promised != real:
                 raise BundleError(f"{name}: found {kind} {real}, the manifest has {promised}; export the bundle again")
 
-    def __call__(self, **inputs: Floats) -> dict[str, Floats]:
+    def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs by name."""
         return dict(zip(self.outputs, self.session.run(self.outputs, inputs), strict=True))
+
+
+class BoundGraph(Graph):
+    """A graph whose outputs stay on a device; inputs may lie there, too."""
+
+    def __init__(self, factory: SessionFactory, bundle: Bundle, spec: GraphSpec, device: str) -> None:
+        super().__init__(factory, bundle, spec)
+        self.device, self.device_id = device, int(factory.options.get("device_id", "0"))
+
+    def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The outputs by name."""
+        binding = self.session.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, self.device, self.device_id)
+        self.session.run_with_iobinding(binding)
+        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
 
 def _sizes(shape: Iterable[int | str | None]) -> list[int | str]:
@@ -53,12 +78,22 @@ def _sizes(shape: Iterable[int | str | None]) -> list[int | str]:
 class Dispatcher:
     """All graphs of a bundle, run in the order that the routing asks for."""
 
-    def __init__(self, bundle: Bundle, factory: SessionFactory, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, bundle: Bundle, factory: SessionFactory, precision: Precision = "fp32", device: str | None = None
+    ) -> None:
+        """``device`` is where tensors stay between graphs, as ONNX Runtime names it; the provider's if None."""
         manifest = bundle.manifest
+        roles = {graph.role for graph in manifest.graphs}
+        # A bundle need not have what it takes to stay there.
+        self.device = (device or factory.device) if roles.issuperset(EXCHANGE) else None
 
         def graph(role: Role, expert: str | None = None) -> Graph:
-            return Graph(factory, bundle, manifest.graph(role, expert, precision))
+            spec = manifest.graph(role, expert, precision)
+            if self.device is not None:
+                return BoundGraph(factory, bundle, spec, self.device)
+            return Graph(factory, bundle, spec)
 
+        self.bundle, self.factory, self.precision = bundle, factory, precision
         self.manifest: Manifest = manifest
         self.grid = manifest.patches.grid
         self.positions = self.grid.positions()
@@ -67,8 +102,11 @@ class Dispatcher:
         self.router = graph("router")
         self.head = graph("head")
         self.experts = [graph("expert", expert.name) for expert in manifest.experts]
-        self.buckets = manifest.buckets if factory.prefers_few_sizes else ()
+        self.exchange = None if self.device is None else (graph("gather"), graph("scatter"))
+        self.buckets = manifest.buckets if factory.prefers_few_sizes or self.device is not None else ()
         """Batch sizes that experts are given; any, if empty."""
+        self.whole: dict[Way, Cost] = {}
+        """What each way through the line costs, once that was measured; the quickest is taken."""
         self._graph = graph
 
     @property
@@ -79,21 +117,81 @@ class Dispatcher:
 
     @cached_property
     def frames(self) -> Graph:
-        """The frontend's first stage, for streams: only bundles whose frames can be shared have it."""
-        return self._graph("frames")
+        """The frontend's first stage, for streams: only bundles whose frames can be shared have it. Frames are kept on
+        the host."""
+        return Graph(self.factory, self.bundle, self.manifest.graph("frames", None, self.precision))
 
     @cached_property
     def window(self) -> Graph:
         """The frontend's second stage."""
         return self._graph("window")
 
-    def run(self, waveform: Floats, source: Floats, routing: Routing, budget: Budget | None = None) -> Outputs:
+    @cached_property
+    def ways(self) -> tuple[Way, ...]:
+        """The ways through the line that there are here."""
+        ways: tuple[Way, ...] = ("in turn",)
+        if self.device is None and self.factory.threads > 1:
+            ways += ("side by side",)
+        if self.factory.prefers_few_sizes and any(graph.role == "fused" for graph in self.manifest.graphs):
+            ways += ("fused",)
+        return ways
+
+    @cached_property
+    def fused(self) -> Graph:
+        """The whole line in one graph: only some bundles have it."""
+        return Graph(self.factory, self.bundle, self.manifest.graph("fused", None, self.precision))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.factory.threads, thread_name_prefix="expert")
+
+    def way(self, windows: int, routing: Routing, budget: Budget | None) -> Way:
+        """The quickest way for so many windows, as far as it was measured.
+
+        The fused graph has but one routing and no clock inside: under a budget it is run only if even its p99 fits.
+        Experts side by side would not know what the others take of a budget.
+        """
+        may: list[Way] = ["in turn"]
+        if budget is None:
+            may.append("side by side")
+        fused = self.whole.get("fused")
+        fits = fused is not None and (budget is None or fused.predict(windows, "p99") < budget.left_ms)
+        if routing == "routed" and fits:
+            may.append("fused")
+        known = [way for way in may if way in self.whole]
+        return min(known, key=lambda way: self.whole[way].predict(windows, "p50"), default="in turn")
+
+    def run(
+        self,
+        waveform: Floats,
+        source: Floats,
+        routing: Routing,
+        budget: Budget | None = None,
+        way: Way | None = None,
+    ) -> Outputs:
         """``waveform`` [N, S] and ``source`` [N, 2] -> outputs of the N windows; pairs that do not fit into the
-        ``budget`` are left out."""
+        ``budget`` are left out. ``way`` is the quickest if None."""
+        way = way or self.way(len(waveform), routing, budget)
         clock = _Stopwatch()
+        if way == "fused":
+            return self._run_fused(waveform, source, budget, clock)
         heard = self.frontend(waveform=waveform, source=source)
         clock.lap("frontend")
-        return self._answer(heard, routing, budget, clock)
+        return self._answer(heard, routing, budget, clock, self._pool if way == "side by side" else None)
+
+    def _run_fused(self, waveform: Floats, source: Floats, budget: Budget | None, clock: _Stopwatch) -> Outputs:
+        found = self.fused(waveform=waveform, source=source)
+        clock.lap("fused")
+        return Outputs(
+            scores=found["scores"],
+            attributes=found["attributes"],
+            saliency=found["saliency"],
+            gates=found["gates"],
+            ms=clock.ms,
+            left_out=np.zeros_like(found["gates"]),
+            predicted_ms={} if budget is None else {"fused": self.whole["fused"].predict(len(waveform), "p99")},
+            late=budget is not None and budget.left_ms < 0,
+        )
 
     def run_frames(
         self, frames: Floats, frame_sums: Floats, source: Floats, routing: Routing, budget: Budget | None = None
@@ -104,7 +202,14 @@ class Dispatcher:
         clock.lap("window")
         return self._answer(heard, routing, budget, clock)
 
-    def _answer(self, heard: dict[str, Floats], routing: Routing, budget: Budget | None, clock: _Stopwatch) -> Outputs:
+    def _answer(
+        self,
+        heard: dict[str, Tensor],
+        routing: Routing,
+        budget: Budget | None,
+        clock: _Stopwatch,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> Outputs:
         """What follows the frontend."""
         glance = self.saliency(spectrogram=heard["spectrogram"])
         clock.lap("saliency")
@@ -112,22 +217,23 @@ class Dispatcher:
         gates = self._gates(routed, routing)
         clock.lap("router")
         of_map = self.manifest.patches.source == "feature_map"
-        tiles = self.grid.tiles(glance["feature_map"] if of_map else heard["spectrogram"])
+        mixing = self.mixing(glance["feature_map"] if of_map else heard["spectrogram"], gates)
         chosen, predicted = gates, dict[str, float]()
         if budget is None:
-            mixture = self.mixture(tiles, gates)
+            mix(mixing, gates, pool)
         else:
             known = [stage for stage in LINE if stage in clock.ms or stage == "head"]
             predicted = {stage: budget.predict(stage, len(gates)) for stage in known}
-            mixture, gates, predicted["experts"] = self.mixture_within(tiles, chosen, budget)
+            costs = [budget.costs[expert.spec.name] for expert in self.experts]
+            gates, predicted["experts"] = mix_within(mixing, chosen, budget, costs)
         clock.lap("experts")
         mass = gates.sum(axis=(1, 2), dtype=np.float32)[:, None]
-        scores = self.head(mixture=mixture, mass=mass, prior_logits=glance["prior_logits"])["scores"]
+        scores = self.head(mixture=mixing.mixture, mass=mass, prior_logits=glance["prior_logits"])["scores"]
         clock.lap("head")
         return Outputs(
-            scores=scores,
-            attributes=heard["attributes"],
-            saliency=glance["saliency"],
+            scores=on_host(scores),
+            attributes=on_host(heard["attributes"]),
+            saliency=on_host(glance["saliency"]),
             gates=gates,
             ms=clock.ms,
             left_out=chosen - gates,
@@ -136,80 +242,17 @@ class Dispatcher:
         )
 
     @staticmethod
-    def _gates(routed: dict[str, Floats], routing: Routing) -> Floats:
+    def _gates(routed: dict[str, Tensor], routing: Routing) -> Floats:
         if routing == "glance":
-            return np.zeros_like(routed["gates"])
-        return routed["gates"] if routing == "routed" else routed["gates_dense"]
+            return np.zeros_like(on_host(routed["gates"]))
+        return on_host(routed["gates"] if routing == "routed" else routed["gates_dense"])
 
-    def mixture(self, tiles: Floats, gates: Floats) -> Floats:
-        """Sum of gate times features over the pairs with a gate, [N, D]; each expert runs once, on some of all
-        ``tiles``, the grid's view."""
-        mixture = np.zeros((len(gates), self.manifest.features), np.float32)
-        for e in range(len(self.experts)):
-            clips, patches = np.nonzero(gates[:, :, e])
-            if len(clips):
-                self.add(mixture, tiles, gates, e, clips, patches)
-        return mixture
-
-    def mixture_within(self, tiles: Floats, gates: Floats, budget: Budget) -> tuple[Floats, Floats, float]:
-        """What fits into the budget of ``mixture``: that, the gates of the pairs that were run, and what these were
-        expected to take in milliseconds.
-
-        What is planned with the costs of a bad moment leaves time over in the usual one, so it is planned again until
-        nothing more fits.
-        """
-        mixture, windows = np.zeros((len(gates), self.manifest.features), np.float32), len(gates)
-        waiting, predicted = gates > 0, 0.0
-        costs = [budget.costs[expert.spec.name] for expert in self.experts]
-        while True:
-            fits = worth_their_time(gates, costs, budget.room_ms(windows), budget.percentile, waiting)
-            counts = fits.sum((0, 1))
-            price = np.array([cost.predict(n, budget.percentile) for cost, n in zip(costs, counts, strict=True)])
-            worth = (gates * fits).sum((0, 1)) / np.maximum(price, 1e-9)
-            before = predicted
-            for e in np.argsort(-worth, kind="stable")[: np.count_nonzero(counts)].tolist():
-                clips, patches = np.nonzero(fits[:, :, e])
-                best = np.argsort(-gates[clips, patches, e], kind="stable")
-                while len(best):
-                    size = budget.fitting(costs[e], min(len(best), CHUNK), windows)
-                    if size == 0:
-                        break
-                    chunk, best = best[:size], best[size:]
-                    self.add(mixture, tiles, gates, e, clips[chunk], patches[chunk])
-                    waiting[clips[chunk], patches[chunk], e] = False
-                    predicted += costs[e].predict(size, budget.percentile)
-            if predicted == before:
-                return mixture, np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
-
-    def add(self, mixture: Floats, tiles: Floats, gates: Floats, e: int, clips: Indices, patches: Indices) -> None:
-        """Adds what expert ``e`` says of some patches, weighed by their gates, to their clips' rows of ``mixture``."""
-        picked = self.grid.pick(tiles, clips, patches)
-        features = self.features(self.experts[e], picked, self.positions[patches])
-        own = gates[clips, patches, e]
-        if len(mixture) == 1:
-            mixture += own @ features
-            return
-        weights = np.zeros((len(gates), len(clips)), np.float32)
-        weights[clips, np.arange(len(clips))] = own
-        mixture += weights @ features
-
-    def features(self, expert: Graph, tiles: Floats, position: Floats) -> Floats:
-        """An expert's answers [M, D] for M tiles, in batches that are filled up to one of the bundle's sizes."""
-        if not self.buckets:
-            return expert(patches=tiles, position=position)["features"]
-        largest, parts = self.buckets[-1], []
-        for start in range(0, len(tiles), largest):
-            some, where = tiles[start : start + largest], position[start : start + largest]
-            size = next(bucket for bucket in self.buckets if bucket >= len(some))
-            parts.append(expert(patches=_filled(some, size), position=_filled(where, size))["features"][: len(some)])
-        return np.concatenate(parts)
-
-
-def _filled(rows: Floats, size: int) -> Floats:
-    """``rows`` and as many of zeros as make it ``size``."""
-    filled = np.zeros((size, *rows.shape[1:]), np.float32)
-    filled[: len(rows)] = rows
-    return filled
+    def mixing(self, source: Tensor, gates: Floats) -> Mixing:
+        """The empty mixture of N clips with these gates, whose patches are cut from ``source``."""
+        features = self.manifest.features
+        if self.exchange is not None:
+            return OnDevice(self.experts, *self.exchange, self.grid, source, gates, features, self.buckets)
+        return OnHost(self.experts, self.grid, self.positions, source, gates, features, self.buckets)
 
 
 class _Stopwatch:

@@ -167,6 +167,11 @@ class SessionFactory:
         return "" if self.provider == "cpu" else gpu_name(int(self.options.get("device_id", "0")))
 
     @property
+    def device(self) -> str | None:
+        """Where tensors may stay between graphs, as ONNX Runtime names it; None for the host."""
+        return "cuda" if self.provider in ("cuda", "tensorrt") else None
+
+    @property
     def prefers_few_sizes(self) -> bool:
         """Whether each new batch size costs time once: GPUs choose their kernels by it."""
         return self.provider != "cpu"

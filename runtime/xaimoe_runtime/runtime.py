@@ -102,7 +102,7 @@ class Runtime:
 
     @cached_property
     def _calibration(self) -> tuple[calibration.Calibration | None, str]:
-        return calibration.load(self.conditions, self.dispatcher.graphs.keys())
+        return calibration.load(self.conditions, calibration.names_of(self.dispatcher))
 
     @property
     def uncalibrated(self) -> str:
@@ -114,6 +114,8 @@ class Runtime:
         """What the graphs cost on this device: as calibrated, or else by a quick estimate."""
         found, _ = self._calibration
         if found is not None:
+            ways = {way: found.costs.get(calibration.whole(way)) for way in self.dispatcher.ways}
+            self.dispatcher.whole = {way: cost for way, cost in ways.items() if cost is not None}
             return found.costs
         sizes, rounds = calibration.ESTIMATE_SIZES, calibration.ESTIMATE_ROUNDS
         return calibration.measure(self.dispatcher, self.bundle.golden, sizes, rounds)

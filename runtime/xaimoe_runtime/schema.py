@@ -20,12 +20,15 @@ TaskKind = Literal["single_label", "multi_label"]
 Routing = Literal["routed", "dense", "glance"]
 """``routed``: gates as they are; ``dense``: all compatible pairs; ``glance``: no pair, the prior alone."""
 ROUTINGS: tuple[Routing, ...] = ("routed", "dense", "glance")
-Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window", "fused"]
-"""``frames`` and ``window`` are the two stages of ``frontend``, for streams; ``fused`` is the whole line in one."""
+Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window", "gather", "scatter", "fused"]
+"""``frames`` and ``window`` are the two stages of ``frontend``, for streams; ``gather`` and ``scatter`` lie before and
+after an expert on a GPU; ``fused`` is the whole line in one."""
 LINE: tuple[Role, ...] = ("frontend", "saliency", "router", "head")
 """What every clip passes through, beside the experts."""
 STREAM: tuple[Role, ...] = ("frames", "window")
 """What a bundle has as well if its frontend can share frames."""
+EXCHANGE: tuple[Role, ...] = ("gather", "scatter")
+"""What a bundle may have as well, so that a GPU's work stays there."""
 CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "frontend": (("waveform", "source"), ("spectrogram", "attributes")),
     "saliency": (("spectrogram",), ("saliency", "context", "prior_logits", "feature_map")),
@@ -34,6 +37,8 @@ CONTRACT: dict[Role, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "head": (("mixture", "mass", "prior_logits"), ("scores",)),
     "frames": (("waveform",), ("frames", "frame_sums")),
     "window": (("frames", "frame_sums", "source"), ("spectrogram", "attributes")),
+    "gather": (("spectrogram", "pair_index"), ("patches", "position")),
+    "scatter": (("features", "weights", "so_far"), ("mixture",)),
     "fused": (("waveform", "source"), ("scores", "saliency", "gates", "attributes", "spectrogram")),
 }
 """Names of the inputs and outputs of each role. The saliency's ``feature_map`` may be left out."""
@@ -41,6 +46,8 @@ Precision = Literal["fp32", "int8", "fp16"]
 """Of the weights and sums inside a graph; what goes in and comes out is float32."""
 PrecisionChoice = Literal["auto", "fp32", "int8", "fp16"]
 """``auto``: what the bundle means for the provider."""
+OF_PATCHES = frozenset({"patches", "position", "features", "pair_index"})
+"""Tensors whose first axis counts patches, and not clips."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "fp16")
 ProviderName = Literal["cpu", "cuda", "tensorrt"]
 """ONNX Runtime's execution providers, in short."""
@@ -163,10 +170,13 @@ def golden_name(role: Role, expert: str | None, tensor: str) -> str:
     """Name of a graph's tensor among the golden answers.
 
     A tensor means the same in all graphs, but for what each expert answers; the scores, of which there are some for
-    each routing; and what a stream's first stage is given and gives, which is a chunk of the clip.
+    each routing; what a stream's first stage is given and gives, which is a chunk of the clip; and what is scattered,
+    which is what one expert answers.
     """
     if role == "frames":
         return f"{tensor}/chunk"
+    if role == "scatter":
+        return f"{tensor}/scatter"
     if tensor == "scores":
         return "scores/routed"
     return f"{tensor}/{expert}" if tensor == "features" else tensor

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.dispatch import Graph
 from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.mixing import on_host
 from xaimoe_runtime.runtime import Runtime
-from xaimoe_runtime.schema import ROUTINGS, STREAM, Precision, Role, Tolerance
+from xaimoe_runtime.schema import EXCHANGE, ROUTINGS, STREAM, Precision, Role, Tolerance
 
 Floats = NDArray[np.float32]
 
@@ -57,7 +58,7 @@ def verify(runtime: Runtime) -> list[Deviation]:
         spec, most = graph.spec, tolerance(graph.spec.precision)
         outputs = graph(**{tensor.name: answer(spec.golden(tensor.name)) for tensor in spec.inputs})
         for output, value in outputs.items():
-            distance = _distance(value, answer(spec.golden(output), spec.precision), relative=True)
+            distance = _distance(on_host(value), answer(spec.golden(output), spec.precision), relative=True)
             found.append(Deviation(f"{spec.name}/{output}", distance, most.graphs))
     for routing in ROUTINGS:
         scores = runtime.run(answer("waveform"), answer("source"), routing).scores
@@ -68,7 +69,7 @@ def verify(runtime: Runtime) -> list[Deviation]:
 
 def beside_the_line(runtime: Runtime) -> list[Graph]:
     """The graphs of the runtime's precision that the dispatch of clips does not use."""
-    roles: tuple[Role, ...] = (*STREAM, "fused")
+    roles: tuple[Role, ...] = (*STREAM, *EXCHANGE, "fused")
     found = {graph.role for graph in runtime.manifest.graphs}
     specs = [runtime.manifest.graph(role, precision=runtime.precision) for role in roles if role in found]
     return [Graph(runtime.factory, runtime.bundle, spec) for spec in specs]
