@@ -20,6 +20,7 @@ from xaimoe_runtime.options import (
     ChannelOption,
     HopOption,
     ListsOption,
+    MemoryOption,
     MinScoreOption,
     OutOption,
     Paths,
@@ -136,6 +137,7 @@ def infer(
     resume: ResumeOption = False,
     workers: WorkersOption = 1,
     batch_size: BatchSizeOption = 1,
+    memory_mb: MemoryOption = None,
     budget_ms: BudgetOption = None,
     percentile: PercentileOption = "p95",
     provider: ProviderOption = "auto",
@@ -166,7 +168,7 @@ def infer(
         trace=trace,
     )
     opened_with = parse_options(provider_option or [])
-    make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with)
+    make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with, memory_mb)
     classify_with_bundle(make, find_recordings(paths or [], lists or []), out, resume, locally(workers))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import Window, parse_channel
 from xaimoe_runtime.budget import check_budget
+from xaimoe_runtime.drift import novelty
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import check_min_score, check_routing, file_windows, hop_samples, make_trace, run_stream
 from xaimoe_runtime.records import ErrorRecord, Record, ResultRecord, SummaryRecord, TraceRecord, WindowRecord
@@ -105,7 +106,7 @@ class FileClassifier:
         """Channel by channel, the records of the windows, then of the whole."""
         numbered = file_windows(path, self.engine.audio, self.channel, self.hop)
         for number, group in groupby(numbered, key=lambda item: item[0]):
-            whole, total = Tally(), np.zeros(len(self.engine.task.labels))
+            whole, total, usual = Tally(), np.zeros(len(self.engine.task.labels)), 0.0
             start_s = end_s = 0.0
             for windows, outputs in run_stream(
                 self.engine, (w for _, w in group), self.routing, self.options.batch_size
@@ -116,7 +117,8 @@ class FileClassifier:
                     start_s = window.start_s if whole.windows == 0 else start_s
                     end_s = window.end_s
                     trace = make_trace(self.engine, outputs.row(i), self.routing)
-                    result = Result((), outputs.scores[i], trace, bool(outputs.degraded[i]), outputs.late)
+                    usual += float(trace.familiarity[0])
+                    result = Result((), outputs.scores[i], 0.0, trace, bool(outputs.degraded[i]), outputs.late)
                     whole.count(result, ms)
                     if self.with_windows:
                         yield self._window(path, number, window, outputs, i, trace)
@@ -124,7 +126,7 @@ class FileClassifier:
             tally.audio_s += end_s - start_s
             pooled = pool((total / whole.windows)[None].astype(np.float32))
             yield ResultRecord(
-                **self._answer(path, number, pooled),
+                **self._answer(path, number, pooled, usual / whole.windows),
                 start_s=round(start_s, 6),
                 end_s=round(end_s, 6),
                 degraded=whole.degraded > 0,
@@ -140,7 +142,7 @@ class FileClassifier:
     ) -> WindowRecord:
         left_out = int(np.count_nonzero(outputs.left_out[i]))
         return WindowRecord(
-            **self._answer(path, channel, outputs.scores[i]),
+            **self._answer(path, channel, outputs.scores[i], float(trace.familiarity[0])),
             start_s=round(window.start_s, 6),
             end_s=round(window.end_s, 6),
             degraded=left_out > 0,
@@ -152,7 +154,7 @@ class FileClassifier:
             trace=TraceRecord.of(trace) if self.options.trace else msgspec.UNSET,
         )
 
-    def _answer(self, path: Path, channel: int | None, scores: Floats) -> dict[str, Any]:
+    def _answer(self, path: Path, channel: int | None, scores: Floats, familiarity: float) -> dict[str, Any]:
         """What all records say of scores [L]."""
         task = self.engine.task
         best = np.argsort(-scores, kind="stable")[: self.options.top_k]
@@ -161,6 +163,7 @@ class FileClassifier:
             "path": printable(path),
             "labels": decide(scores, task, self.options.min_score),
             "scores": {task.labels[i]: round(float(scores[i]), 6) for i in kept},
+            "novelty": round(novelty(scores, familiarity), 6),
             "channel": channel,
         }
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
-from xaimoe_runtime.drift import drifted
+from xaimoe_runtime.drift import drifted, excess, familiarity, novelty
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_scores, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
@@ -132,13 +132,16 @@ def infer_windows(
     labels = tuple(decide(row, engine.task, min_score) for row in scores)
     trace = make_trace(engine, outputs, routing)
     degraded = bool(outputs.degraded.any())
+    usual = [float(of.mean()) for of in np.split(trace.familiarity, ends[:-1])]
+    novel = np.array([novelty(row, own) for row, own in zip(scores, usual, strict=True)], np.float32)
     if batched:
-        return Result(labels, scores, trace, degraded, outputs.late)
-    return Result(labels[0], scores[0], trace, degraded, outputs.late)
+        return Result(labels, scores, novel, trace, degraded, outputs.late)
+    return Result(labels[0], scores[0], float(novel[0]), trace, degraded, outputs.late)
 
 
 def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
     """The trace of a batch of windows."""
+    outside = excess(outputs.attributes, engine.usual)
     return Trace(
         routing=routing,
         experts=engine.experts,
@@ -150,7 +153,8 @@ def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
         ms=outputs.ms,
         left_out=outputs.left_out,
         predicted_ms=outputs.predicted_ms,
-        drift=drifted(outputs.attributes, engine.usual),
+        familiarity=familiarity(outside),
+        drift=drifted(outside, engine.usual),
     )
 
 
@@ -165,7 +169,8 @@ def answer(
     check_scores(outputs.scores)
     labels = decide(outputs.scores[0], engine.task, min_score)
     trace = make_trace(engine, outputs, routing)
-    result = Result(labels, outputs.scores[0], trace, bool(outputs.degraded[0]), outputs.late)
+    novel = novelty(outputs.scores[0], float(trace.familiarity[0]))
+    result = Result(labels, outputs.scores[0], novel, trace, bool(outputs.degraded[0]), outputs.late)
     return WindowResult(*span, channel, result)
 
 

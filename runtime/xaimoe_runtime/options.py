@@ -69,4 +69,10 @@ BudgetOption = Annotated[
     typer.Option("--budget-ms", min=0.001, help="Milliseconds for each window; pairs that do not fit are left out."),
 ]
 PercentileOption = Annotated[Percentile, typer.Option(help="Of the graphs' costs, to plan a budget with.")]
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-mb", min=1, help="Megabytes of data that each process may hold; what needs more has an error."
+    ),
+]
 WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]

@@ -67,6 +67,8 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     """Of the stream."""
     labels: tuple[str, ...]
     scores: dict[str, Share]
+    novelty: Share
+    """The more, the less what is heard is like anything the model knows."""
     start_s: Seconds
     end_s: Seconds
     degraded: bool

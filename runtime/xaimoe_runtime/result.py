@@ -128,6 +128,8 @@ class Trace:
     """[N, P, E]; gates of the pairs that were chosen but did not fit into the budget"""
     predicted_ms: dict[str, float]
     """Milliseconds that the stages were expected to take; none without a budget."""
+    familiarity: Floats
+    """How usual each window's attributes are, 0…1, [N]."""
     drift: tuple[tuple[str, ...], ...]
     """Names of each window's attributes that are unlike the training split's, [N]."""
 
@@ -140,6 +142,8 @@ class Result:
     """Labels of the clip, best first; for a batch, one such tuple for each clip."""
     scores: Floats
     """[L] for one clip, [B, L] for a batch; in the order of the model's labels."""
+    novelty: float | Floats
+    """0…1, for a batch [B]: the more, the less what is heard is like anything the model knows."""
     trace: Trace
     degraded: bool = False
     """Whether pairs were left out for want of time."""

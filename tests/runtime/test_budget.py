@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import ConfigError, Runtime, budget
 from xaimoe_runtime.budget import Budget, WholeCall, for_each, worth_their_time
-from xaimoe_runtime.costs import PERCENTILES, Cost, Costs, Percentile
-from xaimoe_runtime.dispatch import CHUNK
+from xaimoe_runtime.costs import CHUNK, PERCENTILES, Cost, Costs, Percentile
+from xaimoe_runtime.mixing import OnHost, mix_within
 from xaimoe_runtime.result import Outputs
 
 Floats = NDArray[np.float32]
@@ -158,14 +158,14 @@ class Clock:
 
     def __init__(self, runtime: Runtime, costs: Costs, monkeypatch: pytest.MonkeyPatch, slowness: float = 1.0) -> None:
         self.now, self.runtime, self.costs, self.chunks = 0.0, runtime, costs, list[int]()
-        line, real = runtime.dispatcher, runtime.dispatcher.add
+        real = OnHost.add
 
-        def add(mixture: Floats, source: Floats, gates: Floats, e: int, *where: NDArray[np.intp]) -> None:
-            real(mixture, source, gates, e, *where)
+        def add(mixing: OnHost, e: int, *where: NDArray[np.intp]) -> None:
+            real(mixing, e, *where)
             self.chunks.append(len(where[0]))
-            self.now += slowness * costs[line.experts[e].spec.name].predict(len(where[0]), "p50") / 1e3
+            self.now += slowness * costs[mixing.experts[e].spec.name].predict(len(where[0]), "p50") / 1e3
 
-        monkeypatch.setattr(line, "add", add)
+        monkeypatch.setattr(OnHost, "add", add)
         monkeypatch.setattr(budget, "perf_counter", lambda: self.now)
 
     def run(self, clips: Clips, ms: float, percentile: Percentile = "p50") -> Outputs:
@@ -256,7 +256,8 @@ def test_a_gate_that_is_no_number_is_found_and_not_tried_again_and_again(
     gates[0, 0, 0] = np.nan
     clock = Clock(runtime, costs_of(runtime, 0.1), monkeypatch)
     heard = line.frontend(waveform=clips[0], source=clips[1])["spectrogram"]
-    _, ran, _ = line.mixture_within(line.grid.tiles(heard), gates, Budget(60.0, clock.costs, "p50"))
+    costs = [clock.costs[expert.spec.name] for expert in line.experts]
+    ran, _ = mix_within(line.mixing(heard, gates), gates, Budget(60.0, clock.costs, "p50"), costs)
     np.testing.assert_array_equal(ran, gates)
     assert sum(clock.chunks) == np.count_nonzero(gates > 0)
 

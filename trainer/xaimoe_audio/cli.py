@@ -225,6 +225,7 @@ def infer(
     resume: device_options.ResumeOption = False,
     batch_size: device_options.BatchSizeOption = 1,
     workers: Annotated[int, typer.Option(min=1, help="With --bundle: processes that classify.")] = 1,
+    memory_mb: device_options.MemoryOption = None,
     budget_ms: device_options.BudgetOption = None,
     percentile: device_options.PercentileOption = "p95",
     provider: device_options.ProviderOption = "auto",
@@ -254,6 +255,7 @@ def infer(
         "--workers": workers != 1,
         "--engine": engine != "local",
         "--address": address,
+        "--memory-mb": memory_mb,
     }
     if bundle is None and (given := [name for name, is_given in for_bundle.items() if is_given]):
         raise ConfigError(f"infer: found {', '.join(given)} with --ckpt; expected --bundle")
@@ -279,7 +281,7 @@ def infer(
     found = find_recordings(recordings, lists or [])
     if bundle is not None:
         told = parse_options(provider_option or [])
-        make = OpenBundle(bundle, how, percentile, provider, threads, precision, public_key, told)
+        make = OpenBundle(bundle, how, percentile, provider, threads, precision, public_key, told, memory_mb)
         answering = device_cli.locally(workers)
         if engine == "ray":
             from xaimoe_audio.scaling import on_ray

@@ -17,6 +17,7 @@ from xaimoe_runtime.budget import for_each
 from xaimoe_runtime.costs import Percentile
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.files import Classified, FileClassifier, FileOptions
+from xaimoe_runtime.memory import cap_memory
 from xaimoe_runtime.records import Record, SummaryRecord
 from xaimoe_runtime.result import Engine
 from xaimoe_runtime.runtime import Runtime
@@ -40,6 +41,8 @@ class OpenBundle:
     precision: PrecisionChoice = "auto"
     public_key: Path | None = None
     provider_options: dict[str, str] | None = None
+    memory_mb: int | None = None
+    """That each process may hold."""
     digest: str = ""
     """Of the manifest that the run began with; a bundle that was replaced since is refused."""
 
@@ -52,7 +55,9 @@ class OpenBundle:
         return self.on(self.load())
 
     def load(self) -> Runtime:
-        """The bundle, loaded."""
+        """The bundle, loaded; from now on this process has the memory cap."""
+        if self.memory_mb is not None:
+            cap_memory(self.memory_mb)
         runtime = Runtime.load(
             self.bundle, self.provider, self.threads, self.precision, self.public_key, self.provider_options
         )

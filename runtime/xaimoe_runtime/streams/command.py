@@ -17,6 +17,7 @@ from xaimoe_runtime.options import (
     BundlePath,
     ChannelOption,
     HopOption,
+    MemoryOption,
     MinScoreOption,
     PercentileOption,
     PrecisionOption,
@@ -109,6 +110,7 @@ def stream(
         str | None,
         typer.Option(metavar="[HOST:]PORT", help="Serve figures at /metrics.", rich_help_panel=OUTPUT),
     ] = None,
+    memory_mb: MemoryOption = None,
     fifo: Annotated[
         int | None, typer.Option(min=1, max=99, help="Priority of SCHED_FIFO, where it is permitted.")
     ] = None,
@@ -129,6 +131,7 @@ def stream(
     With a budget, a live source that there is too little time for first costs pairs, then windows, then samples; each
     is counted and reported. Ctrl-C and SIGTERM end it cleanly.
     """
+    from xaimoe_runtime.memory import cap_memory
     from xaimoe_runtime.providers import parse_options
     from xaimoe_runtime.runtime import Runtime
     from xaimoe_runtime.streams.listener import Listener, Listening
@@ -136,6 +139,8 @@ def stream(
     from xaimoe_runtime.streams.service import Systemd, use_fifo
     from xaimoe_runtime.streams.sources import open_source
 
+    if memory_mb is not None:
+        cap_memory(memory_mb)
     runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option or []))
     if budget_ms is not None and runtime.uncalibrated:
         _warn(f"costs are an estimate: {runtime.uncalibrated}")

@@ -240,6 +240,7 @@ class Listener:
             source=printable(self.source.name),
             labels=result.labels,  # type: ignore[arg-type]  # of one window
             scores={label: round(float(s), 6) for label, s in zip(self.runtime.labels, result.scores, strict=True)},
+            novelty=round(float(result.novelty), 6),
             start_s=round(window.start_s, 6),
             end_s=round(window.end_s, 6),
             degraded=result.degraded,
