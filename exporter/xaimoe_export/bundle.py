@@ -22,7 +22,7 @@ from xaimoe_export.report import ExportReport
 from xaimoe_export.sign import signer
 from xaimoe_runtime import BundleError, Runtime
 from xaimoe_runtime.bundle import MANIFEST
-from xaimoe_runtime.schema import EXCHANGE, Manifest
+from xaimoe_runtime.schema import Manifest
 from xaimoe_runtime.signature import SIGNATURE
 from xaimoe_runtime.verify import verify
 from xaimoe_runtime.writing import replacing
@@ -30,7 +30,7 @@ from xaimoe_runtime.writing import replacing
 
 def steps(graphs: tuple[GraphModule, ...], options: ExportOptions) -> int:
     """How often an export calls its ``advance``."""
-    return (len(graphs) + len(EXCHANGE)) * len({"fp32", *options.precisions})
+    return len(graphs) * len({"fp32", *options.precisions})
 
 
 def export_bundle(

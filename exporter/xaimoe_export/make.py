@@ -81,13 +81,14 @@ def make(
     if set(options.precisions) != {"fp32"}:  # which depends on no recording
         data = [None if recordings is None else recordings.sha256 for recordings in (calibration, validation)]
     draft = Draft(description, identity(description, options.identifying() | {"data": data}), options.precisions)
-    graphs = (*graphs, *exchange(description.patches))
-    reference = Reference(graphs, description.patches)
+    every = (*graphs, *exchange(description.patches))
+    reference = Reference(every, description.patches)
     answers = golden.answers_of_modules(reference, description.audio)
-    for graph in graphs:
+    for graph in every:
         examples = tuple(example(name, answers[graph.golden(name)]) for name in CONTRACT[graph.role][0])
         draft.add(graph.role, graph.expert, "fp32", to_onnx(graph, examples))
-        advance()
+        if graph in graphs:
+            advance()
     waveform, source = golden.made_up_clips(description.audio, MADE_UP_CLIPS)
     if calibration is not None:
         waveform = np.concatenate([waveform, calibration.waveform])

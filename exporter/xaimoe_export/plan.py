@@ -17,7 +17,7 @@ from xaimoe_export.cost import cost
 from xaimoe_export.draft import Draft
 from xaimoe_export.recordings import Recordings
 from xaimoe_runtime import ConfigError
-from xaimoe_runtime.schema import Precision
+from xaimoe_runtime.schema import EXCHANGE, Precision
 
 Floats = NDArray[np.float32]
 PLAN = "precision_plan.json"
@@ -124,7 +124,8 @@ class Chooser:
 
     @property
     def _names(self) -> list[str]:
-        return [name for name, precision in self.draft.graphs if precision == "fp32"]
+        graphs = self.draft.graphs.values()
+        return [spec.name for spec in graphs if spec.precision == "fp32" and spec.role not in EXCHANGE]
 
     def _tried(self, name: str) -> tuple[onnx.ModelProto | None, str | None]:
         """The graph in the precision if it gains by it, or why not."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,9 @@ from xaimoe_runtime.mixing import Mixing, OnDevice, OnHost, Tensor, mix, mix_wit
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
 from xaimoe_runtime.schema import EXCHANGE, LINE, GraphSpec, Manifest, Precision, Role, Routing
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Floats = NDArray[np.float32]
 Way = Literal["in turn", "side by side", "fused"]
@@ -142,7 +144,9 @@ class Dispatcher:
         return Graph(self.factory, self.bundle, self.manifest.graph("fused", None, self.precision))
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
+    def _pool(self) -> Executor:
+        from concurrent.futures import ThreadPoolExecutor  # here, since few need it
+
         return ThreadPoolExecutor(self.factory.threads, thread_name_prefix="expert")
 
     def way(self, windows: int, routing: Routing, budget: Budget | None) -> Way:
@@ -208,7 +212,7 @@ class Dispatcher:
         routing: Routing,
         budget: Budget | None,
         clock: _Stopwatch,
-        pool: ThreadPoolExecutor | None = None,
+        pool: Executor | None = None,
     ) -> Outputs:
         """What follows the frontend."""
         glance = self.saliency(spectrogram=heard["spectrogram"])

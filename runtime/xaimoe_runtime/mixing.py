@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +12,8 @@ from xaimoe_runtime.costs import CHUNK, Cost
 from xaimoe_runtime.grid import PatchGrid
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from xaimoe_runtime.dispatch import Graph
 
 Floats = NDArray[np.float32]

@@ -39,7 +39,7 @@ def shapes(values) -> dict[str, list[int | str]]:  # type: ignore[no-untyped-def
 def test_there_is_a_graph_for_every_role_and_expert(models: dict[str, ModelProto], runtime: Runtime) -> None:
     experts = {f"experts/{name}.onnx" for name in runtime.experts}
     line = {"frontend.onnx", "saliency.onnx", "router.onnx", "head.onnx"}
-    assert set(models) == line | {"frames.onnx", "window.onnx"} | experts
+    assert set(models) == line | {"frames.onnx", "window.onnx", "gather.onnx", "scatter.onnx"} | experts
 
 
 def test_graphs_hold_standard_operators_alone(models: dict[str, ModelProto]) -> None:

@@ -100,8 +100,8 @@ def test_nothing_of_a_bundle_that_is_meant_for_tensorrt_is_refused(bundle: Path,
 
 def test_every_graph_has_a_profile_for_its_dynamic_axes(bundle: Path, runtime: Runtime) -> None:
     for spec in runtime.manifest.graphs:
-        axis = "M" if spec.role == "expert" else "B"
-        assert set(spec.profiles) == ({axis, "n"} if spec.role == "frames" else {axis})
+        axes = {"expert": {"M"}, "frames": {"B", "n"}, "gather": {"B", "M"}, "scatter": {"B", "M"}}
+        assert set(spec.profiles) == axes.get(spec.role, {"B"})
         assert all(profile.min <= profile.opt <= profile.max for profile in spec.profiles.values())
     buckets = runtime.manifest.buckets
     assert list(buckets) == sorted(set(buckets))
