@@ -5,6 +5,7 @@ Files are read block by block, so a recording of any length takes the same memor
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -119,11 +120,17 @@ def check_rate(rate: float, name: str) -> None:
         raise AudioError(f"{name}: found a sampling rate of {rate:g} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
-def check_finite(samples: Floats, name: str) -> None:
-    """Raises AudioError if any sample is NaN or infinite."""
-    if not np.isfinite(samples).all():
+def check_finite(samples: Floats, name: str) -> float:
+    """The largest magnitude of the samples.
+
+    Raises:
+        AudioError: a sample is NaN or infinite.
+    """
+    highest, lowest = float(samples.max(initial=0.0)), float(samples.min(initial=0.0))  # both NaN if any sample is
+    if not math.isfinite(highest - lowest):
         bad = int(np.count_nonzero(~np.isfinite(samples)))
         raise AudioError(f"{name}: found {bad} samples that are NaN or infinite, expected finite samples")
+    return max(highest, -lowest)
 
 
 def open_recording(path: Path) -> soundfile.SoundFile:
@@ -227,7 +234,8 @@ def windows(
         return Window(fill_clip(samples, size), begin / rate, end / rate, native_rate, share)
 
     for block in blocks:
-        buffer = np.concatenate([buffer, block.samples[:, channel]])
+        heard_now = block.samples[:, channel]
+        buffer = np.concatenate([buffer, heard_now]) if len(buffer) else heard_now
         meter.add(block.native_frames, int(block.clipped[channel]))
         # Strictly more than a window: the last one is left for the end, where the recording's length is known.
         while first + len(buffer) > start + size:
@@ -274,8 +282,8 @@ class ClippingMeter:
         return min(found / total, 1.0) if total else 0.0
 
 
-def check_samples(samples: ArrayLike, dims: tuple[int, ...] = (1,)) -> Floats:
-    """Samples [n] in memory as float32, or [n, channels] where ``dims`` has 2.
+def check_samples(samples: ArrayLike, dims: tuple[int, ...] = (1,)) -> tuple[Floats, float]:
+    """Samples [n] in memory as float32, or [n, channels] where ``dims`` has 2; and their largest magnitude.
 
     Raises:
         AudioError: of another shape, empty, of integers, or not finite.
@@ -291,8 +299,7 @@ def check_samples(samples: ArrayLike, dims: tuple[int, ...] = (1,)) -> Floats:
         )
     with np.errstate(over="ignore"):  # what overflows is reported as infinite below
         signal = signal.astype(np.float32, copy=False)
-    check_finite(signal, "samples")
-    return signal
+    return signal, check_finite(signal, "samples")
 
 
 def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
@@ -301,6 +308,7 @@ def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
     Raises:
         AudioError: not one-dimensional, empty, not finite, or at an impossible rate.
     """
-    signal = check_samples(samples)
+    signal, peak = check_samples(samples)
     check_rate(rate, "sample_rate")
-    return Block(resample(signal, rate, wanted)[:, None], len(signal), clipped(signal).sum(keepdims=True))
+    full = 0 if peak < FULL_SCALE else int(np.count_nonzero(clipped(signal)))
+    return Block(resample(signal, rate, wanted)[:, None], len(signal), np.array([full]))

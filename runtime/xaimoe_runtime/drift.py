@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +28,23 @@ def excess(attributes: Floats, usual: Sequence[AttributeSpec]) -> Floats:
     """
     if not usual:
         return np.zeros_like(attributes)
-    low, high = (np.array([getattr(item, name) for item in usual], np.float32) for name in ("q05", "q95"))
-    width = np.maximum(high - low, [LEAST_WIDTH.get(item.unit, 0.0) for item in usual])
-    outside = np.maximum(np.maximum(low - attributes, attributes - high), 0)
-    found: Floats = (outside / np.maximum(width, np.finfo(np.float32).tiny)).astype(np.float32)
+    low, high, width = _limits(tuple(usual))
+    found: Floats = np.maximum(np.maximum(low - attributes, attributes - high), np.float32(0)) / width
     return found
+
+
+@lru_cache
+def _limits(usual: tuple[AttributeSpec, ...]) -> tuple[Floats, Floats, Floats]:
+    """The lower and upper limit of the usual, and its width, each [A]."""
+    low, high = (np.array([getattr(item, name) for item in usual], np.float32) for name in ("q05", "q95"))
+    least = np.array([LEAST_WIDTH.get(item.unit, 0.0) for item in usual], np.float32)
+    return low, high, np.maximum(np.maximum(high - low, least), np.finfo(np.float32).tiny)
 
 
 def drifted(excess: Floats, usual: Sequence[AttributeSpec]) -> tuple[tuple[str, ...], ...]:
     """Names of the signal attributes of each window that lie far outside what is usual."""
+    if not (excess > MARGIN).any():
+        return ((),) * len(excess)
     names = [item.name for item in usual]
     return tuple(tuple(name for name, out in zip(names, row, strict=False) if out > MARGIN) for row in excess.tolist())
 
@@ -53,4 +62,4 @@ def novelty(scores: Floats, familiarity: float) -> float:
     Out-of-Distribution Examples in Neural Networks", 2017), the score counting less where the signal is unlike the
     training split's. How well that tells other sounds is in ``benchmarks/RESULTS.md``.
     """
-    return float(np.clip(1 - scores.max() * familiarity, 0, 1))
+    return min(max(1 - float(scores.max()) * familiarity, 0.0), 1.0)

@@ -118,7 +118,7 @@ class FileClassifier:
                     end_s = window.end_s
                     trace = make_trace(self.engine, outputs.row(i), self.routing)
                     usual += float(trace.familiarity[0])
-                    result = Result((), outputs.scores[i], 0.0, trace, bool(outputs.degraded[i]), outputs.late)
+                    result = Result((), outputs.scores[i], trace, bool(outputs.degraded[i]), outputs.late)
                     whole.count(result, ms)
                     if self.with_windows:
                         yield self._window(path, number, window, outputs, i, trace)

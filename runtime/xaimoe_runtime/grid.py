@@ -67,12 +67,17 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         clip, channel, row, column = source.strides
         steps = (clip, row * self.stride[0], column * self.stride[1], channel, row, column)
         shape = (batch, n_freq, n_time, channels, *self.tile)
+        if source.flags.c_contiguous:  # as_strided takes ten times as long
+            return np.ndarray(shape, source.dtype, source.data, 0, steps)
         return np.lib.stride_tricks.as_strided(source, shape, steps, writeable=False)
 
     def pick(self, tiles: Floats, clips: NDArray[np.intp], patches: NDArray[np.intp]) -> Floats:
         """Of all tiles, those of M (clip, patch) pairs, [M, C, PF, PT], copied once."""
-        n_time = self.shape[1]
-        return tiles[clips, patches // n_time, patches % n_time]
+        n_freq, n_time = tiles.shape[1:3]
+        if n_freq > 1:
+            row, column = np.divmod(patches, n_time)
+            return np.asarray(tiles[clips, row, column])
+        return np.asarray(tiles[0, 0][patches] if len(tiles) == 1 else tiles[clips, 0, patches])
 
     def gather(self, source: Floats, clips: NDArray[np.intp], patches: NDArray[np.intp]) -> Floats:
         """The tiles of M (clip, patch) pairs of ``source``, [M, C, PF, PT], copied once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
-from xaimoe_runtime.drift import drifted, excess, familiarity, novelty
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_scores, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
@@ -62,7 +61,7 @@ def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outp
     Raises:
         AudioError: the model's answer is not finite.
     """
-    waveform = np.stack([window.samples for window in windows])
+    waveform = windows[0].samples[None] if len(windows) == 1 else np.stack([window.samples for window in windows])
     source = np.array([window.source for window in windows], np.float32)
     outputs = engine.run(waveform, source, routing)
     check_scores(outputs.scores)
@@ -127,21 +126,19 @@ def infer_windows(
     """Answers for recordings that are cut into windows already; ``batched`` keeps the batch axis of the result."""
     stream = run_stream(engine, (window for windows in recordings for window in windows), routing)
     outputs = Outputs.join([part for _, part in stream])
-    ends = np.cumsum([len(windows) for windows in recordings])
-    scores = np.stack([pool(part) for part in np.split(outputs.scores, ends[:-1])])
+    ends = list(accumulate(len(windows) for windows in recordings))
+    spans = [slice(end - len(windows), end) for end, windows in zip(ends, recordings, strict=True)]
+    scores = np.stack([pool(outputs.scores[span]) for span in spans])
     labels = tuple(decide(row, engine.task, min_score) for row in scores)
     trace = make_trace(engine, outputs, routing)
-    degraded = bool(outputs.degraded.any())
-    usual = [float(of.mean()) for of in np.split(trace.familiarity, ends[:-1])]
-    novel = np.array([novelty(row, own) for row, own in zip(scores, usual, strict=True)], np.float32)
+    degraded = bool(outputs.left_out.any())
     if batched:
-        return Result(labels, scores, novel, trace, degraded, outputs.late)
-    return Result(labels[0], scores[0], float(novel[0]), trace, degraded, outputs.late)
+        return Result(labels, scores, trace, degraded, outputs.late, tuple(spans))
+    return Result(labels[0], scores[0], trace, degraded, outputs.late)
 
 
 def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
     """The trace of a batch of windows."""
-    outside = excess(outputs.attributes, engine.usual)
     return Trace(
         routing=routing,
         experts=engine.experts,
@@ -149,12 +146,10 @@ def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
         attributes=outputs.attributes,
         saliency=outputs.saliency,
         gates=outputs.gates,
-        pairs=outputs.pairs,
         ms=outputs.ms,
         left_out=outputs.left_out,
         predicted_ms=outputs.predicted_ms,
-        familiarity=familiarity(outside),
-        drift=drifted(outside, engine.usual),
+        usual=engine.usual,
     )
 
 
@@ -169,8 +164,7 @@ def answer(
     check_scores(outputs.scores)
     labels = decide(outputs.scores[0], engine.task, min_score)
     trace = make_trace(engine, outputs, routing)
-    novel = novelty(outputs.scores[0], float(trace.familiarity[0]))
-    result = Result(labels, outputs.scores[0], novel, trace, bool(outputs.degraded[0]), outputs.late)
+    result = Result(labels, outputs.scores[0], trace, bool(outputs.left_out.any()), outputs.late)
     return WindowResult(*span, channel, result)
 
 

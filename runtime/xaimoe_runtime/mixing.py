@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -133,13 +134,16 @@ class OnDevice:
 def mix(mixing: Mixing, gates: Floats, pool: Executor | None = None) -> None:
     """Adds all pairs with a gate, [N, P, E]; each expert runs once, side by side with others if there is a pool for it.
     The sum is in the experts' order either way."""
-    experts = np.flatnonzero(gates.any((0, 1))).tolist()
-    pairs = [np.nonzero(gates[:, :, e]) for e in experts]
+    of_expert, clips, patches = np.nonzero(gates.transpose(2, 0, 1))
+    ends = np.cumsum(np.bincount(of_expert, minlength=gates.shape[2])).tolist()
+    asked = [
+        (e, clips[start:end], patches[start:end]) for e, (start, end) in enumerate(pairwise((0, *ends))) if end > start
+    ]
     if pool is None or not isinstance(mixing, OnHost):
-        for e, (clips, patches) in zip(experts, pairs, strict=True):
-            mixing.add(e, clips, patches)
+        for one in asked:
+            mixing.add(*one)
         return
-    for share in pool.map(lambda e, of: mixing.share(e, *of), experts, pairs):
+    for share in pool.map(lambda one: mixing.share(*one), asked):
         mixing.mixture += share
 
 

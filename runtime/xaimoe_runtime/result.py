@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xaimoe_runtime.drift import drifted, excess, familiarity, novelty
 from xaimoe_runtime.errors import AudioError
 from xaimoe_runtime.schema import AttributeSpec, AudioSpec, Routing, TaskSpec
 
@@ -67,6 +69,8 @@ class Outputs:
     @staticmethod
     def join(parts: list[Outputs]) -> Outputs:
         """The outputs of several batches as those of one."""
+        if len(parts) == 1:
+            return parts[0]
         return Outputs(
             scores=np.concatenate([part.scores for part in parts]),
             attributes=np.concatenate([part.attributes for part in parts]),
@@ -120,18 +124,35 @@ class Trace:
     """[N, P]"""
     gates: Floats
     """[N, P, E]; zero for a pair that was not run"""
-    pairs: NDArray[np.intp]
-    """Pairs run, [N]."""
     ms: dict[str, float]
     """Milliseconds spent, by stage, over all windows."""
     left_out: Floats
     """[N, P, E]; gates of the pairs that were chosen but did not fit into the budget"""
     predicted_ms: dict[str, float]
     """Milliseconds that the stages were expected to take; none without a budget."""
-    familiarity: Floats
-    """How usual each window's attributes are, 0…1, [N]."""
-    drift: tuple[tuple[str, ...], ...]
-    """Names of each window's attributes that are unlike the training split's, [N]."""
+    usual: tuple[AttributeSpec, ...] = ()
+    """How the attributes are distributed over the training split, if that is known."""
+
+    @cached_property
+    def pairs(self) -> NDArray[np.intp]:
+        """Pairs run, [N]."""
+        counts: NDArray[np.intp] = np.count_nonzero(self.gates, axis=(1, 2))
+        return counts
+
+    @cached_property
+    def excess(self) -> Floats:
+        """How far each window's attributes lie outside the usual, [N, A]."""
+        return excess(self.attributes, self.usual)
+
+    @property
+    def drift(self) -> tuple[tuple[str, ...], ...]:
+        """Names of each window's attributes that are unlike the training split's, [N]."""
+        return drifted(self.excess, self.usual)
+
+    @cached_property
+    def familiarity(self) -> Floats:
+        """How usual each window's attributes are, 0…1, [N]."""
+        return familiarity(self.excess)
 
 
 @dataclass(frozen=True)
@@ -142,13 +163,21 @@ class Result:
     """Labels of the clip, best first; for a batch, one such tuple for each clip."""
     scores: Floats
     """[L] for one clip, [B, L] for a batch; in the order of the model's labels."""
-    novelty: float | Floats
-    """0…1, for a batch [B]: the more, the less what is heard is like anything the model knows."""
     trace: Trace
     degraded: bool = False
     """Whether pairs were left out for want of time."""
     late: bool = False
     """Whether the answer came after the deadline."""
+    spans: tuple[slice, ...] = (slice(None),)
+    """Of each clip, its windows in the trace."""
+
+    @cached_property
+    def novelty(self) -> float | Floats:
+        """0…1, for a batch [B]: the more, the less what is heard is like anything the model knows."""
+        usual = (float(self.trace.familiarity[span].mean()) for span in self.spans)
+        rows = np.atleast_2d(self.scores)
+        found = np.array([novelty(row, own) for row, own in zip(rows, usual, strict=True)], np.float32)
+        return float(found[0]) if self.scores.ndim == 1 else found
 
 
 @dataclass(frozen=True)
@@ -175,8 +204,8 @@ def pool(scores: Floats) -> Floats:
         AudioError: a score is not finite.
     """
     check_scores(scores)
-    pooled: Floats = scores.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return np.clip(pooled, 0.0, 1.0)
+    pooled: Floats = scores[0] if len(scores) == 1 else scores.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.minimum(np.maximum(pooled, np.float32(0)), np.float32(1))
 
 
 def decide(scores: Floats, task: TaskSpec, min_score: float = 0.0) -> tuple[str, ...]:
@@ -184,11 +213,11 @@ def decide(scores: Floats, task: TaskSpec, min_score: float = 0.0) -> tuple[str,
 
     Nothing reaching ``min_score`` gives ``("unknown",)``.
     """
-    order = np.argsort(-scores, kind="stable")
     if task.kind == "single_label":
-        order = order[:1]
+        order = [int(scores.argmax())]
     else:
-        order = order[scores[order] >= np.asarray(task.thresholds, np.float32)[order]]
+        enough = scores >= np.asarray(task.thresholds, np.float32)
+        order = [i for i in np.argsort(-scores, kind="stable").tolist() if enough[i]]
     chosen = tuple(task.labels[i] for i in order if scores[i] >= min_score)
     if not chosen and (task.kind == "single_label" or float(scores.max()) < min_score):
         return (UNKNOWN,)

@@ -55,7 +55,10 @@ def test_the_report_is_what_was_measured(plain: tuple[Path, ExportReport]) -> No
     assert line.same_predictions
     assert line.accuracy == 1.0, "the prior alone knows calm from loud"
     assert (report.recordings, report.real_clips, report.clips) == (6, 0, 8)
-    assert set(graphs) == {"frontend", "saliency", "router", "head", "expert Bright one", "expert dull"}
+    experts, exchange = {"expert Bright one", "expert dull"}, {"gather", "scatter"}
+    assert (
+        set(graphs) == {"frontend", "saliency", "router", "head", "expert Bright one", "expert dull"} | beside_the_line
+    )
     dull = graphs["expert dull"]
     assert dull.parameters == (4 * 4 + 2) * FEATURES + FEATURES
     assert dull.macs == (4 * 4 + 2) * FEATURES

@@ -120,7 +120,7 @@ class Stream:
                 model is not finite: that window is given up, and the others are given by the next call.
             ConfigError: the stream is finished.
         """
-        signal = check_samples(samples, DIMENSIONS)
+        signal, _ = check_samples(samples, DIMENSIONS)
         step = max(round(SLICE_S * self.native), 1)
         error: AudioError | None = None
         for start in range(0, len(signal), step):
@@ -142,7 +142,7 @@ class Stream:
         """
         if self.finished:
             raise ConfigError("stream: found samples after its end, expected none; open another stream")
-        signal = check_samples(samples, DIMENSIONS)
+        signal, _ = check_samples(samples, DIMENSIONS)
         frames = signal.reshape(len(signal), -1)
         picked, full = pick(frames, self.channel, self.encoding, "samples")
         self._meter.add(len(picked), int(full[0]))
