@@ -4,14 +4,15 @@
 
     python benchmarks/evidence/folds.py train --out runs/evidence/folds      # goes on where it was stopped
     python benchmarks/evidence/folds.py again --out runs/evidence/folds      # after a change that needs no new training
-    python benchmarks/evidence/folds.py singles --out runs/evidence/folds    # once there are mixtures; goes on, too
+    python benchmarks/evidence/folds.py singles --out runs/evidence/folds    # goes on, too
     python benchmarks/evidence/folds.py table --out runs/evidence/folds
 
 Each fold is the test split once; of the other four, some groups are the validation split. ``cut`` runs a part of
 the pairs, as a device does under a budget: first the best of each patch. ``shown`` gives the router another saliency
 than the model's own: even, the same values dealt to the patches at random (ten draws), or the other way round. The
-single networks have as many multiply-accumulates a clip as the routed mixture with its glance, or as many parameters as
-the whole model, and are trained with the same recipe for as many epochs.
+single networks are trained with the same recipe for as many epochs: the narrow one costs about what a quarter of the
+pairs does, the wide one has as many parameters as the whole model and costs nearly what all pairs do. Each is compared
+with the mixture run with as many pairs as cost at least as much.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ import torch
 import typer
 from cells import FOLDS, MADE, Cells, commits, fold_table, folder_of, interval, planned
 from numpy.typing import NDArray
-from single_cnn import SingleCNN, TrainSingle, cost, matched
+from single_cnn import SingleCNN, TrainSingle, cost
 from torch import Tensor
 
 from xaimoe_audio import MoEAudioClassifier
+from xaimoe_audio.architecture import expert_costs, floor_macs, parts
 from xaimoe_audio.config import Budget, ModelConfig, Overrides, Split
 from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
@@ -53,11 +55,12 @@ from xaimoe_audio.training.normalise import fit_normalisation
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.result import pool
 
+SINGLES = "singles"
 CUTS = (1.0, 0.5, 0.25, 0.0)
 """Shares of the routed pairs that are run."""
 DRAWS = 10
-ALIKE = ("macs", "parameters")
-"""What a single network has in common with the mixture."""
+WIDTHS = (10, 20)
+"""Channels of the first convolution of single networks."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Floats = NDArray[np.float32]
 Shown = Callable[[Tensor], Tensor]
@@ -112,13 +115,19 @@ def share_of(share: float, routed: Routed) -> Tensor:
 def answers(engine: TorchEngine, items: list[LabelledRecording], targets: Floats) -> dict[str, dict[str, Any]]:
     """By way to run the model: which recordings are recognised, and the calibration error."""
     model = engine.model
+    costs = torch.tensor([float(macs) for macs in expert_costs(model).values()])
+    floor = floor_macs(parts(model))
 
     def judged(gates: Callable[[Routed], Tensor]) -> dict[str, Any]:
         def score(spectrogram: Tensor, attributes: Tensor) -> Tensor:
             routed = model.route(spectrogram, attributes)
-            return mixed(model, routed, gates(routed))
+            chosen = gates(routed)
+            run.append((chosen > 0).float().sum(1))  # [B, E]
+            return mixed(model, routed, chosen)
 
-        return _judged(pooled_scores(model, items, engine.device, score), targets, engine)
+        run: list[Tensor] = []
+        found = _judged(pooled_scores(model, items, engine.device, score), targets, engine)
+        return found | {"macs": floor + float((torch.cat(run).mean(0) * costs).sum())}
 
     def shown(change: Shown) -> Callable[[Routed], Tensor]:
         return lambda routed: model.router(change(routed.saliency), routed.context, routed.attributes)[0]
@@ -131,6 +140,7 @@ def answers(engine: TorchEngine, items: list[LabelledRecording], targets: Floats
         found[f"shown {name}"] = {
             "right": np.mean([one["right"] for one in every], axis=0).tolist(),
             "ece": float(np.mean([one["ece"] for one in every])),
+            "macs": float(np.mean([one["macs"] for one in every])),
         }
     return found
 
@@ -141,13 +151,13 @@ def _judged(scores: Floats, targets: Floats, engine: TorchEngine) -> dict[str, A
 
 
 def train_single(
-    job: Job, config: ModelConfig, data: dict[Split, Data], network: Callable[[MoEAudioModel], SingleCNN]
+    job: Job, config: ModelConfig, data: dict[Split, Data], make: Callable[[], SingleCNN]
 ) -> dict[str, Any]:
     """A single network: its size, and which recordings of the test split it recognises."""
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     model = MoEAudioModel(config)  # for its frontend
     fit_normalisation(model, data["train"][0], job.device)
-    single = network(model)
+    single = make()
     best: dict[str, Any] = {}
     start = time.process_time()
     train_module(
@@ -220,7 +230,7 @@ def again(
     val_per_class: Annotated[int, typer.Option(min=1)] = 2,
     teacher: Annotated[Path | None, typer.Option(help="Another classifier that was learned from.")] = None,
 ) -> None:
-    """Calibrate and measure the trained mixtures again; what trained them, and the single networks, stay."""
+    """Calibrate and measure the trained mixtures again; what trained them stays."""
     dataset = folder_of("esc10")
     cells = _cells(out, epochs, budget, val_per_class, teacher)
     for cell in list(cells):
@@ -230,7 +240,6 @@ def again(
         loaded = load_dataset(dataset, table, "single_label", engine.audio.sample_rate)
         fit_head(engine.model, *loaded.with_targets(engine.task.labels)["val"], torch.device("cpu"))
         found = measured(engine, dataset, table)
-        found["ways"] |= {way: answer for way, answer in cell["ways"].items() if way.startswith("single")}
         cells.put(name, cell | found | {"measured": MADE})
         typer.echo(f"{name}: routed {np.mean(found['ways']['cut 1.0']['right']):.4f}")
 
@@ -257,17 +266,18 @@ def singles(
     folds: Folds = EVERY,
     seed: Annotated[int, typer.Option()] = 0,
     val_per_class: Annotated[int, typer.Option(min=1)] = 2,
-    alike: Annotated[str, typer.Option(help="What they have in common with it; comma-separated.")] = ",".join(ALIKE),
+    widths: Annotated[str, typer.Option(help="Of their first convolution; comma-separated.")] = ",".join(
+        map(str, WIDTHS)
+    ),
 ) -> None:
-    """Train the single networks beside each mixture that is there."""
+    """Train the single networks that are not there yet."""
     dataset = folder_of("esc10")
-    cells = _cells(out, epochs, budget, val_per_class)
-    for common, fold in itertools.product(alike.split(","), map(int, folds.split(","))):
-        name = f"fold{fold}-seed{seed}"
-        cell = cells.get(name)
-        if cell is None or f"single {common}" in cell["ways"]:
+    cells = _cells(out / SINGLES, epochs, budget, val_per_class)
+    for width, fold in itertools.product(map(int, widths.split(",")), map(int, folds.split(","))):
+        name = f"width{width}-fold{fold}-seed{seed}"
+        if cells.get(name) is not None:
             continue
-        table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
+        table = fold_table(dataset, fold, val_per_class, out / SINGLES / f"fold{fold}.csv")
         job = Job(
             dataset_dir=dataset,
             metadata_csv=table,
@@ -277,18 +287,17 @@ def singles(
             overrides=Overrides(seed=seed),
             epochs=epochs,
             batch_size=16,
-            out=out / name / f"single-{common}",
+            out=out / SINGLES / name,
             channel="mix",
             device=torch.device("cpu"),
         )
         config = planned(dataset, table, budget, job.overrides)
         loaded = load_dataset(dataset, table, "single_label", config.frontend.sample_rate)
-        wanted = {"macs": cell["macs"]["routed"], "parameters": cell["parameters"]}[common]
-        single = train_single(job, config, loaded.with_targets(config.labels), partial(matched, **{common: wanted}))
-        cell = cells.get(name) or cell  # another process may have added to it
-        cell["ways"][f"single {common}"] = single
-        cells.put(name, cell)
-        typer.echo(f"{name}: single with as many {common} {np.mean(single['right']):.4f}")
+        make = partial(SingleCNN, width, len(config.labels))  # once the seed is set
+        found = train_single(job, config, loaded.with_targets(config.labels), make)
+        groups = [item.row.group for item in loaded.split("test")]
+        cells.put(name, {"fold": fold, "seed": seed, "width": width, "groups": groups} | found)
+        typer.echo(f"{name}: {np.mean(found['right']):.4f}")
 
 
 @app.command()
@@ -297,11 +306,14 @@ def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> No
     by_seed: dict[int, list[dict[str, Any]]] = {}
     for cell in Cells(out):
         by_seed.setdefault(cell["seed"], []).append(cell)
+    alone = list(Cells(out / SINGLES))
     for seed, found in by_seed.items():
-        _tell(seed, sorted(found, key=lambda cell: int(cell["fold"])))
+        folds = {cell["fold"] for cell in found}
+        beside = [cell for cell in alone if cell["seed"] == seed and cell["fold"] in folds]
+        _tell(seed, sorted(found, key=lambda cell: int(cell["fold"])), beside)
 
 
-def _tell(seed: int, cells: list[dict[str, Any]]) -> None:
+def _tell(seed: int, cells: list[dict[str, Any]], singles: list[dict[str, Any]]) -> None:
     groups = [f"{cell['fold']}-{group}" for cell in cells for group in cell["groups"]]
     typer.echo(commits(cells))
     minutes = max(cell["seconds"] for cell in cells) / 60
@@ -313,32 +325,37 @@ def _tell(seed: int, cells: list[dict[str, Any]]) -> None:
     def right(way: str) -> NDArray[np.float64]:
         return np.concatenate([cell["ways"][way]["right"] for cell in cells])
 
-    def row(title: str, way: str, macs: float | None = None, beside: str | None = None) -> None:
+    def macs(way: str) -> float:
+        return float(np.mean([cell["ways"][way]["macs"] for cell in cells]))
+
+    def row(title: str, way: str, beside: str | None = None) -> None:
         each = ", ".join(f"{np.mean(cell['ways'][way]['right']):.4f}" for cell in cells)
         line = f"  {title:<28} {right(way).mean():.4f} ({each})"
         if "ece" in cells[0]["ways"][way]:
             line += f", ECE {np.mean([cell['ways'][way]['ece'] for cell in cells]):.3f}"
-        if macs is not None:
-            line += f", {macs / 1e6:.1f} M MACs after the frontend"
+        line += f", {macs(way) / 1e6:.1f} M MACs after the frontend"
         if beside:
             mean, low, high = interval((right(beside) - right(way))[None], groups)
-            line += f"; {'routed' if beside == 'cut 1.0' else 'the one above'} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+            line += f"; {beside} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
         typer.echo(line)
 
     def mean(key: str) -> float:
         return float(np.mean([cell["macs"][key] for cell in cells]))
 
-    row("routed", "cut 1.0", mean("routed"))
-    row("dense", "dense", mean("dense"), "cut 1.0")
+    row("routed", "cut 1.0")
+    row("dense", "dense", "cut 1.0")
     for before, share in itertools.pairwise(CUTS):
-        row(f"{share:.0%} of the routed pairs", f"cut {share}", beside=f"cut {before}")
+        row(f"{share:.0%} of the routed pairs", f"cut {share}", f"cut {before}")
     for name in SHOWN:
-        row(f"saliency {name}", f"shown {name}", beside="cut 1.0")
-    for alike in ALIKE:
-        if all(f"single {alike}" in cell["ways"] for cell in cells):
-            ones = [cell["ways"][f"single {alike}"] for cell in cells]
-            parameters, macs = (np.mean([one[key] for one in ones]) for key in ("parameters", "macs"))
-            row(f"single, {parameters:.0f} parameters", f"single {alike}", float(macs), "cut 1.0")
+        row(f"saliency {name}", f"shown {name}", "cut 1.0")
+    for width in sorted({cell["width"] for cell in singles}):
+        alone = {cell["fold"]: cell for cell in singles if cell["width"] == width}
+        if alone.keys() >= {cell["fold"] for cell in cells}:
+            for cell in cells:
+                cell["ways"][f"width {width}"] = alone[cell["fold"]]
+            dearer = [f"cut {share}" for share in CUTS if macs(f"cut {share}") >= macs(f"width {width}")] or ["cut 1.0"]
+            parameters = alone[cells[0]["fold"]]["parameters"]
+            row(f"single, {parameters} parameters", f"width {width}", min(dearer, key=macs))
     typer.echo(f"  experts' share of the dense experts' MACs {mean('experts_share'):.3f}")
     frontend = mean("frontend")
     typer.echo(

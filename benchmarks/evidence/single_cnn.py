@@ -1,4 +1,4 @@
-"""A single network to stand beside the mixture: as many parameters, or as many multiply-accumulates a clip."""
+"""A single network to stand beside the mixture."""
 
 from __future__ import annotations
 
@@ -46,13 +46,6 @@ def cost(network: SingleCNN, model: MoEAudioModel) -> tuple[int, int]:
     frontend = model.config.frontend
     clip = torch.zeros(1, 1, frontend.bins, frontend.frames)
     return sum(p.numel() for p in network.parameters()), macs_of(lambda: network.eval()(clip))
-
-
-def matched(model: MoEAudioModel, parameters: int | None = None, macs: float | None = None) -> SingleCNN:
-    """The network whose parameters, or multiply-accumulates, come next to those wanted."""
-    index, wanted = (0, parameters) if macs is None else (1, macs)
-    networks = [SingleCNN(width, len(model.config.labels)) for width in range(4, 65)]
-    return min(networks, key=lambda network: abs(cost(network, model)[index] - float(wanted or 0)))
 
 
 class TrainSingle(TrainingModule):
