@@ -160,6 +160,10 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
     task = manifest.task
     if len(task.thresholds) != len(task.labels):
         raise BundleError(f"{path}: found {len(task.thresholds)} thresholds, expected {len(task.labels)}, one a label")
+    if len(manifest.frontend.centres_hz) != manifest.frontend.bins:
+        raise BundleError(
+            f"{path}: found {len(manifest.frontend.centres_hz)} centres of bands, expected {manifest.frontend.bins}"
+        )
     if len(set(task.labels)) != len(task.labels):
         raise BundleError(f"{path}: found a label twice, expected different labels")
     for what, values in (

@@ -15,11 +15,11 @@ import numpy as np
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.budget import for_each
 from xaimoe_runtime.costs import Percentile
-from xaimoe_runtime.errors import DatasetError, ProviderError
+from xaimoe_runtime.drawing import new_figure, save_figure
+from xaimoe_runtime.errors import DatasetError
 from xaimoe_runtime.inference import file_windows, run_windows
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import LINE
-from xaimoe_runtime.writing import replacing
 
 if TYPE_CHECKING:
     from xaimoe_runtime.runtime import Runtime
@@ -163,12 +163,8 @@ def draw(points: list[Point], path: Path) -> None:
     Raises:
         ProviderError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ProviderError(f'{path}: figures need matplotlib; run: pip install "xai-moe-audio[figures]"') from error
+    figure = new_figure(6.4, 3.6)
     budgeted = [(p.budget_ms, p) for p in points if p.budget_ms is not None]
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes: Any = figure.add_subplot()
     at = [budget for budget, _ in budgeted]
     axes.plot(at, [100 * p.right for _, p in budgeted], marker="o", color="#0072b2", label="recordings right")
@@ -182,5 +178,4 @@ def draw(points: list[Point], path: Path) -> None:
     beside.set_ylim(0, max(p.pairs for p in points) * 1.15 + 0.1)
     lines = [*axes.get_lines(), *beside.get_lines()]
     figure.legend(lines, [str(line.get_label()) for line in lines], loc="outside upper center", ncols=3, frameon=False)
-    with replacing(path) as file:
-        figure.savefig(file, format=path.suffix.lower().lstrip(".") or "png", dpi=150)
+    save_figure(figure, path)

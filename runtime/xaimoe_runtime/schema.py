@@ -98,6 +98,8 @@ class FrontendSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Width T of the spectrogram."""
     fmin: float
     fmax: float
+    centres_hz: Annotated[tuple[float, ...], Meta(min_length=1)]
+    """Middle of each band, rising."""
     context_samples: Annotated[int, Meta(ge=0)]
     """Samples a frame reaches beyond its own hop."""
 

@@ -135,6 +135,7 @@ def description(routing: Routing = "routed") -> BundleDescription:
             frames=FRAMES,
             fmin=0.0,
             fmax=RATE / 2,
+            centres_hz=tuple((i + 0.5) * RATE / 2 / BINS for i in range(BINS)),
             context_samples=0,
         ),
         patches=PatchSpec(source="spectrogram", grid=GRID),

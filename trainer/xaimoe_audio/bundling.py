@@ -169,6 +169,7 @@ def describe_bundle(
             frames=frontend.frames,
             fmin=frontend.fmin,
             fmax=frontend.fmax,
+            centres_hz=tuple(model.frontend.window.backend.centres().tolist()),
             context_samples=frontend.win_length - frontend.hop,
         ),
         patches=PatchSpec(source="spectrogram", grid=model.grid),

@@ -249,6 +249,45 @@ class MoEAudioClassifier:
         heard = [window for _, window in file_windows(Path(audio), engine.audio, number)]
         return infer_windows(engine, [heard], check_routing(routing), min_score)
 
+    def explain(
+        self,
+        audio_path: str | Path,
+        method: str = "gradcam",
+        save_dir: str | Path | None = None,
+        label: str | None = None,
+        channel: str = "mix",
+    ) -> dict[str, Any]:
+        """What in a recording spoke for the answer, and what the router made of it.
+
+        Of a long recording the window that speaks for the label most is explained.
+
+        Args:
+            audio_path: the recording.
+            method: ``gradcam`` or ``gradxinput`` (by captum, through the whole routed model), ``saliency`` (what steers
+                the router alone) or ``all``.
+            save_dir: folder for ``gradcam.png``, ``gradxinput.png`` (by method), ``saliency_router.png``,
+                ``patch_routing.png``, ``patch_grid.png``, each as SVG, too, and ``explain.json``; nothing is written if
+                None.
+            label: to be explained; the best one if None.
+            channel: ``mix`` or the number of a channel.
+
+        Returns:
+            What ``explain.json`` holds: label, scores, each patch's middle and saliency, the pairs run with their
+            gates, each method's mean over what a patch answers for; and ``files``, those that were written.
+
+        Raises:
+            AudioError: the recording cannot be used.
+            ConfigError: no such method, label or channel, or the folder cannot be written.
+            ProviderError: captum or matplotlib is missing.
+        """
+        from xaimoe_audio.explaining import explain_recording, numbers_of, write_explanation
+
+        path = Path(audio_path)
+        explanation = explain_recording(self.engine, path, method, label, channel)
+        numbers = numbers_of(explanation, self.engine, path)
+        files = [] if save_dir is None else write_explanation(explanation, numbers, Path(save_dir))
+        return numbers | {"files": [str(file) for file in files]}
+
     def export(
         self,
         out: str | Path,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xaimoe_audio import options
-from xaimoe_audio.config import Budget, Split
+from xaimoe_audio.config import Budget, ExplanationMethod, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime import options as device_options
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
@@ -293,6 +293,22 @@ def infer(
     classifier = FileClassifier(_classifier().load(ckpt, device).engine, how)
     identity = fingerprint(classifier, hashlib.sha256(ckpt.read_bytes()).hexdigest())
     device_cli.classify(classifier, here(classifier), found, out, resume, identity)
+
+
+@app.command()
+def explain(
+    audio: Annotated[Path, typer.Option(help="The recording.")],
+    ckpt: options.CkptOption,
+    out: Annotated[Path, typer.Option(help="Folder for the figures and explain.json.")],
+    method: Annotated[
+        ExplanationMethod, typer.Option(help="saliency: what steers the router, without another method.")
+    ] = "gradcam",
+    label: Annotated[str | None, typer.Option(help="To be explained.", show_default="the best one")] = None,
+    channel: device_options.ChannelOption = "mix",
+    device: options.DeviceOption = "auto",
+) -> None:
+    """Show what in a recording spoke for the answer, and which experts heard it; the numbers are JSON on stdout."""
+    write_json(_classifier().load(ckpt, device).explain(audio, method, out, label, channel))
 
 
 @app.command()

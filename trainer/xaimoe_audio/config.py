@@ -12,6 +12,7 @@ from xaimoe_runtime.schema import TaskKind
 Budget = Literal["accuracy", "latency"]
 SaliencyTeacher = Literal["gradxinput", "gradcam", "both"]
 """Gradient x Input, Grad-CAM, or the mean of the two."""
+ExplanationMethod = Literal["gradcam", "saliency", "gradxinput", "all"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from xaimoe_audio.figures import COLOURS, plain, save_figure
 from xaimoe_audio.profiling.bands import BAND_CENTRES
 from xaimoe_audio.profiling.profile import LISTED, DatasetProfile, Part, Profiled, most_important
+from xaimoe_runtime.drawing import COLOURS, plain, save_figure
 from xaimoe_runtime.writing import replacing
 
 UNITS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xaimoe_audio.figures import COLOURS, plain, save_figure
+from xaimoe_runtime.drawing import COLOURS, plain, save_figure
 
 CURVES = (
     ("Loss", (("loss", "training"), ("val_loss", "validation"))),

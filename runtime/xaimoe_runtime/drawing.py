@@ -6,10 +6,24 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from xaimoe_runtime.errors import ProviderError
 from xaimoe_runtime.writing import replacing
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """M. Okabe and K. Ito's palette, which colour-blind people can tell apart; a second round is dashed."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, in inches.
+
+    Raises:
+        ProviderError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ProviderError('figures need matplotlib; run: pip install "xai-moe-audio[figures]"') from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def plain(label: str) -> str:
@@ -19,11 +33,11 @@ def plain(label: str) -> str:
 
 
 def save_figure(figure: Any, out: Path, dpi: int = 150) -> None:
-    """Writes a figure of matplotlib as PNG.
+    """Writes a figure of matplotlib in the format of the file's ending, PNG if it has none.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
     with replacing(out) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the font lacks: boxes
-        figure.savefig(file, format="png", dpi=dpi)
+        figure.savefig(file, format=out.suffix.lower().lstrip(".") or "png", dpi=dpi)

@@ -1,0 +1,235 @@
+"""Explanations for people: what in a recording spoke for an answer, and what the router made of it.
+
+Attributions are by captum, through the whole routed model: the gates follow the spectrogram, too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xaimoe_audio.config import ExplanationMethod
+from xaimoe_audio.engine import TorchEngine
+from xaimoe_audio.model.moe import MoEAudioModel, Routed
+from xaimoe_audio.model.territory import means_of_territories
+from xaimoe_runtime.audio import Window, parse_channel
+from xaimoe_runtime.choices import one_of
+from xaimoe_runtime.errors import AudioError, ConfigError, ProviderError
+from xaimoe_runtime.files import printable
+from xaimoe_runtime.inference import file_windows
+from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
+from xaimoe_runtime.result import decide, pool
+from xaimoe_runtime.writing import replacing
+
+Floats = NDArray[np.float32]
+Attribution = Literal["gradcam", "gradxinput"]
+NAMES: dict[Attribution, str] = {"gradcam": "Grad-CAM", "gradxinput": "Gradient x Input"}
+REPORT = "explain.json"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one window of a recording."""
+
+    heard: Heard
+    label: str
+    """That is explained."""
+    scores: Floats
+    """[L]"""
+    maps: dict[Attribution, Floats]
+    """Of each method, [F, T]; positive where it speaks for the label."""
+    end_s: float
+    """Where the window ends."""
+
+
+class Answer(nn.Module):
+    """``spectrogram`` [B, 1, F, T] -> how far each label is ahead, [B, L], by the whole routed model.
+
+    Of one class a recording it is the logit over the mean of all; else the logit. Not the probability: see
+    ``training.teacher``.
+    """
+
+    def __init__(self, model: MoEAudioModel, attributes: Tensor) -> None:
+        super().__init__()
+        self.model, self.attributes = model, attributes
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """What captum takes the gradient of."""
+        model = self.model
+        routed = model.route(spectrogram, self.attributes)
+        logits: Tensor = model.head.logits(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        return logits - logits.mean(1, keepdim=True) if model.config.task == "single_label" else logits
+
+
+def attribution(model: MoEAudioModel, routed: Routed, target: int, method: Attribution) -> Floats:
+    """What speaks for a label in one clip, and against it, [F, T].
+
+    ``gradxinput`` is the spectrogram times its gradient (A. Shrikumar et al., "Not just a black box", 2016).
+    ``gradcam`` (R. R. Selvaraju et al., "Grad-CAM", 2017) is taken at the last maps of the experts, each laid where its
+    tile is, the mean where tiles overlap; where no expert was asked, at the glance's.
+
+    Args:
+        model: in evaluation.
+        routed: one clip.
+        target: number of the label.
+        method: ``gradcam`` or ``gradxinput``.
+
+    Raises:
+        ProviderError: captum is missing.
+    """
+    try:
+        from captum.attr import InputXGradient, LayerGradCam
+    except ImportError as error:
+        raise ProviderError('explanations need captum; run: pip install "xai-moe-audio[explain]"') from error
+    answer = Answer(model, routed.attributes)
+    spectrogram = routed.spectrogram.detach().clone().requires_grad_()
+    if method == "gradxinput":
+        found: Tensor = InputXGradient(answer).attribute(spectrogram, target=target)
+        return found[0, 0].detach().cpu().numpy()
+    if not routed.gates.any():
+        seen: Tensor = LayerGradCam(answer, model.glance.body).attribute(spectrogram, target=target)
+        return _sized(seen.detach(), routed.spectrogram.shape[2:])[0, 0].cpu().numpy()
+    seen = LayerGradCam(answer, model.trunk.body).attribute(spectrogram, target=target)
+    return _laid_out(model, routed.gates, seen.detach()).cpu().numpy()
+
+
+def _laid_out(model: MoEAudioModel, gates: Tensor, maps: Tensor) -> Tensor:
+    """Maps [M, 1, H, W] of the pairs with a gate, added up by patch and laid where the tiles are, [F, T]."""
+    (height, width), (down, along) = model.grid.tile, model.grid.stride
+    _, _, patches = torch.nonzero(gates.permute(2, 0, 1), as_tuple=True)  # in the order that the mixture runs them
+    sized = _sized(maps, (height, width))[:, 0]
+    found = maps.new_zeros(model.grid.rows, model.grid.columns)
+    tiles = torch.zeros_like(found)
+    for patch in range(model.grid.count):
+        row, column = divmod(patch, model.grid.shape[1])
+        at = slice(row * down, row * down + height), slice(column * along, column * along + width)
+        found[at] += sized[patches == patch].sum(0)
+        tiles[at] += 1
+    return found / tiles
+
+
+def _sized(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    return nn.functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def explain_recording(
+    engine: TorchEngine, path: Path, method: str = "gradcam", label: str | None = None, channel: str = "mix"
+) -> Explanation:
+    """Explains what a recording is answered with, by the window that speaks for it most.
+
+    Args:
+        engine: the model.
+        path: of the recording.
+        method: ``gradcam``, ``gradxinput``, ``saliency`` (the router's own, which is always there) or ``all``.
+        label: to be explained; the best one if None, whether or not its score reaches a threshold.
+        channel: ``mix`` or the number of a channel.
+
+    Raises:
+        AudioError: the recording cannot be used.
+        ConfigError: no such method, label or channel.
+        ProviderError: captum is missing.
+    """
+    chosen = one_of(get_args(ExplanationMethod), method, "method")
+    labels, model = engine.task.labels, engine.model
+    if label is not None and label not in labels:
+        raise ConfigError(f"label: found {label!r}, the model knows {', '.join(labels)}")
+    picked = parse_channel(channel)
+    if picked == "each":
+        raise ConfigError("channel: found each, expected mix or the number of a channel")
+    windows = [window for _, window in file_windows(path, engine.audio, picked)]
+    scores = np.concatenate([engine.run(*_inputs([window]), "routed").scores for window in windows])
+    if not np.isfinite(scores).all():
+        raise AudioError(f"{path}: the model answered with scores that are not finite; nothing is explained")
+    whole = pool(scores)
+    target = int(whole.argmax()) if label is None else labels.index(label)
+    best = int(scores[:, target].argmax())
+    waveform, source = (torch.from_numpy(part).to(engine.device) for part in _inputs([windows[best]]))
+    with torch.no_grad():
+        routed = model.route(*model.frontend(waveform, source))
+    wanted: tuple[Attribution, ...] = ()
+    if chosen == "all":
+        wanted = get_args(Attribution)
+    elif chosen != "saliency":
+        wanted = (chosen,)
+    config = model.config.frontend
+    answered = ", ".join(decide(whole, engine.task)) or "nothing"
+    heard = Heard(
+        spectrogram=routed.spectrogram[0, 0].cpu().numpy(),
+        centres_hz=model.frontend.window.backend.centres().float().cpu().numpy(),
+        start_s=windows[best].start_s,
+        frame_s=config.hop / config.sample_rate,
+        grid=model.grid,
+        saliency=routed.saliency[0].cpu().numpy(),
+        gates=routed.gates[0].cpu().numpy(),
+        experts=engine.experts,
+        answer=f"answered {answered} ({labels[target]} {whole[target]:.2f})",
+    )
+    maps = {name: attribution(model, routed, target, name) for name in wanted}
+    return Explanation(heard, labels[target], whole, maps, windows[best].end_s)
+
+
+def _inputs(windows: list[Window]) -> tuple[Floats, Floats]:
+    waveform = np.stack([window.samples for window in windows])
+    return waveform, np.array([window.source for window in windows], np.float32)
+
+
+def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dict[str, Any]:
+    """What ``explain.json`` says."""
+    heard = explanation.heard
+    patches, experts = np.nonzero(heard.gates)
+    order = np.argsort(-heard.gates[patches, experts], kind="stable")
+    by_patch = {
+        name: means_of_territories(torch.from_numpy(np.maximum(found, 0))[None, None], heard.grid)[0].tolist()
+        for name, found in explanation.maps.items()
+    }
+    middles = heard.grid.positions()
+    return {
+        "path": printable(path),
+        "model": printable(engine.name),
+        "start_s": round(heard.start_s, 6),
+        "end_s": round(explanation.end_s, 6),
+        "label": explanation.label,
+        "scores": {label: float(s) for label, s in zip(engine.task.labels, explanation.scores, strict=True)},
+        "patches": [
+            {
+                "middle_s": round(heard.start_s + float(time) * heard.grid.columns * heard.frame_s, 4),
+                "middle_hz": round(float(np.interp(freq * len(heard.centres_hz) - 0.5, *_bands(heard))), 1),
+                "saliency": float(heard.saliency[patch]),
+            }
+            for patch, (freq, time) in enumerate(middles.tolist())
+        ],
+        "pairs": [
+            {"patch": patch, "expert": heard.experts[e], "gate": float(heard.gates[patch, e])}
+            for patch, e in zip(patches[order].tolist(), experts[order].tolist(), strict=True)
+        ],
+        "attributions": {name: {"method": NAMES[name], "patches": values} for name, values in by_patch.items()},
+    }
+
+
+def _bands(heard: Heard) -> tuple[Floats, Floats]:
+    return np.arange(len(heard.centres_hz), dtype=np.float32), heard.centres_hz
+
+
+def write_explanation(explanation: Explanation, numbers: dict[str, Any], folder: Path) -> list[Path]:
+    """Figures, each as PNG and SVG, and ``explain.json``; gives the files.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        ProviderError: matplotlib is missing.
+    """
+    files = []
+    for name, found in explanation.maps.items():
+        figure = draw_heat(explanation.heard, found, NAMES[name], explanation.label)
+        files += save_both(figure, folder / name)
+    files += write_pictures(explanation.heard, folder)
+    report = folder / REPORT
+    with replacing(report) as file:
+        file.write(json.dumps(numbers, indent=1, ensure_ascii=False).encode())
+    return [*files, report]
