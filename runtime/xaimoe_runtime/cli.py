@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from xaimoe_runtime.options import (
     BudgetOption,
     BundlePath,
     ChannelOption,
+    FiguresOption,
     HopOption,
     ListsOption,
     MemoryOption,
@@ -42,7 +44,8 @@ from xaimoe_runtime.writing import replacing
 
 if TYPE_CHECKING:
     from xaimoe_runtime.archive.run import Answers, OpenBundle
-    from xaimoe_runtime.files import FileClassifier
+    from xaimoe_runtime.files import FileClassifier, FileOptions
+    from xaimoe_runtime.runtime import Runtime
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -121,6 +124,31 @@ def check_out(out: Path | None, resume: bool, trace: bool) -> None:
         raise ConfigError(f"--trace: found {out}, expected a file ending in .jsonl; a table has no room for traces")
 
 
+def check_figures(figures: Path | None, trace: bool, channel: str) -> None:
+    """Raises ConfigError for ``--figures`` that cannot be drawn, before anything is done."""
+    if figures is None:
+        return
+    if not trace:
+        raise ConfigError("--figures: found no --trace, expected both: figures show what a trace tells")
+    if channel == "each":
+        raise ConfigError("--figures: found --channel each, expected mix or the number of a channel")
+    from xaimoe_runtime.drawing import new_figure
+
+    new_figure(1, 1)  # matplotlib is there
+
+
+def draw(runtime: Runtime, found: list[Path], folder: Path, options: FileOptions) -> None:
+    """Figures of all recordings; what cannot be used is left to the records to tell."""
+    from xaimoe_runtime.errors import AudioError
+    from xaimoe_runtime.illustrate import illustrate, stems
+
+    with progress("drawing", len(found)) as advance:
+        for path, stem in zip(found, stems(found), strict=True):
+            with suppress(AudioError):
+                illustrate(runtime, path, stem, folder, options.routing, options.channel, options.hop_s)
+            advance()
+
+
 @app.command()
 def infer(
     bundle: BundlePath,
@@ -132,6 +160,7 @@ def infer(
     min_score: MinScoreOption = 0.0,
     windows: WindowsOption = False,
     trace: TraceOption = False,
+    figures: FiguresOption = None,
     top_k: TopKOption = None,
     out: OutOption = None,
     resume: ResumeOption = False,
@@ -156,6 +185,7 @@ def infer(
     from xaimoe_runtime.providers import parse_options
 
     check_out(out, resume, trace)
+    check_figures(figures, trace, channel)
     options = FileOptions(
         routing=routing,
         channel=channel,
@@ -169,7 +199,10 @@ def infer(
     )
     opened_with = parse_options(provider_option or [])
     make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with, memory_mb)
-    classify_with_bundle(make, find_recordings(paths or [], lists or []), out, resume, locally(workers))
+    found = find_recordings(paths or [], lists or [])
+    if figures is not None:
+        draw(make.load(), found, figures, options)
+    classify_with_bundle(make, found, out, resume, locally(workers))
 
 
 @app.command()

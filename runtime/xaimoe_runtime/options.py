@@ -64,6 +64,10 @@ TopKOption = Annotated[int | None, typer.Option(min=1, help="Labels with the bes
 TraceOption = Annotated[
     bool, typer.Option("--trace", help="Records of windows, which say what was run on which patch, and why.")
 ]
+FiguresOption = Annotated[
+    Path | None,
+    typer.Option(help="With --trace: draw here, of each recording's clearest window, the saliency and who heard what."),
+]
 BudgetOption = Annotated[
     float | None,
     typer.Option("--budget-ms", min=0.001, help="Milliseconds for each window; pairs that do not fit are left out."),

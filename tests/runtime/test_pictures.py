@@ -1,0 +1,109 @@
+"""Figures from a bundle alone: the saliency, who heard what, and the grid."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data import noise, write_wav
+from data.commands import call
+
+from xaimoe_runtime import AudioError, Runtime
+from xaimoe_runtime.grid import PatchGrid
+from xaimoe_runtime.illustrate import illustrate, stems
+from xaimoe_runtime.pictures import Heard, draw_grid, draw_routing, draw_saliency, write_pictures
+
+NAMES = ("saliency_router", "patch_routing", "patch_grid")
+
+
+def heard(rows: int = 1, pairs: int = 3, label: str = "ship") -> Heard:
+    """A made-up window of 8 s with a grid of one or more rows of patches."""
+    grid = PatchGrid(rows=32, columns=80, tile=(32 // rows, 16), stride=(32 // rows, 16))
+    rng = np.random.default_rng(0)
+    gates = np.zeros((grid.count, 4), np.float32)
+    gates.reshape(-1)[rng.permutation(gates.size)[:pairs]] = rng.random(pairs) / 4
+    saliency = rng.random(grid.count).astype(np.float32)
+    return Heard(
+        spectrogram=rng.normal(size=(32, 80)).astype(np.float32),
+        centres_hz=np.geomspace(50, 8000, 32).astype(np.float32),
+        start_s=3.0,
+        frame_s=0.1,
+        grid=grid,
+        saliency=saliency / saliency.sum(),
+        gates=gates,
+        experts=("A", "B", "C", "D"),
+        answer=f"answered {label}",
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("pairs", [0, 1, 6])
+def test_axes_are_in_seconds_and_hertz(rows: int, pairs: int) -> None:
+    found = heard(rows, pairs)
+    (axes, *_) = draw_saliency(found).get_axes()
+    assert axes.get_xlim() == pytest.approx((3.0, 11.0))
+    assert next(text.get_text() for text in axes.get_yticklabels()) == "50"
+    assert axes.get_xlabel() == "Time [s]"
+    below = draw_routing(found).get_axes()[1]
+    used = {found.experts[e] for e in np.flatnonzero(found.gates.any(0))}
+    assert {text.get_text() for text in below.get_yticklabels()} == used
+    (grid, *_) = draw_grid(found).get_axes()
+    assert len(grid.texts) == found.grid.count
+
+
+def test_the_saliency_lies_where_its_patch_is() -> None:
+    found = heard()
+    overlay = draw_saliency(found).get_axes()[0].get_images()[1].get_array()
+    largest = int(found.saliency.argmax())
+    assert (overlay[:, largest * 16 : (largest + 1) * 16] == 1).all()
+
+
+@pytest.mark.parametrize("label", ["a/b", "$x_1$", "Ünïcode 鯨", "_hidden"])
+def test_any_name_can_be_shown(label: str, tmp_path: Path) -> None:
+    files = write_pictures(heard(label=label), tmp_path, "a-")
+    assert {path.name for path in files} == {f"a-{name}.{end}" for name in NAMES for end in ("png", "svg")}
+    assert all(path.stat().st_size > 1000 for path in files)
+
+
+def test_silence_is_drawn(runtime: Runtime, tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", np.zeros(40_000, np.float32))
+    assert len(illustrate(runtime, path, "a", tmp_path / "out", "routed", "mix")) == 6
+
+
+def test_what_is_no_recording_is_told(runtime: Runtime, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no such file"):
+        illustrate(runtime, tmp_path / "gone.wav", "gone", tmp_path, "routed", "mix")
+
+
+def test_recordings_of_one_name_have_figures_of_their_own() -> None:
+    assert stems([Path("x/a.wav"), Path("y/a.flac"), Path("z/b.wav"), Path("a.wav")]) == ["a", "a-2", "b", "a-3"]
+
+
+def test_the_command_draws_every_recording_that_can_be_used(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in" / "a.wav", noise(30_000))
+    (tmp_path / "in" / "b.wav").write_bytes(b"no recording")
+    result = call("infer", bundle, tmp_path / "in", "--trace", "--figures", tmp_path / "out", "--provider", "cpu")
+    assert result.exit_code == 1
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {f"a-{name}.png" for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--figures", "out"), "found no --trace"),
+        (("--figures", "out", "--trace", "--channel", "each"), "channel each"),
+    ],
+)
+def test_figures_that_cannot_be_drawn_are_refused(bundle: Path, options: tuple[str, ...], told: str) -> None:
+    result = call("infer", bundle, "a.wav", *options)
+    assert (result.exit_code, told in result.stderr) == (2, True)
+
+
+def test_without_matplotlib_it_is_said_what_to_install(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = call("infer", bundle, "a.wav", "--trace", "--figures", "out")
+    assert result.exit_code == 4
+    assert "xai-moe-audio[figures]" in result.stderr
