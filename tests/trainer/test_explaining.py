@@ -174,6 +174,35 @@ def test_missing_packages_are_told_with_what_to_install(
         classifier.explain(recording, "gradcam", tmp_path)
 
 
+def test_a_training_explains_samples_of_the_test_split(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    classifier = MoEAudioClassifier(budget="latency", device="cpu", explainability="gradcam")
+    classifier.fit(scenes, epochs=1, out_dir=out)
+    table = (scenes / "metadata.csv").read_text().splitlines()
+    tested = [f"line{number}" for number, row in enumerate(table, 1) if ",test," in row]
+    found = sorted(path.name for path in (out / "explain").iterdir())
+    assert 0 < len(found) <= 8 and set(found) <= set(tested)
+    kept = json.loads((out / "explain" / found[0] / "explain.json").read_text())
+    assert kept["labels"] == [table[int(found[0].removeprefix("line")) - 1].split(",")[2]]
+    assert set(kept["attributions"]) == {"gradcam", "gradxinput"}
+    MoEAudioClassifier(budget="latency", device="cpu").fit(scenes, epochs=1, out_dir=out)
+    assert not (out / "explain").exists()
+
+
+def test_missing_packages_are_told_before_the_training(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xaimoe_audio.explaining.find_spec", lambda package: None)
+    with pytest.raises(ProviderError, match=r"xai-moe-audio\[explain\]"):
+        MoEAudioClassifier(device="cpu", explainability="gradcam").fit(scenes, out_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_other_kind_of_explanation_is_promised() -> None:
+    with pytest.raises(ConfigError, match="explainability: found 'lime', expected gradcam or None"):
+        MoEAudioClassifier(explainability="lime")  # type: ignore[arg-type]
+
+
 def test_the_command_writes_and_prints(checkpoint: Path, recording: Path, tmp_path: Path) -> None:
     arguments = ["explain", "--audio", recording, "--ckpt", checkpoint, "--out", tmp_path / "e", "--device", "cpu"]
     result = CliRunner().invoke(app, list(map(str, arguments)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 import numpy as np
@@ -17,11 +17,12 @@ from xaimoe_audio.architecture import describe
 from xaimoe_audio.checkpoint import Checkpoint, load_checkpoint
 from xaimoe_audio.config import SIZES, SPLITS, Budget, Overrides, Split
 from xaimoe_audio.data.dataset import load_dataset
+from xaimoe_audio.data.metadata import read_metadata
 from xaimoe_audio.engine import TorchEngine, resolve_device
-from xaimoe_audio.fitting import fit
+from xaimoe_audio.fitting import first_process, fit
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy.build import check_choices
-from xaimoe_audio.run import EXPERT_USAGE
+from xaimoe_audio.run import EXPERT_USAGE, EXPLAIN
 from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.training.assess import answer
 from xaimoe_audio.training.job import Job
@@ -43,6 +44,8 @@ class MoEAudioClassifier:
         task: ``single_label`` (one class a recording) or ``multi_label`` (any number).
         budget: ``accuracy`` or ``latency``: what the policy weighs more, and the larger or the smaller of two model
             sizes (``config.SIZES``).
+        explainability: ``gradcam`` for explanations of eight test recordings in the run folder, under ``explain/``; all
+            the methods of :meth:`explain`.
         auto_config: let the policy choose by the dataset's profile; else ``policy.decide.DEFAULTS`` are taken.
         device: ``auto``, ``cuda`` or ``cpu``.
         overrides: ``sample_rate fmin fmax spectrogram experts k_max tile stride clip_s expert_width
@@ -60,6 +63,7 @@ class MoEAudioClassifier:
         budget: Budget = "accuracy",
         auto_config: bool = True,
         device: str = "auto",
+        explainability: Literal["gradcam"] | None = None,
         **overrides: Any,
     ) -> None:
         if task not in get_args(TaskKind):
@@ -68,6 +72,9 @@ class MoEAudioClassifier:
             raise ConfigError(f"budget: found {budget!r}, expected {' or '.join(get_args(Budget))}")
         self.task: TaskKind = task
         self.budget: Budget = budget
+        if explainability not in (None, "gradcam"):
+            raise ConfigError(f"explainability: found {explainability!r}, expected gradcam or None")
+        self.explainability = explainability
         self.auto_config = auto_config
         self.device = resolve_device(device)
         try:
@@ -136,11 +143,19 @@ class MoEAudioClassifier:
             DatasetError: everything that is wrong with the dataset, with row numbers.
             ConfigError: an option or override is out of range.
             BundleError: the teacher cannot be used.
+            ProviderError: explanations are wanted, and captum or matplotlib is missing.
         """
         job = self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel)
         teacher = None if teacher is None else Path(teacher)
         job = replace(job, recipe=recipe, teacher=teacher, devices=devices, nodes=nodes, resume=resume)
+        if self.explainability is not None:
+            from xaimoe_audio.explaining import check_packages, explain_samples
+
+            check_packages()  # before hours of training
         self._checkpoint = fit(job)
+        if self.explainability is not None and first_process():
+            rows, _ = read_metadata(job.metadata_csv, job.dataset_dir, job.task)
+            explain_samples(self.engine, rows, job.out / EXPLAIN, "all", channel)
         return self
 
     def tune(

@@ -6,7 +6,7 @@ import hashlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -96,6 +96,9 @@ def train(
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
     auto_config: options.AutoConfigOption = True,
     device: options.DeviceOption = "auto",
+    explainability: Annotated[
+        Literal["gradcam"] | None, typer.Option(help="Explanations of eight test recordings, under OUT/explain.")
+    ] = None,
     channel: device_options.ChannelOption = "mix",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
     sample_rate: options.SampleRateOption = None,
@@ -133,7 +136,7 @@ def train(
         saliency_teacher=saliency_teacher,
         seed=seed,
     )
-    classifier = _classifier()(task, budget, auto_config, device, **overrides)
+    classifier = _classifier()(task, budget, auto_config, device, explainability, **overrides)
     classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes, teacher=teacher)
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.config import ExplanationMethod
+from xaimoe_audio.data.metadata import Row
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.territory import means_of_territories
@@ -32,6 +34,8 @@ Floats = NDArray[np.float32]
 Attribution = Literal["gradcam", "gradxinput"]
 NAMES: dict[Attribution, str] = {"gradcam": "Grad-CAM", "gradxinput": "Gradient x Input"}
 REPORT = "explain.json"
+SAMPLES = 8
+"""Test recordings that a training explains."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,30 @@ def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dic
 
 def _bands(heard: Heard) -> tuple[Floats, Floats]:
     return np.arange(len(heard.centres_hz), dtype=np.float32), heard.centres_hz
+
+
+def explain_samples(engine: TorchEngine, rows: list[Row], folder: Path, method: str, channel: str) -> None:
+    """Explains a few recordings of the test split, evenly over the table, each in a folder of its own with its line in
+    the table as name.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+        ProviderError: captum or matplotlib is missing.
+    """
+    tested = [row for row in rows if row.split == "test"]
+    chosen = [tested[i] for i in np.unique(np.linspace(0, len(tested) - 1, SAMPLES).astype(int))] if tested else []
+    own = "mix" if channel == "each" else channel
+    for row in chosen:
+        explanation = explain_recording(engine, row.path, method, channel=own)
+        truth = {"labels": list(row.labels)}
+        write_explanation(explanation, numbers_of(explanation, engine, row.path) | truth, folder / f"line{row.line}")
+
+
+def check_packages() -> None:
+    """Raises ProviderError if what explanations need is not installed."""
+    for package, extra in (("captum", "explain"), ("matplotlib", "figures")):
+        if find_spec(package) is None:
+            raise ProviderError(f'explanations need {package}; run: pip install "xai-moe-audio[{extra}]"')
 
 
 def write_explanation(explanation: Explanation, numbers: dict[str, Any], folder: Path) -> list[Path]:

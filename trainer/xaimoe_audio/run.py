@@ -21,6 +21,7 @@ POLICY = "policy.json"
 SPECTRO_CONFIG = "spectro_config.json"
 METRICS = "metrics.json"
 EXPERT_USAGE = "expert_usage.json"
+EXPLAIN = "explain"
 ARCHITECTURE = "architecture.txt"
 CURVES = "learning_curves.png"
 LOGS = "logs"
@@ -50,7 +51,8 @@ def clear(out: Path) -> None:
     """Removes the results of an earlier run."""
     for name in (*RESULTS, confusion_figure("val"), confusion_figure("test")):
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / LOGS, ignore_errors=True)
+    for name in (LOGS, EXPLAIN):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def check_same_run(path: Path, run_config: dict[str, Any]) -> None:
