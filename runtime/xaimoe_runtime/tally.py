@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import msgspec
@@ -11,8 +12,10 @@ from xaimoe_runtime.records import SummaryRecord
 from xaimoe_runtime.result import Result
 from xaimoe_runtime.schema import Routing
 
-RECENT = 10_000
-"""Windows whose times an endless run remembers."""
+STEP = math.log(1.01)
+"""Logarithm of the ratio between one time and the next that are told apart: of millions of windows there are but some
+hundred different times to remember."""
+LEAST_MS = 1e-3
 
 
 class Answering(Protocol):
@@ -39,8 +42,8 @@ class Tally(msgspec.Struct):
     dropped: int = 0
     """Windows that were given up."""
     total_ms: float = 0.0
-    ms: list[float] = []
-    """Milliseconds of each window, or of the last ones."""
+    times: dict[int, int] = {}
+    """Windows by their time: milliseconds are ``exp(STEP * key)``."""
 
     def count(self, result: Result, ms: float) -> None:
         """One more window was answered."""
@@ -51,26 +54,31 @@ class Tally(msgspec.Struct):
         self.late += result.late
         self.drifted += bool(result.trace.drift[0])
         self.total_ms += ms
-        self.ms.append(ms)
-
-    def forget(self) -> None:
-        """Lets go of times that are long past."""
-        if len(self.ms) >= 2 * RECENT:
-            del self.ms[:-RECENT]
+        key = round(math.log(max(ms, LEAST_MS)) / STEP)
+        self.times[key] = self.times.get(key, 0) + 1
 
     def add(self, other: Tally) -> None:
         """Adds the figures of another part of the run."""
         for name in self.__struct_fields__:
-            if name != "ms":
+            if name != "times":
                 setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.ms.extend(other.ms)
+        for key, count in other.times.items():
+            self.times[key] = self.times.get(key, 0) + count
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds that so large a share of the windows took no longer than, to half a percent; 0 without any."""
+        times = sorted(dict(self.times).items())  # a copy: another thread may ask while windows are counted
+        wanted, found = share * sum(count for _, count in times), 0
+        for key, count in times:
+            found += count
+            if found >= wanted:
+                return math.exp(STEP * key)
+        return 0.0
 
     def summary(
         self, engine: Answering, routing: Routing, budget_ms: float | None, lost_s: float = 0.0
     ) -> SummaryRecord:
         """The figures so far."""
-        times = list(self.ms)
-        p50, p95 = (float(p) for p in np.percentile(times, [50, 95])) if times else (0.0, 0.0)
         possible = self.windows * engine.pairs_possible
         return SummaryRecord(
             source=engine.name,
@@ -80,8 +88,8 @@ class Tally(msgspec.Struct):
             audio_s=round(self.audio_s, 6),
             provider=engine.provider,
             routing=routing,
-            p50_ms=round(p50, 3),
-            p95_ms=round(p95, 3),
+            p50_ms=round(self.percentile(0.5), 3),
+            p95_ms=round(self.percentile(0.95), 3),
             pair_share=round(self.pairs / possible, 6) if possible else 0.0,
             budget_ms=budget_ms,
             degraded=self.degraded,

@@ -229,7 +229,6 @@ class Listener:
         """The records that an answer of the ``i``-th stream brings."""
         window = replace(window, start_s=window.start_s + self._offset_s, end_s=window.end_s + self._offset_s)
         self.tally.count(window.result, sum(window.result.trace.ms.values()))
-        self.tally.forget()
         if self.how.windows:
             yield self._window_record(window, perf_counter() - arrived)
         yield from self._event_records(i, self.events[i].follow(window.start_s, window.end_s, window.result.scores))
