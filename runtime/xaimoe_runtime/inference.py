@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,11 +62,37 @@ def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outp
     Raises:
         AudioError: the model's answer is not finite.
     """
-    waveform = windows[0].samples[None] if len(windows) == 1 else np.stack([window.samples for window in windows])
+    waveform = rows_of([window.samples for window in windows])
     source = np.array([window.source for window in windows], np.float32)
     outputs = engine.run(waveform, source, routing)
     check_scores(outputs.scores)
     return outputs
+
+
+def rows_of(signals: list[Floats]) -> Floats:
+    """Signals [n] of one length as the rows of an array, [N, n]; not copied if they lie so in memory, as the clips of a
+    batch do."""
+    first, count = signals[0], len(signals)
+    root = _root(first)
+    begin, step = _address(first), first.nbytes
+    if all(
+        _root(signal) is root and signal.flags.c_contiguous and _address(signal) == begin + i * step
+        for i, signal in enumerate(signals)
+    ):
+        return np.lib.stride_tricks.as_strided(first, (count, len(first)), (step, first.itemsize), writeable=False)
+    return np.stack(signals)
+
+
+def _root(signal: Floats) -> object:
+    """What owns the memory of an array."""
+    owner: Any = signal
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner
+
+
+def _address(signal: Floats) -> int:
+    return int(signal.__array_interface__["data"][0])
 
 
 def run_stream(

@@ -11,6 +11,7 @@ from data import noise, write_wav
 from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError, ConfigError, Runtime
+from xaimoe_runtime.inference import rows_of
 from xaimoe_runtime.result import UNKNOWN, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, TaskSpec
 
@@ -251,3 +252,21 @@ def test_a_hop_that_leads_nowhere_is_refused(runtime: Runtime, tmp_path: Path, h
 def test_a_window_that_is_unsure_is_unknown(runtime: Runtime, tmp_path: Path) -> None:
     (window,) = runtime.infer_file(write_wav(tmp_path / "a.wav", noise(8_000)), min_score=1.0)
     assert window.result.labels == (UNKNOWN,)
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+
+def test_clips_of_a_batch_are_not_copied_and_others_are() -> None:
+    batch = np.arange(12, dtype=np.float32).reshape(4, 3)
+    rows = rows_of([clip[:, None][:, 0] for clip in batch])
+    assert np.shares_memory(rows, batch) and np.array_equal(rows, batch)
+    for others in ([batch[0], batch[2]], [batch[1], batch[0]], [batch[0], batch[1].copy()], [*batch.T[:2]]):
+        copied = rows_of(list(others))
+        assert not np.shares_memory(copied, batch)
+        assert np.array_equal(copied, np.stack(others))
+
+
+def test_one_clip_is_a_row() -> None:
+    clip = np.arange(3, dtype=np.float32)
+    assert rows_of([clip]).shape == (1, 3)
