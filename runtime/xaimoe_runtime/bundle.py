@@ -160,10 +160,6 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
     task = manifest.task
     if len(task.thresholds) != len(task.labels):
         raise BundleError(f"{path}: found {len(task.thresholds)} thresholds, expected {len(task.labels)}, one a label")
-    if len(manifest.frontend.centres_hz) != manifest.frontend.bins:
-        raise BundleError(
-            f"{path}: found {len(manifest.frontend.centres_hz)} centres of bands, expected {manifest.frontend.bins}"
-        )
     if len(set(task.labels)) != len(task.labels):
         raise BundleError(f"{path}: found a label twice, expected different labels")
     for what, values in (
@@ -191,6 +187,10 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
                     f"{path}: {graph.file} has {tensor.name} of shape {list(tensor.shape)}; "
                     f"labels, clip, grid and experts make it {[tensor.shape[0], *sizes]}; export the bundle again"
                 )
+    if len(manifest.frontend.centres_hz) != manifest.frontend.bins:
+        raise BundleError(
+            f"{path}: found {len(manifest.frontend.centres_hz)} centres of bands, expected {manifest.frontend.bins}"
+        )
 
 
 def _check_names(path: Path, graph: GraphSpec, patch_source: str) -> None:

@@ -311,3 +311,9 @@ def test_a_manifest_that_does_not_fit_its_graphs_is_refused(
     editable = EditableBundle(bundle_copy)
     (editable.manifest if where is None else editable.manifest[where])[name] = value
     assert f"has {tensor} of shape" in refusal(editable.save())
+
+
+def test_bands_without_a_centre_are_refused(editable: EditableBundle) -> None:
+    del editable.manifest["frontend"]["centres_hz"][0]
+    with pytest.raises(BundleError, match="centres of bands, expected"):
+        Bundle.open(editable.save())
