@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,12 +123,14 @@ def check_out(out: Path | None, resume: bool, trace: bool) -> None:
         raise ConfigError(f"--trace: found {out}, expected a file ending in .jsonl; a table has no room for traces")
 
 
-def check_figures(figures: Path | None, trace: bool, channel: str) -> None:
+def check_figures(figures: Path | None, trace: bool, channel: str, budget_ms: float | None) -> None:
     """Raises ConfigError for ``--figures`` that cannot be drawn, before anything is done."""
     if figures is None:
         return
     if not trace:
         raise ConfigError("--figures: found no --trace, expected both: figures show what a trace tells")
+    if budget_ms is not None:
+        raise ConfigError("--figures: found --budget-ms, expected none: figures show all pairs that the router chose")
     if channel == "each":
         raise ConfigError("--figures: found --channel each, expected mix or the number of a channel")
     from xaimoe_runtime.drawing import new_figure
@@ -139,13 +140,18 @@ def check_figures(figures: Path | None, trace: bool, channel: str) -> None:
 
 def draw(runtime: Runtime, found: list[Path], folder: Path, options: FileOptions) -> None:
     """Figures of all recordings; what cannot be used is left to the records to tell."""
-    from xaimoe_runtime.errors import AudioError
+    from xaimoe_runtime.errors import AudioError, XaimoeError
     from xaimoe_runtime.illustrate import illustrate, stems
 
     with progress("drawing", len(found)) as advance:
         for path, stem in zip(found, stems(found), strict=True):
-            with suppress(AudioError):
+            try:
                 illustrate(runtime, path, stem, folder, options.routing, options.channel, options.hop_s)
+            except XaimoeError as error:
+                if not isinstance(error, AudioError):
+                    raise
+            except Exception as error:  # noqa: BLE001  one file does not end the rest
+                typer.echo(f"{path}: no figure ({type(error).__name__}: {error})", err=True)
             advance()
 
 
@@ -185,7 +191,7 @@ def infer(
     from xaimoe_runtime.providers import parse_options
 
     check_out(out, resume, trace)
-    check_figures(figures, trace, channel)
+    check_figures(figures, trace, channel, budget_ms)
     options = FileOptions(
         routing=routing,
         channel=channel,
@@ -200,9 +206,15 @@ def infer(
     opened_with = parse_options(provider_option or [])
     make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with, memory_mb)
     found = find_recordings(paths or [], lists or [])
+    some_failed = None
+    try:
+        classify_with_bundle(make, found, out, resume, locally(workers))
+    except typer.Exit as exit_code:  # the others have figures nevertheless
+        some_failed = exit_code
     if figures is not None:
-        draw(make.load(), found, figures, options)
-    classify_with_bundle(make, found, out, resume, locally(workers))
+        draw(replace(make, memory_mb=None).load(), found, figures, options)  # the cap, if any, holds already
+    if some_failed is not None:
+        raise some_failed
 
 
 @app.command()

@@ -134,7 +134,8 @@ class Dispatcher:
         ways: tuple[Way, ...] = ("in turn",)
         if self.device is None and self.factory.threads > 1:
             ways += ("side by side",)
-        if self.factory.prefers_few_sizes and any(graph.role == "fused" for graph in self.manifest.graphs):
+        has_fused = any(graph.role == "fused" for graph in self.manifest.graphs)
+        if self.factory.prefers_few_sizes and has_fused and self.factory.provider != "tensorrt":  # no engine of it
             ways += ("fused",)
         return ways
 
@@ -148,6 +149,13 @@ class Dispatcher:
         from concurrent.futures import ThreadPoolExecutor  # here, since few need it
 
         return ThreadPoolExecutor(self.factory.threads, thread_name_prefix="expert")
+
+    def make_ready(self) -> None:
+        """Opens now what the measured ways need, so that no call under a budget pays for it."""
+        if "fused" in self.whole:
+            _ = self.fused
+        if "side by side" in self.whole:
+            _ = self._pool
 
     def way(self, windows: int, routing: Routing, budget: Budget | None) -> Way:
         """The quickest way for so many windows, as far as it was measured.

@@ -29,6 +29,8 @@ def illustrate(
     picked = parse_channel(channel)
     if picked == "each":
         raise ConfigError("--figures: found --channel each, expected mix or the number of a channel")
+    if runtime.manifest.patches.source != "spectrogram":
+        raise ConfigError("--figures: the bundle's patches are cut from a feature map, which has no axes to draw")
     answers = (
         (window, run_windows(runtime, [window], check_routing(routing)))
         for _, window in file_windows(path, runtime.audio, picked, hop_samples(hop_s, runtime.audio))
@@ -53,10 +55,12 @@ def illustrate(
 
 def stems(paths: list[Path]) -> list[str]:
     """A name for the figures of each recording: its own without its ending, numbered where others have the same."""
-    found: list[str] = []
+    found: dict[str, None] = {}
+    numbers: dict[str, int] = {}
     for path in paths:
-        stem, n = path.stem, 2
+        stem, n = path.stem, numbers.get(path.stem, 1)
         while stem in found:
-            stem, n = f"{path.stem}-{n}", n + 1
-        found.append(stem)
-    return found
+            n += 1
+            stem = f"{path.stem}-{n}"
+        found[stem], numbers[path.stem] = None, n
+    return list(found)

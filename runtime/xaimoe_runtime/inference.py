@@ -14,7 +14,7 @@ from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_scores, decide, pool
+from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_outputs, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
 
 Floats = NDArray[np.float32]
@@ -65,7 +65,7 @@ def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outp
     waveform = rows_of([window.samples for window in windows])
     source = np.array([window.source for window in windows], np.float32)
     outputs = engine.run(waveform, source, routing)
-    check_scores(outputs.scores)
+    check_outputs(outputs)
     return outputs
 
 
@@ -79,7 +79,7 @@ def rows_of(signals: list[Floats]) -> Floats:
         _root(signal) is root and signal.flags.c_contiguous and _address(signal) == begin + i * step
         for i, signal in enumerate(signals)
     ):
-        return np.lib.stride_tricks.as_strided(first, (count, len(first)), (step, first.itemsize), writeable=False)
+        return np.lib.stride_tricks.as_strided(first, (count, len(first)), (step, first.itemsize))
     return np.stack(signals)
 
 
@@ -188,7 +188,7 @@ def answer(
     Raises:
         AudioError: the model's answer is not finite.
     """
-    check_scores(outputs.scores)
+    check_outputs(outputs)
     labels = decide(outputs.scores[0], engine.task, min_score)
     trace = make_trace(engine, outputs, routing)
     result = Result(labels, outputs.scores[0], trace, bool(outputs.left_out.any()), outputs.late)

@@ -93,7 +93,7 @@ def draw_routing(heard: Heard) -> Any:
     above.set_title(f"{np.count_nonzero(heard.gates)} (patch, expert) pairs run: {plain(heard.answer)}", fontsize=9)
     image = _rows(below, heard, used)
     below.set(xlabel="Time [s]", ylim=(len(used) - 0.5 if used else 0.5, -0.5))
-    below.set_yticks(range(len(used)), [heard.experts[e] for e in used], fontsize=8)
+    below.set_yticks(range(len(used)), [plain(heard.experts[e]) for e in used], fontsize=8)
     if used:
         figure.colorbar(image, ax=[above, below], label="Gate", pad=0.01, shrink=0.7)
     else:

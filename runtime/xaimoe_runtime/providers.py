@@ -225,4 +225,6 @@ class SessionFactory:
         if told is None and self.provider == "tensorrt" and spec is not None:
             told = tensorrt.options_of(spec, self.ort, self.gpu)
         own = {**OPTIONS.get(self.provider, {}), **(told or {}), **self.options}
-        return [(self.execution_provider, own), *((other, OPTIONS.get(short(other), {})) for other in behind)]
+        device = {name: value for name, value in self.options.items() if name == "device_id"}
+        others = ((other, OPTIONS.get(short(other), {}) | (device if other != CPU else {})) for other in behind)
+        return [(self.execution_provider, own), *others]

@@ -84,8 +84,9 @@ class Outputs:
 
 
 def _added(parts: list[dict[str, float]]) -> dict[str, float]:
-    """Sums by stage; all parts have the same ones."""
-    return {stage: sum(part[stage] for part in parts) for stage in parts[0]}
+    """Sums by stage; parts that were run another way have other ones."""
+    stages = dict.fromkeys(stage for part in parts for stage in part)
+    return {stage: sum(part.get(stage, 0.0) for part in parts) for stage in stages}
 
 
 class Engine(Protocol):
@@ -191,8 +192,17 @@ class WindowResult:
     result: Result
 
 
+def check_outputs(outputs: Outputs) -> None:
+    """Raises AudioError if anything the model said is not finite; such an answer must not pass for one."""
+    check_scores(outputs.scores)
+    # Sums are not finite if any value is not.
+    total = outputs.attributes.sum() + outputs.saliency.sum() + outputs.gates.sum()
+    if not np.isfinite(total):
+        raise AudioError("the model made attributes, a saliency or gates that are not finite; the answer was withheld")
+
+
 def check_scores(scores: Floats) -> None:
-    """Raises AudioError if a score is not finite; such an answer must not pass for one."""
+    """Raises AudioError if a score is not finite."""
     if not np.isfinite(scores).all():
         raise AudioError("the model answered with scores that are not finite; the answer was withheld")
 

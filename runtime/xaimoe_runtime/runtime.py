@@ -50,8 +50,9 @@ class Runtime:
         self.bundle = bundle
         self.factory = factory
         self.precision = _precision(manifest, precision, factory.provider)
+        wanted = factory.provider
         self.dispatcher = Dispatcher(bundle, factory, self.precision)
-        if self.precision != _precision(manifest, precision, factory.provider):  # it fell back to another provider
+        if factory.provider != wanted:  # it fell back, which shows with the first session
             self.precision = _precision(manifest, precision, factory.provider)
             self.dispatcher = Dispatcher(bundle, factory, self.precision)
         self.provider: str = factory.provider
@@ -116,6 +117,7 @@ class Runtime:
         if found is not None:
             ways = {way: found.costs.get(calibration.whole(way)) for way in self.dispatcher.ways}
             self.dispatcher.whole = {way: cost for way, cost in ways.items() if cost is not None}
+            self.dispatcher.make_ready()
             return found.costs
         sizes, rounds = calibration.ESTIMATE_SIZES, calibration.ESTIMATE_ROUNDS
         return calibration.measure(self.dispatcher, self.bundle.golden, sizes, rounds)

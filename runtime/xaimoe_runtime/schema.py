@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from xaimoe_runtime.grid import PatchGrid
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_VERSION = 1
 """Version of the manifest that this release writes, and the newest that it reads."""
@@ -53,6 +50,8 @@ ProviderName = Literal["cpu", "cuda", "tensorrt"]
 """ONNX Runtime's execution providers, in short."""
 
 Count = Annotated[int, Meta(ge=1)]
+BatchSize = Annotated[int, Meta(ge=1, le=1 << 16)]
+"""Is allocated, so it has a limit."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -134,10 +133,10 @@ class FileSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of a dynamic axis that a TensorRT engine is built for."""
 
-    min: Count
-    opt: Count
+    min: BatchSize
+    opt: BatchSize
     """That it is tuned for."""
-    max: Count
+    max: BatchSize
 
     def __post_init__(self) -> None:
         if not self.min <= self.opt <= self.max:
@@ -271,7 +270,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     graphs: tuple[GraphSpec, ...]
     """Of ``fp32``, and of each other precision those that run in it; where it has no file of its own, a graph runs in
     ``fp32``."""
-    buckets: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    buckets: Annotated[tuple[BatchSize, ...], Meta(min_length=1)]
     """Numbers of patches, rising, that a batch for an expert is filled up to where every new size costs time."""
     golden: GoldenSpec
     documents: tuple[FileSpec, ...]

@@ -71,6 +71,8 @@ def beside_the_line(runtime: Runtime) -> list[Graph]:
     """The graphs of the runtime's precision that the dispatch of clips does not use."""
     roles: tuple[Role, ...] = (*STREAM, *EXCHANGE, "fused")
     found = {graph.role for graph in runtime.manifest.graphs}
+    if runtime.provider == "tensorrt":  # which has no engine of it
+        found -= {"fused"}
     specs = [runtime.manifest.graph(role, precision=runtime.precision) for role in roles if role in found]
     return [Graph(runtime.factory, runtime.bundle, spec) for spec in specs]
 

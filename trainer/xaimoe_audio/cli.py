@@ -262,6 +262,8 @@ def infer(
     }
     if bundle is None and (given := [name for name, is_given in for_bundle.items() if is_given]):
         raise ConfigError(f"infer: found {', '.join(given)} with --ckpt; expected --bundle")
+    if memory_mb is not None and engine == "ray":
+        raise ConfigError("--memory-mb: found --engine ray, whose workers have Ray's own limits; leave it out")
     if address is not None and engine != "ray":
         raise ConfigError("--address: found an address of a Ray cluster, expected --engine ray as well")
     from xaimoe_runtime.archive.paths import find_recordings

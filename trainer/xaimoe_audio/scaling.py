@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def classify_on_ray(
     context.enable_progress_bars = False  # there is one already
     rows = [{"path": os.fsencode(path)} for path in paths]
     answers = ray.data.from_items(rows, override_num_blocks=ceil(len(rows) / FILES)).map(
-        _Worker, fn_constructor_args=(make,), concurrency=min(workers, ceil(len(rows) / FILES)), num_cpus=1
+        _Worker,
+        fn_constructor_args=(make, str(Path.cwd())),
+        concurrency=min(workers, ceil(len(rows) / FILES)),
+        num_cpus=1,
     )
     for row in answers.iter_rows():
         if row["error"]:
@@ -86,8 +90,10 @@ def _error(row: Row) -> XaimoeError:
 class _Worker:
     """Answers for one file after the other; where it cannot, with the reason why it has no classifier."""
 
-    def __init__(self, make: Callable[[], FileClassifier]) -> None:
+    def __init__(self, make: Callable[[], FileClassifier], home: str) -> None:
         self.why: XaimoeError | None = None
+        with suppress(OSError):  # else paths must be absolute
+            os.chdir(home)
         try:
             self.classifier = make()
         except XaimoeError as error:  # Ray would begin it again and again
