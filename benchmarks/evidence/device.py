@@ -25,7 +25,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Annotated, Any
@@ -117,7 +117,7 @@ def deadlines(
         floors.append((perf_counter() - start) * 1e3)
     floor = statistics.median(floors)
     typer.echo(f"floor {floor:.3f} ms; {calls} calls at each budget{', a hog on the core' if hog else ''}")
-    with _hog(core) if hog else _nothing():
+    with _hog(core) if hog else nullcontext():
         for factor in FACTORS:
             typer.echo(_at(runtime, clips, factor * floor, calls, hog, f"{factor:g} x floor"))
 
@@ -160,11 +160,6 @@ def _hog(core: int) -> Iterator[None]:
         process.join()
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
 def _spin(core: int) -> None:
     os.sched_setaffinity(0, {core})
     while True:
@@ -192,15 +187,13 @@ print(json.dumps([imported - begin, loaded - imported, answered - loaded, reside
 
 @app.command()
 def start(bundle: Bundle, times: int = 15) -> None:
-    """From a new process to the first answer, Python's own start included, and the memory that is resident then."""
-    whole, parts = [], []
+    """In a new process, from the import to the first answer, and the memory that is resident then."""
+    parts = []
     for _ in range(times):
-        begin = perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", START, str(bundle)], capture_output=True, text=True, check=True, env=_one_thread()
         )
         parts.append(json.loads(done.stdout))
-        whole.append(perf_counter() - begin)
     importing, loading, answering, resident, later = np.median(parts, axis=0)
     typer.echo(
         f"import {importing:.3f} s, load {loading:.3f} s, first answer {answering:.3f} s: together "

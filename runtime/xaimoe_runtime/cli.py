@@ -147,9 +147,10 @@ def draw(runtime: Runtime, found: list[Path], folder: Path, options: FileOptions
         for path, stem in zip(found, stems(found), strict=True):
             try:
                 illustrate(runtime, path, stem, folder, options.routing, options.channel, options.hop_s)
-            except XaimoeError as error:
-                if not isinstance(error, AudioError):
-                    raise
+            except AudioError:
+                pass
+            except XaimoeError:
+                raise
             except Exception as error:  # noqa: BLE001  one file does not end the rest
                 typer.echo(f"{path}: no figure ({type(error).__name__}: {error})", err=True)
             advance()
@@ -203,7 +204,7 @@ def infer(
         top_k=top_k,
         trace=trace,
     )
-    opened_with = parse_options(provider_option or [])
+    opened_with = parse_options(provider_option)
     make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with, memory_mb)
     found = find_recordings(paths or [], lists or [])
     some_failed = None
@@ -252,7 +253,7 @@ def calibrate(
     items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
     opened = Bundle.open(bundle, public_key)
-    factory = SessionFactory(provider, threads, parse_options(provider_option or []), opened.manifest)
+    factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtime = Runtime(opened, factory, precision)
     with progress("calibrating", rounds + 1) as advance:
         costs = measure(runtime.dispatcher, runtime.bundle.golden, rounds=rounds, advance=advance)
@@ -287,7 +288,7 @@ def build_engines(
     from xaimoe_runtime.providers import SessionFactory, parse_options
 
     opened = Bundle.open(bundle, public_key)
-    factory = SessionFactory("tensorrt", options=parse_options(provider_option or []))
+    factory = SessionFactory("tensorrt", options=parse_options(provider_option))
 
     def tell(graph: str, seconds: float) -> None:
         typer.echo(f"{graph:<32} {f'{seconds:8.1f} s' if seconds else '    kept'}", err=True)
@@ -315,7 +316,7 @@ def verify(
     from xaimoe_runtime.verify import verify as deviations
 
     opened = Bundle.open(bundle, public_key)
-    factory = SessionFactory(provider, threads, parse_options(provider_option or []), opened.manifest)
+    factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtimes = [Runtime(opened, factory, precision)]
     if precision == "auto":
         others = opened.manifest.precisions_for(factory.provider)[1:]

@@ -61,6 +61,17 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         time = (np.arange(n_time) * self.stride[1] + self.tile[1] / 2) / self.columns
         return np.stack(np.meshgrid(freq, time, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
 
+    def territories(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which row of patches has its middle nearest to each row of the map, [rows], and which column to each column,
+        [columns]: where tiles overlap, a patch answers for the cells that it is nearest to."""
+        found = []
+        for size, tile, stride, count in zip(
+            (self.rows, self.columns), self.tile, self.stride, self.shape, strict=True
+        ):
+            places = (np.arange(size) + 0.5 - tile / 2) / stride
+            found.append(np.clip(np.floor(places + 0.5), 0, count - 1).astype(np.intp))
+        return found[0], found[1]
+
     def tiles(self, source: Floats) -> Floats:
         """All tiles of ``source`` [B, C, rows, columns] as a view [B, n_freq, n_time, C, PF, PT]; nothing is copied."""
         (n_freq, n_time), (batch, channels) = self.shape, source.shape[:2]

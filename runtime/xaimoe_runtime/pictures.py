@@ -116,7 +116,7 @@ def draw_grid(heard: Heard) -> Any:
     middles = heard.grid.positions().reshape(rows, columns, 2)
     seconds = heard.start_s + middles[0, :, 1] * heard.grid.columns * heard.frame_s
     axes.set_xticks(range(columns), [f"{second:.2f}" for second in seconds], fontsize=8)
-    of_bands, _ = _territories(heard.grid)
+    of_bands, _ = heard.grid.territories()
     bands = [heard.centres_hz[of_bands == row] for row in range(rows)]
     axes.set_yticks(range(rows), [f"{_hz(hz[0])} to {_hz(hz[-1])}" for hz in bands], fontsize=8)
     axes.set(xlabel="Middle of the patch [s]", ylabel="Band [Hz]")
@@ -179,7 +179,7 @@ def _outline(axes: Any, heard: Heard, chosen: NDArray[np.bool_]) -> None:
     """Borders of the cells whose nearest patch is a chosen one."""
     from matplotlib.patches import Rectangle
 
-    rows, columns = _territories(heard.grid)
+    rows, columns = heard.grid.territories()
     for patch in np.flatnonzero(chosen).tolist():
         row, column = divmod(patch, heard.grid.shape[1])
         bands, frames = np.flatnonzero(rows == row), np.flatnonzero(columns == column)
@@ -195,7 +195,7 @@ def _rows(axes: Any, heard: Heard, used: list[int]) -> Any:
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
-    _, columns = _territories(heard.grid)
+    _, columns = heard.grid.territories()
     n_freq = heard.grid.shape[0]
     shades: Any = ScalarMappable(Normalize(0, float(heard.gates.max(initial=0.0)) or 1.0), HEAT)
     for place, e in enumerate(used):
@@ -213,18 +213,9 @@ def _rows(axes: Any, heard: Heard, used: list[int]) -> Any:
     return shades
 
 
-def _territories(grid: PatchGrid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which row of patches has its middle nearest to each band, [F], and which column to each frame, [T]."""
-    found = []
-    for size, tile, stride, count in zip((grid.rows, grid.columns), grid.tile, grid.stride, grid.shape, strict=True):
-        places = (np.arange(size) + 0.5 - tile / 2) / stride
-        found.append(np.clip(np.floor(places + 0.5), 0, count - 1).astype(np.intp))
-    return found[0], found[1]
-
-
 def _nearest_patch(grid: PatchGrid) -> NDArray[np.intp]:
     """Number of the patch nearest to each cell, [F, T]."""
-    rows, columns = _territories(grid)
+    rows, columns = grid.territories()
     return np.asarray(rows[:, None] * grid.shape[1] + columns)
 
 

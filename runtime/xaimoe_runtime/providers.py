@@ -103,14 +103,14 @@ def resolve(provider: str, available: list[str], known: list[str], has_engines: 
     )
 
 
-def parse_options(texts: list[str]) -> dict[str, str]:
+def parse_options(texts: list[str] | None) -> dict[str, str]:
     """Options of a provider from texts like ``device_id=0``.
 
     Raises:
         ConfigError: a text is not of that form, or names an option again.
     """
     found: dict[str, str] = {}
-    for text in texts:
+    for text in texts or []:
         name, equals, value = text.partition("=")
         if not name or not equals or name in found:
             raise ConfigError(f"--provider-option: found {text!r}, expected NAME=VALUE, each name once")

@@ -285,7 +285,7 @@ def infer(
     )
     found = find_recordings(recordings, lists or [])
     if bundle is not None:
-        told = parse_options(provider_option or [])
+        told = parse_options(provider_option)
         make = OpenBundle(bundle, how, percentile, provider, threads, precision, public_key, told, memory_mb)
         answering = device_cli.locally(workers)
         if engine == "ray":

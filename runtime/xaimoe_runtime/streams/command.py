@@ -141,7 +141,7 @@ def stream(
 
     if memory_mb is not None:
         cap_memory(memory_mb)
-    runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option or []))
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option))
     if budget_ms is not None and runtime.uncalibrated:
         _warn(f"costs are an estimate: {runtime.uncalibrated}")
     told = {"off": off, "smooth": smooth, "min_duration_s": min_duration, "refractory_s": refractory}

@@ -10,14 +10,8 @@ from xaimoe_runtime.grid import PatchGrid
 
 def nearest_tiles(grid: PatchGrid) -> tuple[Tensor, Tensor]:
     """Which of the tiles has its centre nearest to each row, [F], and to each column, [T]."""
-    along = zip((grid.rows, grid.columns), grid.tile, grid.stride, grid.shape, strict=True)
-    rows, columns = (_nearest(*axis) for axis in along)
+    rows, columns = (torch.from_numpy(nearest) for nearest in grid.territories())
     return rows, columns
-
-
-def _nearest(size: int, tile: int, stride: int, count: int) -> Tensor:
-    from_first = torch.arange(size) + 0.5 - tile / 2
-    return torch.clamp(torch.floor(from_first / stride + 0.5), 0, count - 1).long()
 
 
 def means_of_territories(cells: Tensor, grid: PatchGrid) -> Tensor:
