@@ -8,7 +8,7 @@ import numpy as np
 
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, run_windows
+from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, inputs_of, run_windows
 from xaimoe_runtime.mixing import on_host
 from xaimoe_runtime.pictures import Heard, write_pictures
 from xaimoe_runtime.result import decide
@@ -37,8 +37,8 @@ def illustrate(
     )
     window, outputs = max(answers, key=lambda answer: float(answer[1].scores.max()))
     manifest, scores = runtime.manifest, outputs.scores[0]
-    source = np.array([window.source], np.float32)
-    sound = runtime.dispatcher.frontend(waveform=window.samples[None], source=source)
+    waveform, source = inputs_of([window])
+    sound = runtime.dispatcher.frontend(waveform=waveform, source=source)
     heard = Heard(
         spectrogram=on_host(sound["spectrogram"])[0, 0],
         centres_hz=np.array(manifest.frontend.centres_hz, np.float32),

@@ -62,11 +62,15 @@ def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outp
     Raises:
         AudioError: the model's answer is not finite.
     """
-    waveform = rows_of([window.samples for window in windows])
-    source = np.array([window.source for window in windows], np.float32)
-    outputs = engine.run(waveform, source, routing)
+    outputs = engine.run(*inputs_of(windows), routing)
     check_outputs(outputs)
     return outputs
+
+
+def inputs_of(windows: list[Window]) -> tuple[Floats, Floats]:
+    """``waveform`` [N, S] and ``source`` [N, 2] of windows, as the graphs take them."""
+    waveform = rows_of([window.samples for window in windows])
+    return waveform, np.array([window.source for window in windows], np.float32)
 
 
 def rows_of(signals: list[Floats]) -> Floats:

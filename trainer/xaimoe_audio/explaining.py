@@ -21,11 +21,11 @@ from xaimoe_audio.data.metadata import Row
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.territory import means_of_territories
-from xaimoe_runtime.audio import Window, parse_channel
+from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError, ProviderError
 from xaimoe_runtime.files import printable
-from xaimoe_runtime.inference import file_windows
+from xaimoe_runtime.inference import file_windows, inputs_of
 from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.writing import replacing
@@ -148,13 +148,13 @@ def explain_recording(
     if picked == "each":
         raise ConfigError("channel: found each, expected mix or the number of a channel")
     windows = [window for _, window in file_windows(path, engine.audio, picked)]
-    scores = np.concatenate([engine.run(*_inputs([window]), "routed").scores for window in windows])
+    scores = np.concatenate([engine.run(*inputs_of([window]), "routed").scores for window in windows])
     if not np.isfinite(scores).all():
         raise AudioError(f"{path}: the model answered with scores that are not finite; nothing is explained")
     whole = pool(scores)
     target = int(whole.argmax()) if label is None else labels.index(label)
     best = int(scores[:, target].argmax())
-    waveform, source = (torch.from_numpy(part).to(engine.device) for part in _inputs([windows[best]]))
+    waveform, source = (torch.from_numpy(part).to(engine.device) for part in inputs_of([windows[best]]))
     with torch.no_grad():
         routed = model.route(*model.frontend(waveform, source))
     wanted: tuple[Attribution, ...] = ()
@@ -177,11 +177,6 @@ def explain_recording(
     )
     maps = {name: attribution(model, routed, target, name) for name in wanted}
     return Explanation(heard, labels[target], whole, maps, windows[best].end_s)
-
-
-def _inputs(windows: list[Window]) -> tuple[Floats, Floats]:
-    waveform = np.stack([window.samples for window in windows])
-    return waveform, np.array([window.source for window in windows], np.float32)
 
 
 def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dict[str, Any]:
