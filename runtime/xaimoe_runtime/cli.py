@@ -67,9 +67,14 @@ Answering = Callable[["FileClassifier", "OpenBundle"], "Answers"]
 
 
 def classify_with_bundle(
-    make: OpenBundle, found: list[Path], out: Path | None, resume: bool, answering: Answering
+    make: OpenBundle,
+    found: list[Path],
+    out: Path | None,
+    resume: bool,
+    answering: Answering,
+    figures: Path | None = None,
 ) -> None:
-    """As :func:`classify`, with a bundle."""
+    """As :func:`classify`, with a bundle; then figures, if a folder is given for them."""
     from xaimoe_runtime.archive.run import fingerprint
 
     runtime = make.load()
@@ -77,7 +82,14 @@ def classify_with_bundle(
         typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
     classifier, digest = make.on(runtime), runtime.manifest.digest
     identity = fingerprint(classifier, digest, runtime.precision, make.percentile)
-    classify(classifier, answering(classifier, replace(make, digest=digest)), found, out, resume, identity)
+    try:
+        classify(classifier, answering(classifier, replace(make, digest=digest)), found, out, resume, identity)
+    except typer.Exit:  # some failed; the others have figures nevertheless
+        if figures is not None:
+            draw(runtime, found, figures, make.options)
+        raise
+    if figures is not None:
+        draw(runtime, found, figures, make.options)
 
 
 def classify(
@@ -207,15 +219,7 @@ def infer(
     opened_with = parse_options(provider_option)
     make = OpenBundle(bundle, options, percentile, provider, threads, precision, public_key, opened_with, memory_mb)
     found = find_recordings(paths or [], lists or [])
-    some_failed = None
-    try:
-        classify_with_bundle(make, found, out, resume, locally(workers))
-    except typer.Exit as exit_code:  # the others have figures nevertheless
-        some_failed = exit_code
-    if figures is not None:
-        draw(replace(make, memory_mb=None).load(), found, figures, options)  # the cap, if any, holds already
-    if some_failed is not None:
-        raise some_failed
+    classify_with_bundle(make, found, out, resume, locally(workers), figures)
 
 
 @app.command()

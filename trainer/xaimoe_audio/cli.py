@@ -223,6 +223,7 @@ def infer(
     min_score: device_options.MinScoreOption = 0.0,
     windows: device_options.WindowsOption = False,
     trace: device_options.TraceOption = False,
+    figures: device_options.FiguresOption = None,
     top_k: device_options.TopKOption = None,
     out: device_options.OutOption = None,
     resume: device_options.ResumeOption = False,
@@ -258,6 +259,7 @@ def infer(
         "--workers": workers != 1,
         "--engine": engine != "local",
         "--address": address,
+        "--figures": figures,
         "--memory-mb": memory_mb,
     }
     if bundle is None and (given := [name for name, is_given in for_bundle.items() if is_given]):
@@ -272,6 +274,7 @@ def infer(
     from xaimoe_runtime.providers import parse_options
 
     device_cli.check_out(out, resume, trace)
+    device_cli.check_figures(figures, trace, channel, budget_ms)
     how = FileOptions(
         routing=routing,
         channel=channel,
@@ -292,7 +295,7 @@ def infer(
             from xaimoe_audio.scaling import on_ray
 
             answering = on_ray(workers, address)
-        device_cli.classify_with_bundle(make, found, out, resume, answering)
+        device_cli.classify_with_bundle(make, found, out, resume, answering, figures)
         return
     assert ckpt is not None
     classifier = FileClassifier(_classifier().load(ckpt, device).engine, how)
