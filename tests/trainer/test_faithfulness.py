@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig
-from xaimoe_audio.training.faithfulness import cells, deletion_insertion, rank_correlation
+from xaimoe_audio.training.faithfulness import area, cells, deletion_insertion, rank_correlation
 
 
 def test_rank_correlation_is_spearmans() -> None:
@@ -51,7 +51,7 @@ def test_a_map_that_knows_where_the_answer_lies_beats_one_that_does_not(config: 
         return (masked * place).sum((1, 2, 3)) / place.sum()
 
     best = torch.eye(count)[3:4]
-    deleted, inserted = deletion_insertion(score, spectrogram, best, config)
+    deleted, inserted = map(area, deletion_insertion(score, spectrogram, best, config))
     assert (deleted.item(), inserted.item()) == pytest.approx((1 / 8, 7 / 8))
-    deleted, inserted = deletion_insertion(score, spectrogram, 1 - best, config)
+    deleted, inserted = map(area, deletion_insertion(score, spectrogram, 1 - best, config))
     assert (deleted.item(), inserted.item()) == pytest.approx((7 / 8, 1 / 8))

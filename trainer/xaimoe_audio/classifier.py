@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from xaimoe_audio.architecture import describe
 from xaimoe_audio.checkpoint import Checkpoint, load_checkpoint
 from xaimoe_audio.config import SIZES, SPLITS, Budget, Overrides, Split
-from xaimoe_audio.data.dataset import load_dataset
+from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
 from xaimoe_audio.data.metadata import read_metadata
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.fitting import first_process, fit
@@ -227,19 +227,23 @@ class MoEAudioClassifier:
             ConfigError: no such split or routing.
         """
         chosen = check_routing(routing)
-        one_of(SPLITS, split, "split")
         engine = self.engine
-        folder = Path(dataset_dir)
-        table = _table(folder, metadata_csv)
-        dataset = load_dataset(
-            folder, table, engine.task.kind, engine.audio.sample_rate, channel, splits=(split,), required=(split,)
-        )
-        items = list(dataset.items)
+        dataset = self._split(dataset_dir, metadata_csv, split, channel)
+        items = dataset.split(split)
         targets = dataset.targets(items, engine.task.labels)
         answers = answer(engine, items, chosen)
         figures = measure(answers.scores, targets, engine.task)
         figures["expert_usage"] = expert_usage(answers, engine.experts, targets, engine.task.labels)
         return figures
+
+    def _split(
+        self, dataset_dir: str | Path, metadata_csv: str | Path | None, split: Split, channel: str
+    ) -> LabelledDataset:
+        """One split of a dataset, as the model hears it."""
+        one_of(SPLITS, split, "split")
+        folder, engine = Path(dataset_dir), self.engine
+        table, rate = _table(folder, metadata_csv), engine.audio.sample_rate
+        return load_dataset(folder, table, engine.task.kind, rate, channel, splits=(split,), required=(split,))
 
     def predict(
         self,
@@ -302,6 +306,44 @@ class MoEAudioClassifier:
         numbers = numbers_of(explanation, self.engine, path)
         files = [] if save_dir is None else write_explanation(explanation, numbers, Path(save_dir))
         return numbers | {"files": [str(file) for file in files]}
+
+    def faithfulness(
+        self,
+        dataset_dir: str | Path,
+        metadata_csv: str | Path | None = None,
+        split: Split = "test",
+        save_dir: str | Path | None = None,
+        recordings: int = 40,
+        channel: str = "mix",
+    ) -> dict[str, Any]:
+        """How faithful explanations are to the model, by deletion and insertion and by Quantus's metrics: the router's
+        saliency, what it learned from, Gradient x Input, Grad-CAM and a random order.
+
+        Args:
+            dataset_dir: the folder that the file paths in the table are relative to.
+            metadata_csv: the table; ``metadata.csv`` in the folder if None.
+            split: ``train``, ``val`` or ``test``.
+            save_dir: folder for ``faithfulness.json`` and ``faithfulness.png`` (and SVG); nothing is written if None.
+            recordings: how many of the split are judged, evenly over its table; a few seconds each.
+            channel: ``mix``, ``each`` or the number of a channel.
+
+        Returns:
+            See :func:`xaimoe_audio.faithfulness.summarise`; and ``files``, those that were written.
+
+        Raises:
+            DatasetError: what is wrong with the dataset.
+            ConfigError: no such split, no recording to be judged, or the folder cannot be written.
+            ProviderError: captum, Quantus or matplotlib is missing.
+        """
+        from xaimoe_audio.faithfulness import judge, summarise, write
+
+        if recordings < 1:
+            raise ConfigError(f"recordings: found {recordings}, expected 1 or more")
+        items = self._split(dataset_dir, metadata_csv, split, channel).split(split)
+        chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, recordings).astype(int))]
+        figures = summarise(judge(self.engine, chosen))
+        files = [] if save_dir is None else write(figures, Path(save_dir))
+        return figures | {"files": [str(file) for file in files]}
 
     def export(
         self,

@@ -320,6 +320,26 @@ def explain(
 
 
 @app.command()
+def faithfulness(
+    dataset: options.DatasetOption,
+    ckpt: options.CkptOption,
+    metadata: options.MetadataOption = None,
+    split: Annotated[Split, typer.Option(help="Which split.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for faithfulness.json and its figure.", show_default="no files")
+    ] = None,
+    recordings: Annotated[int, typer.Option(min=1, help="How many are judged; a few seconds each.")] = 40,
+    channel: device_options.ChannelOption = "mix",
+    device: options.DeviceOption = "auto",
+) -> None:
+    """Judge the explanations: does the answer hang on what they name? A table on stdout."""
+    figures = _classifier().load(ckpt, device).faithfulness(dataset, metadata, split, out, recordings, channel)
+    from xaimoe_audio.faithfulness import table
+
+    typer.echo(table(figures))
+
+
+@app.command()
 def export(
     ckpt: options.CkptOption,
     out: Annotated[Path, typer.Option(help="Folder of the bundle; what was found goes to OUT.export.json.")],

@@ -11,7 +11,7 @@ from xaimoe_audio.config import ModelConfig
 from xaimoe_audio.model.territory import nearest_tiles
 
 STEPS = 4
-"""Parts in which the patches are deleted and inserted."""
+"""Parts in which the patches are deleted and inserted after each epoch."""
 
 
 def rank_correlation(saliency: Tensor, teacher: Tensor) -> Tensor:
@@ -30,33 +30,34 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def deletion_insertion(
-    score: Callable[[Tensor], Tensor], spectrogram: Tensor, saliency: Tensor, config: ModelConfig
+    score: Callable[[Tensor], Tensor], spectrogram: Tensor, saliency: Tensor, config: ModelConfig, steps: int = STEPS
 ) -> tuple[Tensor, Tensor]:
-    """Area under the score when the most salient patches are removed first, and when they are the first to be there.
+    """The score as the most salient patches are removed first, and as they are the first to be there.
 
-    (V. Petsiuk et al., "RISE", 2018.) A removed cell is set to 0, its band's mean in the training recordings. A
-    faithful map has a small first area and a large second one.
+    (V. Petsiuk et al., "RISE", 2018.) A removed cell is set to 0, its band's mean in the training recordings. Of a
+    faithful map the first curve has a small area, the second a large one.
 
     Args:
         score: of spectrograms [B, 1, F, T], [B].
         spectrogram: [B, 1, F, T].
         saliency: [B, P].
         config: gives the patch grid.
+        steps: parts of the patches.
 
     Returns:
-        deletion [B] and insertion [B].
+        Curves of deletion and of insertion, [steps + 1, B], from all that is there to nothing, and the other way.
     """
     order = torch.argsort(saliency, dim=1, descending=True, stable=True).argsort(1)  # [B, P], place of each patch
     patches = saliency.shape[1]
     whole, nothing = score(spectrogram), score(torch.zeros_like(spectrogram))
     deletion, insertion = [whole], [nothing]
-    for step in range(1, STEPS):
-        chosen = cells(order < round(patches * step / STEPS), config)
+    for step in range(1, steps):
+        chosen = cells(order < round(patches * step / steps), config)
         deletion.append(score(spectrogram * ~chosen))
         insertion.append(score(spectrogram * chosen))
     deletion.append(nothing)
     insertion.append(whole)
-    return _area(deletion), _area(insertion)
+    return torch.stack(deletion), torch.stack(insertion)
 
 
 def cells(patches: Tensor, config: ModelConfig) -> Tensor:
@@ -66,7 +67,6 @@ def cells(patches: Tensor, config: ModelConfig) -> Tensor:
     return chosen[:, :, of_rows][..., of_columns].bool()
 
 
-def _area(curve: list[Tensor]) -> Tensor:
-    """Mean height of a curve of equal steps, by the trapezoidal rule."""
-    heights = torch.stack(curve)
-    return (heights[1:] + heights[:-1]).mean(0) / 2
+def area(curve: Tensor) -> Tensor:
+    """Mean height of curves of equal steps, [steps + 1, B], by the trapezoidal rule, [B]."""
+    return (curve[1:] + curve[:-1]).mean(0) / 2

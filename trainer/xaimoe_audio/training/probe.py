@@ -12,7 +12,7 @@ from torch import Tensor
 from xaimoe_audio.data.dataset import LabelledRecording, windows_of
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
-from xaimoe_audio.training.faithfulness import deletion_insertion, rank_correlation
+from xaimoe_audio.training.faithfulness import area, deletion_insertion, rank_correlation
 from xaimoe_audio.training.teacher import explained
 
 WINDOWS = 8
@@ -63,6 +63,6 @@ class SaliencyProbe(Callback):
             scores: Tensor = model.head(*model.mixture(found.spectrogram, found.gates), found.prior_logits)
             return (scores * targets).sum(1) / targets.sum(1)
 
-        deletion, insertion = deletion_insertion(score, spectrogram, routed.saliency, model.config)
+        deletion, insertion = map(area, deletion_insertion(score, spectrogram, routed.saliency, model.config))
         correlation = rank_correlation(routed.saliency, teacher)
         return {"rank_correlation": correlation.mean(), "deletion": deletion.mean(), "insertion": insertion.mean()}
