@@ -21,10 +21,12 @@ from cells import Cells, commits, folder_of
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio import faithfulness as judging
+from xaimoe_audio.config import Split
 from xaimoe_audio.data.dataset import load_dataset
 from xaimoe_audio.run import BEST
 from xaimoe_runtime.pictures import save_both
 
+TEST: tuple[Split, ...] = ("test",)
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Out = Annotated[Path, typer.Option(help="Where the cells go.")]
 
@@ -44,7 +46,7 @@ def judge(
         engine = MoEAudioClassifier.load(run / BEST, "cpu").engine
         table = runs / f"{re.sub('-seed.*', '', run.name)}.csv"
         rate = engine.audio.sample_rate
-        items = load_dataset(folder_of("esc10"), table, "single_label", rate, splits=("test",)).split("test")
+        items = load_dataset(folder_of("esc10"), table, "single_label", rate, splits=TEST, required=TEST).split("test")
         chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, recordings).astype(int))]
         cells.put(run.name, {"judged": [asdict(one) for one in judging.judge(engine, chosen)]})
 
