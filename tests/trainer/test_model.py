@@ -123,10 +123,23 @@ def test_saliency_sums_to_one_and_differs_from_clip_to_clip(model: MoEAudioModel
 def test_saliency_of_a_spectrogram_on_its_floor_is_uniform(model: MoEAudioModel, config: ModelConfig) -> None:
     floor = torch.full((1, 1, config.frontend.bins, config.frontend.frames), -4.0)
     saliency, *_ = model.glance(floor)
-    assert torch.equal(saliency, torch.full_like(saliency, 1 / model.grid.count))
+    assert torch.allclose(saliency, torch.full_like(saliency, 1 / model.grid.count), atol=1e-7)
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_no_expert_is_asked_about_silence_beside_a_sound(model: MoEAudioModel, config: ModelConfig) -> None:
+    waveform = torch.zeros(1, config.frontend.clip_samples)
+    waveform[:, : config.frontend.clip_samples // 4] = torch.rand(1, config.frontend.clip_samples // 4) - 0.5
+    routed = model.route(*model.frontend(waveform, torch.tensor([[float(config.frontend.sample_rate), 0.0]])))
+    silent = model.tiles(routed.spectrogram).amax((2, 3, 4)) == routed.spectrogram.min()
+    assert 0 < silent.sum() < silent.numel()
+    assert (routed.saliency[silent] == 0).all()
+    assert (routed.gates[silent] == 0).all()
+    assert routed.gates.sum() > 0
+    assert routed.saliency.sum().item() == pytest.approx(1)
+
+
 def test_saliency_of_silence_is_uniform_in_a_trained_model(checkpoint) -> None:  # type: ignore[no-untyped-def]
     model = load_checkpoint(checkpoint).model
     silence = torch.zeros(1, model.config.frontend.clip_samples)

@@ -32,9 +32,10 @@ class Glance(nn.Module):
 
     It sees a coarse map of the spectrogram, some 16 bands by eight columns a tile: enough to find where something is
     and roughly what, at a hundredth of the cost of looking closely everywhere. A patch is judged beside what the whole
-    clip is like: a burst in a recording of rain is not the rain. The saliency sums to 1; it is exactly uniform when the
-    spectrogram lies on its floor everywhere. The context holds ``GLOBAL_CONTEXT`` values for the clip, then
-    ``PATCH_CONTEXT`` for each patch, its measured descriptors first, and last how unsure the prior is.
+    clip is like: a burst in a recording of rain is not the rain. The saliency sums to 1. A patch that lies on the floor
+    of the spectrogram has none, so that no expert is asked about silence; where all do, it is exactly uniform. The
+    context holds ``GLOBAL_CONTEXT`` values for the clip, then ``PATCH_CONTEXT`` for each patch, its measured
+    descriptors first, and last how unsure the prior is.
     """
 
     temperature: Tensor
@@ -47,15 +48,16 @@ class Glance(nn.Module):
         height = 2 * _coarse(gcd(grid.tile[0], grid.stride[0]) // 2, grid.rows // (2 * ROWS))
         width = 2 * _coarse(gcd(grid.tile[1], grid.stride[1]) // 2, grid.tile[1] // (2 * COLUMNS))
         first, second, deep = CHANNELS
+        pooled = height // 2, width // 2
+        self.loudest = nn.Sequential(nn.AvgPool2d(pooled), nn.MaxPool2d(*_shrunk(grid, *pooled)))
         self.body = nn.Sequential(
-            nn.AvgPool2d((height // 2, width // 2)),
+            nn.AvgPool2d(pooled),
             convolution(1, first, stride=(2, 1)),
             separable(first, second, stride=(1, 2)),
             separable(second, deep),
             separable(deep, deep),
         )
-        tile = grid.tile[0] // height, grid.tile[1] // width
-        stride = grid.stride[0] // height, grid.stride[1] // width
+        tile, stride = _shrunk(grid, height, width)
         self.mean, self.most = nn.AvgPool2d(tile, stride), nn.MaxPool2d(tile, stride)
         self.describe = PatchDescriptors(grid)
         self.patch_context = nn.Sequential(nn.Linear(deep, LEARNED_CONTEXT), nn.Tanh())
@@ -67,14 +69,20 @@ class Glance(nn.Module):
         deep = self.body(spectrogram)
         patches = (self.mean(deep) + self.most(deep)).flatten(2).transpose(1, 2)  # [B, P, deep]
         summary = deep.mean((2, 3)) + deep.amax((2, 3))
-        # From just above the floor, so that rounding is not taken for sound.
-        activity = ramp(spectrogram.amax((1, 2, 3)), 0.01 - SPECTROGRAM_LIMIT, 1 - SPECTROGRAM_LIMIT)
         beside = torch.cat([patches, summary[:, None].expand_as(patches)], dim=2)
-        saliency = torch.softmax(self.saliency(beside).squeeze(-1) * activity[:, None], dim=1)
+        saliency = self._where_sound_is(self.saliency(beside).squeeze(-1), spectrogram)
         about_patches = torch.cat([self.describe(spectrogram), self.patch_context(patches)], dim=2)
         prior = self.prior(summary)
         context = torch.cat([self.global_context(summary), about_patches.flatten(1), self.unsure(prior)], dim=1)
         return saliency, context, prior
+
+    def _where_sound_is(self, judged: Tensor, spectrogram: Tensor) -> Tensor:
+        """Saliency [B, P] by what the patches [B, P] were judged to be worth; a silent one among others has none."""
+        # From just above the floor, so that rounding is not taken for sound.
+        sounds = ramp(self.loudest(spectrogram).flatten(1), 0.01 - SPECTROGRAM_LIMIT, 1 - SPECTROGRAM_LIMIT)
+        any_sounds = sounds.amax(1, keepdim=True)
+        saliency = torch.softmax(judged * any_sounds, dim=1) * (sounds + 1 - any_sounds)
+        return saliency / saliency.sum(1, keepdim=True)
 
     def unsure(self, prior_logits: Tensor) -> Tensor:
         """How unsure a prior [B, L] is, [B, 1]: 0…1 of it lies on other labels, or on the less likely half of the label
@@ -83,6 +91,12 @@ class Glance(nn.Module):
         if self.task == "single_label":
             return 1 - torch.softmax(logits, dim=1).amax(1, keepdim=True)
         return 2 * torch.sigmoid(-logits.abs()).amax(1, keepdim=True)
+
+
+def _shrunk(grid: PatchGrid, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Tile and stride in a map whose cells are ``height`` by ``width`` of the spectrogram's."""
+    (tile_f, tile_t), (stride_f, stride_t) = grid.tile, grid.stride
+    return (tile_f // height, tile_t // width), (stride_f // height, stride_t // width)
 
 
 def _coarse(size: int, most: int) -> int:
