@@ -291,7 +291,7 @@ def channel(frequency: Floats, distance_m: float, depth_m: float, rng: Rng) -> N
     return np.asarray(paths.sum(0))
 
 
-def _snr(source: Floats, noise_power: Floats, rate: int) -> float:
+def signal_to_noise(source: Floats, noise_power: Floats, rate: int) -> float:
     """Power ratio in the octave where the source stands out most, over its active time.
 
     ``noise_power`` [n // 2 + 1] is the expected square of each line of the noise's spectrum.
@@ -339,7 +339,7 @@ def make_scene(label: str, rng: Rng, duration_s: float = 3.0, sample_rate: int |
         distance_m = _log_uniform(rng, *kind.distance_m)
         path = receiver * channel(frequency, distance_m, rng.uniform(*kind.depth_m), rng)
         source = np.fft.irfft(np.fft.rfft(kind.sound(rate, n, rng)) * path, n)
-        sound += source * np.sqrt(10 ** (snr_db / 10) / _snr(source, n * colour**2, rate))
+        sound += source * np.sqrt(10 ** (snr_db / 10) / signal_to_noise(source, n * colour**2, rate))
     sound *= min(10 ** (level_dbfs / 20) / np.sqrt(np.mean(sound**2)), PEAK / np.abs(sound).max())
     return Scene(sound.astype(np.float32), rate, label, float(snr_db), distance_m)
 
