@@ -1,12 +1,12 @@
-"""Does the saliency find the event? Sonar scenes with one short event each, known in time, and the saliency's mass on it.
+"""Does the saliency find short events? Sonar scenes in which each is known in time, and the saliency's mass on it.
 
 ::
 
     python benchmarks/evidence/localisation.py --out runs/evidence/localisation
 
-Each scene is 5 s of sea noise with 1 s of a source somewhere in it; training knows the label, not the place. Printed is,
-by class of the test split, the share of the saliency and of the gates on the patches that answer for some of the event,
-beside the share of the patches that do: what an even saliency has. Tiles are as high as the spectrogram (the
+Each scene is 5 s of sea noise with 1 s of a source somewhere in it; training knows the label, not the place. Printed
+is, by class of the test split, the share of the saliency and of the gates on the patches that answer for some of the
+event, beside the share of the patches that do: what an even saliency has. Tiles are as high as the spectrogram (the
 policy's choice), so that places are times.
 """
 
@@ -101,8 +101,9 @@ def main(
         right = float(engine.task.labels[int(scores.argmax())] == label)
         shares[label].append((right, float(saliency[on].sum()), float(of_gates), float(on.mean())))
     typer.echo(f"{model.grid.count} patches; share of the saliency, of the gates and of the patches on the event")
-    for label, rows in [*shares.items(), ("all", [row for rows in shares.values() for row in rows])]:
-        right, mass, of_gates, even = np.nanmean(rows, axis=0)
+    shares["all"] = [row for of_label in shares.values() for row in of_label]
+    for label, of_label in shares.items():
+        right, mass, of_gates, even = np.nanmean(of_label, axis=0)
         typer.echo(f"  {label:<16} right {right:.2f}  saliency {mass:.2f}  gates {of_gates:.2f}  even {even:.2f}")
 
 
