@@ -96,15 +96,16 @@ def main(
         begin = begins[f"audio/{item.row.path.name}"]
         heard = np.unique(columns[(frames >= begin) & (frames < begin + EVENT_S)])
         on = np.isin(np.arange(model.grid.count) % model.grid.shape[1], heard)
-        of_gates = gates[on].sum() / gates.sum() if gates.any() else np.nan
         label = item.row.labels[0]
         right = float(engine.task.labels[int(scores.argmax())] == label)
-        shares[label].append((right, float(saliency[on].sum()), float(of_gates), float(on.mean())))
+        gates_on, gates_in_all = float(gates[on].sum()), float(gates.sum())
+        shares[label].append((right, float(saliency[on].sum()), float(on.mean()), gates_on, gates_in_all))
     typer.echo(f"{model.grid.count} patches; share of the saliency, of the gates and of the patches on the event")
     shares["all"] = [row for of_label in shares.values() for row in of_label]
     for label, of_label in shares.items():
-        right, mass, of_gates, even = np.nanmean(of_label, axis=0)
-        typer.echo(f"  {label:<16} right {right:.2f}  saliency {mass:.2f}  gates {of_gates:.2f}  even {even:.2f}")
+        right, mass, even, gates_on, gates_in_all = np.mean(of_label, axis=0)
+        asked = f"{gates_on / gates_in_all:.2f}" if gates_in_all else "none"
+        typer.echo(f"  {label:<16} right {right:.2f}  saliency {mass:.2f}  gates {asked}  even {even:.2f}")
 
 
 if __name__ == "__main__":

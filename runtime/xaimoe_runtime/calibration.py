@@ -24,7 +24,7 @@ from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.caching import cache_folder
 from xaimoe_runtime.costs import PERCENTILES, Cost, Costs
 from xaimoe_runtime.dispatch import Dispatcher, Graph, Way
-from xaimoe_runtime.errors import BundleError
+from xaimoe_runtime.errors import BundleError, ConfigError
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.schema import Precision
 from xaimoe_runtime.writing import replacing
@@ -113,8 +113,8 @@ def load(wanted: Conditions, graphs: Set[str]) -> tuple[Calibration | None, str]
     """The calibration of ``graphs`` that was kept for these conditions, and in words why there is none."""
     try:
         path = place_of(wanted)
-    except RuntimeError as error:  # a process without a home folder
-        return None, f"there is no place for calibrations ({error}); set XAIMOE_CACHE to a folder"
+    except ConfigError as error:
+        return None, str(error)
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Calibration)
     except FileNotFoundError:

@@ -280,12 +280,14 @@ def calibrate(
 def build_engines(
     bundle: BundlePath,
     again: Annotated[bool, typer.Option("--again", help="Build those that are kept, too.")] = False,
+    precision: PrecisionOption = "auto",
     provider_option: ProviderOptionsOption = None,
     public_key: PublicKeyOption = None,
 ) -> None:
     """Build TensorRT's engines for this GPU and keep them in the user's cache folder, for provider auto and tensorrt.
 
-    It may take minutes; one that is interrupted goes on with the graphs that are left.
+    It may take minutes; one that is interrupted goes on with the graphs that are left. Engines hold for the precision
+    and the options that they were built with.
     """
     from xaimoe_runtime import tensorrt
     from xaimoe_runtime.bundle import Bundle
@@ -297,7 +299,7 @@ def build_engines(
     def tell(graph: str, seconds: float) -> None:
         typer.echo(f"{graph:<32} {f'{seconds:8.1f} s' if seconds else '    kept'}", err=True)
 
-    typer.echo(tensorrt.build(opened, factory, again, tell))
+    typer.echo(tensorrt.build(opened, factory, again, tell, precision))
 
 
 @app.command()

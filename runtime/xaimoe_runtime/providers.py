@@ -223,7 +223,7 @@ class SessionFactory:
         """The provider with its options, and those behind it."""
         behind = BEHIND.get(self.provider, (CPU,))
         if told is None and self.provider == "tensorrt" and spec is not None:
-            told = tensorrt.options_of(spec, self.ort, self.gpu)
+            told = tensorrt.options_of(spec, self.ort, self.gpu, self.options)
         own = {**OPTIONS.get(self.provider, {}), **(told or {}), **self.options}
         device = {name: value for name, value in self.options.items() if name == "device_id"}
         others = ((other, OPTIONS.get(short(other), {}) | (device if other != CPU else {})) for other in behind)

@@ -33,7 +33,7 @@ from xaimoe_runtime.inference import (
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.records import ErrorRecord, EventRecord
 from xaimoe_runtime.result import Engine, Outputs, Result, WindowResult
-from xaimoe_runtime.schema import Manifest, Precision, Routing
+from xaimoe_runtime.schema import Manifest, Routing
 from xaimoe_runtime.streams.listener import Listener, Listening
 from xaimoe_runtime.streams.sources import FileSource, Source
 from xaimoe_runtime.streams.stream import Stream
@@ -49,11 +49,11 @@ class Runtime:
         manifest = bundle.manifest
         self.bundle = bundle
         self.factory = factory
-        self.precision = _precision(manifest, precision, factory.provider)
+        self.precision = manifest.precision(precision, factory.provider)
         wanted = factory.provider
         self.dispatcher = Dispatcher(bundle, factory, self.precision)
         if factory.provider != wanted:  # it fell back, which shows with the first session
-            self.precision = _precision(manifest, precision, factory.provider)
+            self.precision = manifest.precision(precision, factory.provider)
             self.dispatcher = Dispatcher(bundle, factory, self.precision)
         self.provider: str = factory.provider
         self.name = str(bundle.path)
@@ -134,7 +134,16 @@ class Runtime:
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] at the model's rate, ``source`` [N, 2] (native rate in Hz, clipping rate) -> outputs."""
-        return self.dispatcher.run(waveform, source, routing)
+        return Outputs.join([self.dispatcher.run(*part, routing) for part in self.batches(waveform, source)])
+
+    def batches(self, waveform: Floats, source: Floats) -> list[tuple[Floats, Floats]]:
+        """The windows [N, S] and sources [N, 2] in batches as large as they may be: TensorRT's engines hold up to the
+        largest size of their profile, and would be built again for a larger one."""
+        most = len(waveform) or 1
+        if self.provider == "tensorrt":
+            most = min(most, self.manifest.graph("frontend").profiles["B"].max)
+        starts = range(0, max(len(waveform), 1), most)
+        return [(waveform[start : start + most], source[start : start + most]) for start in starts]
 
     def within(self, deadline_for: DeadlineFor, percentile: Percentile = "p95") -> Budgeted:
         """This runtime as an engine whose every run has a deadline."""
@@ -272,8 +281,11 @@ class Budgeted:
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] and ``source`` [N, 2] -> outputs; pairs that do not fit are left out."""
-        budget = Budget(self.deadline_for(len(waveform)), self.costs, self.percentile)
-        return self.runtime.dispatcher.run(waveform, source, routing, budget)
+        parts = []
+        for clips, sources in self.runtime.batches(waveform, source):
+            budget = Budget(self.deadline_for(len(clips)), self.costs, self.percentile)
+            parts.append(self.runtime.dispatcher.run(clips, sources, routing, budget))
+        return Outputs.join(parts)
 
 
 def _answers(
@@ -290,16 +302,3 @@ def _events(listener: Listener) -> Iterator[EventRecord]:
             yield record
         elif isinstance(record, ErrorRecord):
             LOG.warning("%s: %s", record.error, record.message)
-
-
-def _precision(manifest: Manifest, wanted: str, provider: str) -> Precision:
-    """The precision to run a bundle in."""
-    if wanted == "auto":
-        return manifest.precisions_for(provider)[0]
-    for precision in manifest.precisions:
-        if precision == wanted:
-            return precision
-    raise ConfigError(
-        f"precision: found {wanted!r}, the bundle has {', '.join(manifest.precisions)}; choose one of them or auto, or "
-        "export the checkpoint with --precision"
-    )

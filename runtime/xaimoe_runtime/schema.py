@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.grid import PatchGrid
 
 SCHEMA_VERSION = 1
@@ -302,6 +303,22 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return of_provider[provider].get(precision)
         given = [of[precision] for of in of_provider.values() if precision in of]
         return max(given, key=lambda tolerance: (tolerance.scores, tolerance.graphs), default=None)
+
+    def precision(self, wanted: str, provider: str) -> Precision:
+        """The precision to run in: one that is named, or with ``auto`` what is meant for the provider.
+
+        Raises:
+            ConfigError: the bundle has no such precision.
+        """
+        if wanted == "auto":
+            return self.precisions_for(provider)[0]
+        for precision in self.precisions:
+            if precision == wanted:
+                return precision
+        raise ConfigError(
+            f"precision: found {wanted!r}, the bundle has {', '.join(self.precisions)}; choose one of them or auto, or "
+            "export the checkpoint with --precision"
+        )
 
     def precisions_for(self, provider: str) -> tuple[Precision, ...]:
         """The precisions whose every graph is meant for a provider, those with files of their own and the quickest

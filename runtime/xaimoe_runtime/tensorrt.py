@@ -11,7 +11,7 @@ import ctypes
 import hashlib
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -22,9 +22,9 @@ import numpy as np
 from msgspec import Struct
 
 from xaimoe_runtime.caching import cache_folder
-from xaimoe_runtime.errors import BundleError, ProviderError
+from xaimoe_runtime.errors import BundleError, ConfigError, ProviderError
 from xaimoe_runtime.gpu import gpu_name
-from xaimoe_runtime.schema import GraphSpec, Manifest
+from xaimoe_runtime.schema import GraphSpec, Manifest, PrecisionChoice
 from xaimoe_runtime.writing import replacing
 
 if TYPE_CHECKING:
@@ -67,29 +67,30 @@ def version() -> str:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-def folder_of(spec: GraphSpec, ort: Any, gpu: str) -> Path:
-    """Where the engine of a graph is kept for this ONNX Runtime, TensorRT and GPU.
+def folder_of(spec: GraphSpec, ort: Any, gpu: str, options: Mapping[str, str]) -> Path:
+    """Where the engine of a graph is kept for this ONNX Runtime, TensorRT, GPU and the user's options.
 
     Raises:
         ProviderError: TensorRT or the GPU is missing.
     """
     if not gpu:
         raise ProviderError("no NVIDIA GPU is found, which TensorRT needs; check its driver, or use --provider auto")
-    here = hashlib.sha256(f"{ort.__version__} {version()} {gpu}".encode()).hexdigest()[:16]
+    told = sorted((name, value) for name, value in options.items() if name != "device_id")
+    here = hashlib.sha256(f"{ort.__version__} {version()} {gpu} {told}".encode()).hexdigest()[:16]
     return cache_folder("engines") / here / spec.sha256[:32]
 
 
-def options_of(spec: GraphSpec, ort: Any, gpu: str) -> dict[str, str]:
+def options_of(spec: GraphSpec, ort: Any, gpu: str, options: Mapping[str, str]) -> dict[str, str]:
     """What ONNX Runtime's TensorRT provider is told about a graph: where its engine is, and for which sizes.
 
     Raises:
         ProviderError: TensorRT or the GPU is missing, or the engine is not built.
     """
-    folder = folder_of(spec, ort, gpu)
+    folder = folder_of(spec, ort, gpu, options)
     if not (folder / BUILT).is_file():
         raise ProviderError(
-            f"{spec.file}: no TensorRT engine is kept for this GPU, TensorRT and ONNX Runtime; run xaimoe-runtime "
-            "build-engines, or use --provider cuda"
+            f"{spec.file}: no TensorRT engine is kept for this GPU, TensorRT, ONNX Runtime and these options; run "
+            "xaimoe-runtime build-engines with the same --precision and --provider-option, or use --provider cuda"
         )
     return _told(spec, folder)
 
@@ -126,19 +127,29 @@ def is_built(manifest: Manifest | None, ort: Any) -> bool:
     if manifest is None or "TensorrtExecutionProvider" not in ort.get_available_providers():
         return False
     try:
-        return all((folder_of(spec, ort, gpu_name()) / BUILT).is_file() for spec in wanted(manifest))
-    except (ProviderError, RuntimeError):  # no TensorRT, no GPU, or no home folder
+        return all((folder_of(spec, ort, gpu_name(), {}) / BUILT).is_file() for spec in wanted(manifest))
+    except (ProviderError, ConfigError):  # no TensorRT, no GPU, or no cache folder
         return False
 
 
-def wanted(manifest: Manifest) -> list[GraphSpec]:
-    """The graphs that TensorRT runs: in the precision that is meant for it, without the fused one."""
-    precision = manifest.precisions_for("tensorrt")[0]
+def wanted(manifest: Manifest, precision: PrecisionChoice = "auto") -> list[GraphSpec]:
+    """The graphs that TensorRT runs: by default in the precision that is meant for it, without the fused one.
+
+    Raises:
+        ConfigError: the bundle has no such precision.
+    """
+    precision = manifest.precision(precision, "tensorrt")
     names = dict.fromkeys((graph.role, graph.expert) for graph in manifest.graphs if graph.role != "fused")
     return [manifest.graph(role, expert, precision) for role, expert in names]
 
 
-def build(bundle: Bundle, factory: SessionFactory, again: bool, tell: Callable[[str, float], None]) -> Path:
+def build(
+    bundle: Bundle,
+    factory: SessionFactory,
+    again: bool,
+    tell: Callable[[str, float], None],
+    precision: PrecisionChoice = "auto",
+) -> Path:
     """Builds the engines that are not kept yet, each for the smallest, the usual and the largest sizes of its profile;
     gives their folder. One that is interrupted is built again.
 
@@ -147,15 +158,16 @@ def build(bundle: Bundle, factory: SessionFactory, again: bool, tell: Callable[[
         factory: of TensorRT.
         again: whether to build those that are kept, too.
         tell: is called with each graph's name and the seconds its engine took, 0 for one that was kept.
+        precision: of the graphs; what is meant for TensorRT by default.
 
     Raises:
         BundleError: TensorRT refuses a graph.
         ProviderError: TensorRT or the GPU is missing.
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder cannot be written, or the bundle has no such precision.
     """
     ort = factory.ort
-    for spec in wanted(bundle.manifest):
-        folder = folder_of(spec, ort, factory.gpu)
+    for spec in wanted(bundle.manifest, precision):
+        folder = folder_of(spec, ort, factory.gpu, factory.options)
         mark = folder / BUILT
         if mark.is_file() and not again:
             tell(spec.name, 0.0)

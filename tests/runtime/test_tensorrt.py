@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -167,7 +168,40 @@ def test_the_command_says_what_it_took_and_where_engines_lie(bundle: Path, tmp_p
     assert "kept" in call("build-engines", bundle).stderr
 
 
-def test_other_options_of_tensorrt_come_before_ours(bundle: Path, board: list[Session]) -> None:
+def test_other_options_of_tensorrt_come_before_ours_and_have_engines_of_their_own(
+    bundle: Path, board: list[Session]
+) -> None:
     result = call("build-engines", bundle, "--provider-option", "trt_fp16_enable=1")
     assert result.exit_code == 0
     assert {session.options["trt_fp16_enable"] for session in board} == {"1"}
+    assert Runtime.load(bundle).provider == "cuda"
+    with pytest.raises(ProviderError, match="these options"):
+        Runtime.load(bundle, "tensorrt")
+    assert Runtime.load(bundle, "tensorrt", provider_options={"trt_fp16_enable": 1}).provider == "tensorrt"
+
+
+def test_a_precision_that_the_bundle_lacks_has_no_engines(bundle: Path) -> None:
+    result = call("build-engines", bundle, "--precision", "int8")
+    assert (result.exit_code, "found 'int8', the bundle has fp32" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("budget_ms", [None, 60_000.0])
+def test_more_windows_than_an_engine_holds_are_run_in_parts(
+    bundle: Path, build: Callable[[], dict[str, float]], budget_ms: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+    runtime, sizes = Runtime.load(bundle, "tensorrt"), []
+    plain = runtime.dispatcher.run
+
+    def run(clips: np.ndarray[Any, Any], *others: Any) -> Any:
+        sizes.append(len(clips))
+        return plain(clips, *others)
+
+    monkeypatch.setattr(runtime.dispatcher, "run", run)
+    most = runtime.manifest.graph("frontend").profiles["B"].max
+    waveform = np.random.default_rng(0).normal(0, 0.1, (most + 3, runtime.audio.clip_samples)).astype(np.float32)
+    source = np.tile(np.float32([runtime.audio.sample_rate, 0]), (len(waveform), 1))
+    engine = runtime if budget_ms is None else runtime.within(lambda windows: perf_counter() + budget_ms, "p95")
+    found = engine.run(waveform, source, "routed")
+    assert sizes == [most, 3]
+    assert found.scores == pytest.approx(Runtime.load(bundle, "cpu").run(waveform, source, "routed").scores, abs=1e-4)
