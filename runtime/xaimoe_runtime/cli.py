@@ -81,7 +81,7 @@ def classify_with_bundle(
     if make.options.budget_ms is not None and runtime.uncalibrated:
         typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
     classifier, digest = make.on(runtime), runtime.manifest.digest
-    identity = fingerprint(classifier, digest, runtime.precision, make.percentile)
+    identity = fingerprint(classifier, digest, runtime.precision, make.percentile, make.provider_options)
     try:
         classify(classifier, answering(classifier, replace(make, digest=digest)), found, out, resume, identity)
     except typer.Exit:  # some failed; the others have figures nevertheless

@@ -221,6 +221,19 @@ def test_infer_needs_recordings_and_one_model(arguments: tuple[str, ...]) -> Non
     assert "expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B" in error_of(result)
 
 
+@pytest.mark.parametrize("option", [("--threads", 2), ("--percentile", "p99"), ("--budget-ms", 5), ("--workers", 2)])
+def test_what_only_a_bundle_can_do_is_refused_with_a_checkpoint(option: tuple[str, object]) -> None:
+    result = run("infer", "--audio", "a.wav", "--ckpt", "best.pt", *option)
+    assert result.exit_code == 2
+    assert f"found {option[0]} with --ckpt; expected --bundle" in error_of(result)
+
+
+def test_pytorchs_device_is_refused_with_a_bundle() -> None:
+    result = run("infer", "--audio", "a.wav", "--bundle", "bundle", "--device", "cpu")
+    assert result.exit_code == 2
+    assert "found --device with --bundle; expected --provider" in error_of(result)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

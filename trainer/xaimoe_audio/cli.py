@@ -256,6 +256,8 @@ def infer(
         "--precision": precision != "auto",
         "--public-key": public_key,
         "--budget-ms": budget_ms,
+        "--percentile": percentile != "p95",
+        "--threads": threads != 1,
         "--workers": workers != 1,
         "--engine": engine != "local",
         "--address": address,
@@ -264,6 +266,8 @@ def infer(
     }
     if bundle is None and (given := [name for name, is_given in for_bundle.items() if is_given]):
         raise ConfigError(f"infer: found {', '.join(given)} with --ckpt; expected --bundle")
+    if bundle is not None and device != "auto":
+        raise ConfigError("infer: found --device with --bundle; expected --provider")
     if memory_mb is not None and engine == "ray":
         raise ConfigError("--memory-mb: found --engine ray, whose workers have Ray's own limits; leave it out")
     if address is not None and engine != "ray":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -147,14 +148,16 @@ def explain_recording(
     picked = parse_channel(channel)
     if picked == "each":
         raise ConfigError("channel: found each, expected mix or the number of a channel")
-    windows = [window for _, window in file_windows(path, engine.audio, picked)]
-    scores = np.concatenate([engine.run(*inputs_of([window]), "routed").scores for window in windows])
+    first_time = (window for _, window in file_windows(path, engine.audio, picked))
+    scores = np.concatenate([engine.run(*inputs_of([window]), "routed").scores for window in first_time])
     if not np.isfinite(scores).all():
         raise AudioError(f"{path}: the model answered with scores that are not finite; nothing is explained")
     whole = pool(scores)
     target = int(whole.argmax()) if label is None else labels.index(label)
-    best = int(scores[:, target].argmax())
-    waveform, source = (torch.from_numpy(part).to(engine.device) for part in inputs_of([windows[best]]))
+    # Read again: a recording of a day is not held in memory for the sake of one window.
+    every = (window for _, window in file_windows(path, engine.audio, picked))
+    window = next(islice(every, int(scores[:, target].argmax()), None))
+    waveform, source = (torch.from_numpy(part).to(engine.device) for part in inputs_of([window]))
     with torch.no_grad():
         routed = model.route(*model.frontend(waveform, source))
     wanted: tuple[Attribution, ...] = ()
@@ -167,7 +170,7 @@ def explain_recording(
     heard = Heard(
         spectrogram=routed.spectrogram[0, 0].cpu().numpy(),
         centres_hz=model.frontend.window.backend.centres().float().cpu().numpy(),
-        start_s=windows[best].start_s,
+        start_s=window.start_s,
         frame_s=config.hop / config.sample_rate,
         grid=model.grid,
         saliency=routed.saliency[0].cpu().numpy(),
@@ -176,7 +179,7 @@ def explain_recording(
         answer=f"answered {answered} ({labels[target]} {whole[target]:.2f})",
     )
     maps = {name: attribution(model, routed, target, name) for name in wanted}
-    return Explanation(heard, labels[target], whole, maps, windows[best].end_s)
+    return Explanation(heard, labels[target], whole, maps, window.end_s)
 
 
 def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Parts:
     """
 
     def __init__(self, out: Path, fingerprint: dict[str, Any], resume: bool) -> None:
-        self.out, self.folder = out, out.with_name(f"{out.name}.parts")
+        self.folder = out.with_name(f"{out.name}.parts")
         self.places: dict[str, Place] = {}
         self._waiting: list[tuple[Header, bytes]] = []
         self._flushed, self._number = monotonic(), 0

@@ -77,13 +77,18 @@ class OpenBundle:
 
 
 def fingerprint(
-    classifier: FileClassifier, model: str, precision: str = "fp32", percentile: Percentile = "p95"
+    classifier: FileClassifier,
+    model: str,
+    precision: str = "fp32",
+    percentile: Percentile = "p95",
+    provider_options: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What the answers of a run depend on. ``model`` is a digest of the bundle or checkpoint."""
     return {
         "version": __version__,
         "model": model,
         "provider": classifier.engine.provider,
+        "provider_options": provider_options or {},
         "precision": precision,
         "percentile": percentile,
         **msgspec.to_builtins(classifier.options),
