@@ -77,6 +77,8 @@ def rows_of(signals: list[Floats]) -> Floats:
     """Signals [n] of one length as the rows of an array, [N, n]; not copied if they lie so in memory, as the clips of a
     batch do."""
     first, count = signals[0], len(signals)
+    if count == 1:
+        return first[None]
     root = _root(first)
     begin, step = _address(first), first.nbytes
     if all(
