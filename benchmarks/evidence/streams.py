@@ -13,6 +13,7 @@ and looks at the process's memory.
 from __future__ import annotations
 
 import gc
+from array import array
 from pathlib import Path
 from time import process_time
 from typing import Annotated
@@ -73,7 +74,7 @@ def soak(bundle: Bundle, recordings: Recordings, hop: Hop = 0.5, hours: float = 
     samples = heard(runtime, recordings)
     stream, rate = runtime.open_stream(hop_s=hop), runtime.audio.sample_rate
     step = round(0.1 * rate)
-    found, resident, at = 0, list[float](), list[float]()
+    found, resident, at = 0, array("f"), array("f")  # lists of floats would take more than is to be found
     total = round(hours * 3600 * rate)
     for begin in range(0, total, step):
         offset = begin % len(samples)

@@ -344,6 +344,32 @@ def faithfulness(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Option(help="Folder of a finished training.")],
+    out: Annotated[Path, typer.Option(help="The page, one HTML file that needs no network.")],
+    bundle: Annotated[Path | None, typer.Option(help="Of the run's model: its graphs, and their times here.")] = None,
+    curve: Annotated[Path | None, typer.Option(help="What calibrate --data D --curve FILE wrote.")] = None,
+    clips: Annotated[int, typer.Option(min=0, help="Test recordings to look into.")] = 30,
+    dataset: Annotated[Path | None, typer.Option(help="Folder of the recordings, if they have moved.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Their table, if it has moved.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="With a bundle that has the fused graph: the page classifies recordings.")
+    ] = False,
+    onnxruntime_web: Annotated[
+        Path | None, typer.Option(help="With --live: the npm package, unpacked.", show_default="fetched once")
+    ] = None,
+    device: options.DeviceOption = "auto",
+) -> None:
+    """Write a page about a run: data, choices, results, experts, and clips to hear and to look into."""
+    _need_training_packages()
+    from xaimoe_audio.report import write_report
+
+    for note in write_report(run, out, bundle, curve, clips, dataset, metadata, live, onnxruntime_web, device):
+        typer.echo(note, err=True)
+    typer.echo(f"wrote {out}", err=True)
+
+
+@app.command()
 def export(
     ckpt: options.CkptOption,
     out: Annotated[Path, typer.Option(help="Folder of the bundle; what was found goes to OUT.export.json.")],

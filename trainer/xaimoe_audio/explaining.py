@@ -52,6 +52,8 @@ class Explanation:
     """Of each method, [F, T]; positive where it speaks for the label."""
     end_s: float
     """Where the window ends."""
+    samples: Floats
+    """That were heard, [S], at the model's rate."""
 
 
 class Answer(nn.Module):
@@ -179,7 +181,7 @@ def explain_recording(
         answer=f"answered {answered} ({labels[target]} {whole[target]:.2f})",
     )
     maps = {name: attribution(model, routed, target, name) for name in wanted}
-    return Explanation(heard, labels[target], whole, maps, window.end_s)
+    return Explanation(heard, labels[target], whole, maps, window.end_s, window.samples)
 
 
 def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dict[str, Any]:

@@ -50,12 +50,19 @@ def write_confusion(confusion: list[list[int]], labels: tuple[str, ...], out: Pa
     save_figure(figure, out)
 
 
+def read_curves(logs: Path) -> pd.DataFrame | None:
+    """What a training and those that resumed it have logged, by epoch from 0; None if nothing."""
+    parts = [pd.read_csv(path) for path in (logs / "metrics.csv", *_resumed(logs)) if path.is_file()]
+    return pd.concat(parts).groupby("epoch").last() if parts else None
+
+
 def write_curves(logs: Path, out: Path) -> None:
     """Draws the learning curves that ``logs`` (the folder of ``metrics.csv``, and of resumed runs) hold, in PNG."""
     from matplotlib.figure import Figure
 
-    parts = [pd.read_csv(path) for path in (logs / "metrics.csv", *_resumed(logs)) if path.is_file()]
-    curves = pd.concat(parts).groupby("epoch").last()
+    curves = read_curves(logs)
+    if curves is None:
+        return
     figure = Figure(figsize=(11, 7), layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
         drawn = [(column, name) for column, name in lines if column in curves]

@@ -1,0 +1,169 @@
+// Classifies what a person drops on the page, or says into the microphone, with the bundle's fused graph. Nothing leaves
+// the page.
+"use strict";
+
+const FULL_SCALE = 32767 / 32768;
+const told = (id) => new Response(new Blob([bytes(document.getElementById(id).textContent)]).stream().pipeThrough(new DecompressionStream("gzip")));
+
+const engine = { load() { return (this.loaded ??= loadEngine()); } };
+
+/** ONNX Runtime, a session of the fused graph, and what it needs to know; made once, when first asked for. */
+async function loadEngine() {
+  const [script, wasm, graph, about] = await Promise.all([
+    told("ort-script").text(), told("ort-wasm").arrayBuffer(), told("fused").arrayBuffer(), told("fused-told").json()]);
+  const ort = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmBinary = wasm;
+  const session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
+  return { ort, session, about };
+}
+
+/** The rate that a WAV file says it has, else 48000 Hz, at which other formats are decoded. */
+function nativeRate(buffer) {
+  const view = new DataView(buffer), text = (at) => String.fromCharCode(...new Uint8Array(buffer, at, 4));
+  if (buffer.byteLength < 44 || text(0) !== "RIFF" || text(8) !== "WAVE") return 48000;
+  for (let at = 12; at + 16 <= buffer.byteLength; at += 8 + view.getUint32(at + 4, true) + (view.getUint32(at + 4, true) & 1)) {
+    if (text(at) === "fmt ") return view.getUint32(at + 12, true);
+  }
+  return 48000;
+}
+
+/** A file's samples at the model's rate, its native rate, and the share of clipped samples. */
+async function heardIn(buffer, rate) {
+  const native = nativeRate(buffer);
+  const sound = await new OfflineAudioContext(1, 1, native).decodeAudioData(buffer);
+  const channels = Array.from({ length: sound.numberOfChannels }, (_, i) => sound.getChannelData(i));
+  return prepared(channels, native, rate);
+}
+
+async function prepared(channels, native, rate) {
+  const length = channels[0].length, mono = new Float32Array(length);
+  let clipped = 0;
+  for (let i = 0; i < length; i++) {
+    let sum = 0, full = false;
+    for (const channel of channels) { sum += channel[i]; full ||= Math.abs(channel[i]) >= FULL_SCALE; }
+    mono[i] = sum / channels.length;
+    clipped += full;
+  }
+  return { samples: await resampled(mono, native, rate), native, clipping: clipped / length };
+}
+
+async function resampled(samples, from, to) {
+  if (from === to) return samples;
+  const context = new OfflineAudioContext(1, Math.max(Math.ceil(samples.length * to / from), 1), to);
+  const buffer = context.createBuffer(1, samples.length, from), source = context.createBufferSource();
+  buffer.copyToChannel(samples, 0);
+  source.buffer = buffer;
+  source.connect(context.destination);
+  source.start();
+  return (await context.startRendering()).getChannelData(0);
+}
+
+/** Where clips begin: the last one ends with the recording. */
+function startsOf(length, size, hop) {
+  const starts = [];
+  for (let start = 0; start === 0 || (start < length && start - hop + size < length); start += hop) starts.push(Math.max(0, Math.min(start, length - size)));
+  return starts;
+}
+
+/** Scores by label over all windows, and the window with the clearest answer as the panel shows a clip. */
+async function classify({ samples, native, clipping }) {
+  const { ort, session, about } = await engine.load();
+  const size = about.clip_samples, starts = startsOf(samples.length, size, about.window_hop);
+  const total = new Float64Array(about.labels.length);
+  let best = null;
+  for (const start of starts) {
+    const heard = Math.min(size, samples.length - start);
+    const clip = Float32Array.from({ length: size }, (_, i) => samples[start + i % heard]);
+    const found = await session.run({
+      waveform: new ort.Tensor("float32", clip, [1, size]),
+      source: new ort.Tensor("float32", [native, clipping], [1, 2]),
+    });
+    const scores = found.scores.data;
+    scores.forEach((score, i) => { total[i] += score / starts.length; });
+    const clearest = Math.max(...scores);
+    if (!best || clearest > best.clearest) best = { clearest, start, found };
+  }
+  const order = [...total.keys()].sort((a, b) => total[b] - total[a]);
+  const single = about.kind === "single_label";
+  return {
+    start_s: best.start / about.sample_rate,
+    spectrogram: shades(best.found.spectrogram.data),
+    saliency: [...best.found.saliency.data],
+    pairs: pairsOf(best.found.gates),
+    answer: single ? [about.labels[order[0]]] : order.filter((i) => total[i] >= about.thresholds[i]).map((i) => about.labels[i]),
+    scores: order.slice(0, 5).map((i) => [about.labels[i], total[i]]),
+    all: Object.fromEntries(about.labels.map((label, i) => [label, total[i]])),
+  };
+}
+
+function pairsOf({ data: gates, dims: [, patches, experts] }) {
+  const found = [];
+  for (let p = 0; p < patches; p++) for (let e = 0; e < experts; e++) if (gates[p * experts + e] > 0) found.push([p, e, gates[p * experts + e]]);
+  return found;
+}
+
+/** A spectrogram as shades 0 to 255, the quietest and the loudest cells cut off. */
+function shades(values) {
+  const sorted = Float32Array.from(values).sort(), low = sorted[Math.floor(0.05 * sorted.length)], high = sorted[Math.floor(0.995 * (sorted.length - 1))];
+  return Uint8Array.from(values, (value) => 255 * Math.min(Math.max((value - low) / Math.max(high - low, 1e-6), 0), 1));
+}
+
+const RECORDER = `registerProcessor("recorder", class extends AudioWorkletProcessor {
+  process([[channel]]) { if (channel) this.port.postMessage(channel.slice()); return true; }
+});`;
+
+/** So many seconds of the microphone, as `prepared` gives them. */
+async function recorded(seconds, rate) {
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
+  const context = new AudioContext();
+  try {
+    await context.audioWorklet.addModule(URL.createObjectURL(new Blob([RECORDER], { type: "text/javascript" })));
+    const recorder = new AudioWorkletNode(context, "recorder"), parts = [];
+    const wanted = Math.ceil(seconds * context.sampleRate);
+    let count = 0;
+    await new Promise((done) => {
+      recorder.port.onmessage = ({ data: part }) => { parts.push(part); count += part.length; if (count >= wanted) done(); };
+      context.createMediaStreamSource(stream).connect(recorder);
+    });
+    const all = new Float32Array(count);
+    parts.reduce((at, part) => (all.set(part, at), at + part.length), 0);
+    return await prepared([all.subarray(0, wanted)], context.sampleRate, rate);
+  } finally {
+    stream.getTracks().forEach((track) => track.stop());
+    await context.close();
+  }
+}
+
+function live() {
+  const shown = panel(), status = el("p", { class: "muted", "aria-live": "polite", text: "Nothing is sent anywhere: the model runs in this page." });
+  shown.node.hidden = true;
+  const answer = async (what, take) => {
+    status.textContent = `${what} …`;
+    try {
+      const { about } = await engine.load();
+      const start = performance.now(), clip = await classify(await take(about));
+      shown.node.hidden = false;
+      shown.show(clip);
+      status.textContent = `${what}: answered in ${Math.round(performance.now() - start)} ms on this machine.`;
+      document.body.dataset.scores = JSON.stringify(clip.all);
+    } catch (error) {
+      status.textContent = `${what}: ${error.message}. A recording that the browser can play is expected.`;
+      document.body.dataset.failed = error.message;
+    }
+  };
+  const of = (file) => file && answer(file.name, async (about) => heardIn(await file.arrayBuffer(), about.sample_rate));
+  const picker = el("input", { type: "file", accept: "audio/*,.wav,.flac,.ogg", id: "own-file", onchange: () => of(picker.files[0]) });
+  const drop = el("div", {
+    class: "drop",
+    ondragover: (event) => { event.preventDefault(); drop.classList.add("over"); },
+    ondragleave: () => drop.classList.remove("over"),
+    ondrop: (event) => { event.preventDefault(); drop.classList.remove("over"); of(event.dataTransfer.files[0]); },
+  },
+  el("p", {}, el("label", { for: "own-file", text: "Drop a recording here, or choose one: " }), picker),
+  el("p", {}, el("button", {
+    type: "button", text: "Listen to the microphone",
+    onclick: () => answer("Microphone", (about) => recorded(about.clip_samples / about.sample_rate, about.sample_rate)),
+  })));
+  return [drop, status, el("div", { class: "panel" }, shown.node)];
+}
