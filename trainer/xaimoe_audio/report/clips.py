@@ -74,7 +74,7 @@ def _clip(engine: TorchEngine, explanation: Explanation) -> dict[str, Any]:
     heard, scores = explanation.heard, explanation.scores
     order = np.argsort(-scores, kind="stable")
     patches, experts = np.nonzero(heard.gates)
-    sound, louder_db = _mp3(explanation.samples, engine.audio.sample_rate)
+    sound, louder_db = mp3_of(explanation.samples, engine.audio.sample_rate)
     clip = {
         "answer": list(decide(scores, engine.task)),
         "scores": [[engine.task.labels[i], round(float(scores[i]), 4)] for i in order[:5]],
@@ -125,7 +125,7 @@ def packed(shades: Floats) -> str:
     return base64.b64encode(np.round(shades).astype(np.uint8).tobytes()).decode()
 
 
-def _mp3(samples: Floats, rate: int) -> tuple[str, float]:
+def mp3_of(samples: Floats, rate: int) -> tuple[str, float]:
     """A sound for the browser, as a data URL, and by how many decibels it was made louder."""
     wanted = next((known for known in MP3_RATES if known >= rate), MP3_RATES[-1])
     sound = soxr.resample(samples, rate, wanted) if wanted != rate else samples

@@ -1,0 +1,113 @@
+"""The live part of the report: the bundle's fused graph in a browser answers as the runtime does."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from data import noise
+from data.browser import Browser, chromium
+
+from xaimoe_audio import MoEAudioClassifier
+from xaimoe_audio.report import onnxruntime_web as vendor
+from xaimoe_audio.report import write_report
+from xaimoe_runtime import ConfigError, Runtime
+
+READY = "document.body?.dataset.ready === 'report'"
+ANSWERED = "document.body.dataset.scores || document.body.dataset.failed"
+
+
+@pytest.fixture(scope="module")
+def fused(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the run with the fused graph."""
+    chromium()
+    try:
+        vendor.onnxruntime_web()
+    except ConfigError as error:
+        pytest.skip(f"onnxruntime-web cannot be had: {error}")
+    out = tmp_path_factory.mktemp("fused") / "bundle"
+    MoEAudioClassifier.load(checkpoint, "cpu").export(out, fused=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(checkpoint: Path, fused: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("live") / "report.html"
+    write_report(checkpoint.parent, out, fused, clips=0, live=True, device="cpu")
+    return out
+
+
+@pytest.mark.parametrize(("clips", "channels"), [(0.4, 1), (1.0, 1), (2.7, 2)])
+def test_the_page_answers_as_the_runtime_does(
+    page: Path, fused: Path, tmp_path: Path, clips: float, channels: int
+) -> None:
+    runtime = Runtime.load(fused, "cpu")
+    rate, count = runtime.audio.sample_rate, round(clips * runtime.audio.clip_samples)
+    tone = 0.3 * np.sin(2 * np.pi * 441 * np.arange(count) / rate) + noise(count)
+    samples = np.stack([1.5 * tone, 0.5 * tone], axis=1)[:, :channels]
+    soundfile.write(tmp_path / "heard.wav", np.clip(samples, -1, 1), rate, subtype="PCM_16")
+    mono = soundfile.read(tmp_path / "heard.wav", dtype="float32", always_2d=True)[0].mean(1)
+    wanted = runtime.infer(mono, rate)
+    with Browser(tmp_path / "chromium") as browser:
+        browser.open(page, READY)
+        browser.give_file("#own-file", tmp_path / "heard.wav")
+        browser.until(ANSWERED)
+        assert browser.evaluate("document.body.dataset.failed") is None
+        found = json.loads(browser.evaluate("document.body.dataset.scores"))
+        assert list(found) == list(runtime.labels)
+        assert list(found.values()) == pytest.approx(wanted.scores.tolist(), abs=1e-3)
+        assert max(found, key=found.__getitem__) == wanted.labels[0]
+        assert (
+            browser.evaluate("document.querySelectorAll('#live .patch').length") == runtime.manifest.patches.grid.count
+        )
+        assert browser.problems == []
+
+
+def test_what_is_no_recording_is_told(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    with Browser(tmp_path / "chromium") as browser:
+        browser.open(page, READY)
+        browser.give_file("#own-file", tmp_path / "text.wav")
+        browser.until(ANSWERED)
+        told = browser.evaluate("document.querySelector('#live [aria-live]').textContent")
+        assert "text.wav" in told and "A recording that the browser can play is expected" in told
+
+
+class Answer:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, most: int) -> bytes:
+        return self.content[:most]
+
+
+def test_a_package_that_npm_did_not_publish_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(b"another package"))
+    with pytest.raises(ConfigError, match="it is not what npm published"):
+        vendor.onnxruntime_web()
+    assert not list(tmp_path.rglob("*.wasm"))
+
+
+def test_without_a_network_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(ConfigError, match="give --onnxruntime-web FOLDER"):
+        vendor.onnxruntime_web()
+    with pytest.raises(ConfigError, match="expected the npm package onnxruntime-web, unpacked"):
+        vendor.onnxruntime_web(tmp_path)
