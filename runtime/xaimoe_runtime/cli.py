@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_records
+from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_json, write_records
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.options import (
     BatchSizeOption,
@@ -274,6 +274,42 @@ def calibrate(
             file.write(msgspec.json.format(msgspec.json.encode(points)))
     if figure is not None:
         curves.draw(points, figure)
+
+
+@app.command()
+def bench(
+    bundle: BundlePath,
+    paths: Paths = None,
+    routing: RoutingOption = "routed",
+    seconds: Annotated[float, typer.Option(min=0, help="That each scenario lasts at least.")] = 10.0,
+    queries: Annotated[int, typer.Option(min=1, help="That each scenario has at least.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON here instead of to stdout.")] = None,
+    provider: ProviderOption = "auto",
+    provider_option: ProviderOptionsOption = None,
+    threads: ThreadsOption = 1,
+    precision: PrecisionOption = "auto",
+    public_key: PublicKeyOption = None,
+) -> None:
+    """Time a bundle on this device: single stream, multi-stream and offline, as MLPerf Inference has them.
+
+    Recordings are the clips, one of each, taken in turn; without any it is the bundle's own synthetic clip. The numbers
+    are one JSON object, the table goes to stderr.
+    """
+    from xaimoe_runtime import bench as benching
+    from xaimoe_runtime.archive.paths import find_recordings
+    from xaimoe_runtime.providers import parse_options
+    from xaimoe_runtime.runtime import Runtime
+
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option))
+    clips = benching.clips_of(runtime, find_recordings(paths, []) if paths else [])
+    with progress("timing", len(benching.SCENARIOS)) as advance:
+        report = benching.bench(runtime, clips, routing, seconds, queries, advance)
+    typer.echo(benching.describe(report), err=True)
+    if out is None:
+        write_json(msgspec.to_builtins(report))
+    else:
+        with replacing(out) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(report)))
 
 
 @app.command()
