@@ -1,0 +1,1 @@
+"""Models that an engineer would take instead, each from samples in memory to scores."""
