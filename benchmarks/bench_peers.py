@@ -1,4 +1,4 @@
-"""The product beside its peers in one run: the same clips, from samples in memory to an answer, with one thread and two.
+"""The product beside its peers in one run: the same clips, from samples in memory to an answer, one thread and two.
 
 Run with ``make bench-full XAIMOE_BUNDLE=folder``. Each peer hears its own rate, for which clips were resampled before;
 what that takes stands apart. ``extra_info`` has the rate, multiply-accumulates or accuracy where they are known.

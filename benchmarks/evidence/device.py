@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from xaimoe_runtime import Runtime
 from xaimoe_runtime.audio import read_blocks
 from xaimoe_runtime.dispatch import Graph
+from xaimoe_runtime.writing import replacing
 
 Floats = NDArray[np.float32]
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -102,6 +103,9 @@ def deadlines(
     recordings: Recordings,
     calls: int = 20_000,
     hog: Annotated[bool, typer.Option("--hog", help="Another process wants the same core; calls are paced.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for plot.py; what it holds of other runs is kept.")
+    ] = None,
 ) -> None:
     """Calls that are late by more than a tenth of their budget, beside a loop that only waits so long."""
     core = min(os.sched_getaffinity(0))
@@ -117,12 +121,20 @@ def deadlines(
         floors.append((perf_counter() - start) * 1e3)
     floor = statistics.median(floors)
     typer.echo(f"floor {floor:.3f} ms; {calls} calls at each budget{', a hog on the core' if hog else ''}")
+    run, found = "with a hog on the core" if hog else "idle", []
     with _hog(core) if hog else nullcontext():
         for factor in FACTORS:
-            typer.echo(_at(runtime, clips, factor * floor, calls, hog, f"{factor:g} x floor"))
+            late, control, told = _at(runtime, clips, factor * floor, calls, hog)
+            typer.echo(f"{factor:g} x floor {told}")
+            found.append({"run": run, "floors": factor, "late": late, "control": control, "calls": calls})
+    if out is not None:
+        others = json.loads(out.read_text()) if out.is_file() else []
+        with replacing(out) as file:
+            file.write(json.dumps([one for one in others if one["run"] != run] + found, indent=1).encode())
 
 
-def _at(runtime: Runtime, clips: Floats, budget: float, calls: int, paced: bool, name: str) -> str:
+def _at(runtime: Runtime, clips: Floats, budget: float, calls: int, paced: bool) -> tuple[float, float, str]:
+    """Share of calls that were late, of the control's, and all of it in words."""
     late, control, silent, left_out, spent = 0, 0, 0, 0, []
     for i in range(calls):
         for what in ("call", "control") if i % 2 else ("control", "call"):
@@ -141,10 +153,11 @@ def _at(runtime: Runtime, clips: Floats, budget: float, calls: int, paced: bool,
             late += took > LATE * budget
             silent += took > LATE * budget and not result.late
     median, p99 = np.percentile(spent, [50, 99])
-    return (
-        f"{name} ({budget:.2f} ms): late {late / calls:.4%}, control {control / calls:.4%}, late in silence {silent}, "
+    told = (
+        f"({budget:.2f} ms): late {late / calls:.4%}, control {control / calls:.4%}, late in silence {silent}, "
         f"with pairs left out {left_out / calls:.1%}, p50 {median:.2f} ms, p99 {p99:.2f} ms"
     )
+    return late / calls, control / calls, told
 
 
 @contextmanager

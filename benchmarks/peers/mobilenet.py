@@ -1,7 +1,8 @@
 """A network of EfficientAT's mn04 shape, ours, with random weights: for its time, not for its answers.
 
-F. Schmid, K. Koutini and G. Widmer, "Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation",
-2023: MobileNetV3-Large (A. Howard et al., 2019) of width 0.4 over a log-mel of 128 bands, a frame every 10 ms.
+F. Schmid, K. Koutini and G. Widmer, "Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge
+Distillation", 2023: MobileNetV3-Large (A. Howard et al., 2019) of width 0.4 over a log-mel of 128 bands, a frame every
+10 ms. With 527 classes it has the published 0.983 M parameters.
 """
 
 from __future__ import annotations

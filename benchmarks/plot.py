@@ -1,0 +1,132 @@
+"""Draws the figures of the benchmarks, from the files that the measurements wrote, as SVG and PNG.
+
+::
+
+    python benchmarks/plot.py --peers bench.json --scaling scaling.json --curve curve.json --deadlines deadlines.json \\
+        --out docs/figures
+
+``bench.json`` is of ``pytest --benchmark-json`` (``make bench-full``), ``scaling.json`` of ``scaling.py``,
+``curve.json`` of ``xaimoe-runtime calibrate --data D --curve``, ``deadlines.json`` of ``evidence/device.py deadlines
+--out``. What is not given is not drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xaimoe_runtime.drawing import COLOURS, new_figure
+from xaimoe_runtime.pictures import save_both
+
+PEERS = {
+    "bench_product[routed-1]": "this, routed",
+    "bench_product[dense-1]": "this, all pairs",
+    "bench_product[glance-1]": "this, the glance alone",
+    "bench_single_cnn[1]": "single CNN",
+    "bench_yamnet[pipeline-1]": "YAMNet INT8",
+    "bench_mobilenet_network[1]": "mn04's shape, network alone",
+}
+AXES = {"clip": "Clip [s]", "batch": "Clips in a batch", "experts": "Experts, 8 pairs run", "classes": "Classes"}
+File = Annotated[Path | None, typer.Option(exists=True, dir_okay=False)]
+
+
+def draw_peers(bench: dict[str, Any], accuracies: dict[str, float]) -> Any:
+    """Time of a clip, and accuracy where it is known, of the product and its peers."""
+    found = {one["name"]: one["stats"] for one in bench["benchmarks"]}
+    shown = [(name, title) for name, title in PEERS.items() if name in found]
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
+    known = [(name, title) for name, title in shown if title in accuracies]
+    for i, (name, title) in enumerate(known):
+        of = found[name]
+        ms, quartiles = of["median"] * 1e3, [[(of["median"] - of["q1"]) * 1e3], [(of["q3"] - of["median"]) * 1e3]]
+        axes.errorbar(ms, accuracies[title], xerr=quartiles, fmt="o", color=COLOURS[i], capsize=3, markersize=7)
+        axes.annotate(title, (ms, accuracies[title]), textcoords="offset points", xytext=(8, -4), fontsize=8)
+    for name, title in shown:
+        if title not in accuracies:
+            axes.axvline(found[name]["median"] * 1e3, color="0.5", linestyle="--", linewidth=1)
+            place = {"transform": axes.get_xaxis_transform(), "rotation": 90, "va": "bottom", "ha": "right"}
+            axes.text(found[name]["median"] * 1e3, 0.02, f"{title}, random weights", fontsize=8, color="0.4", **place)
+    axes.set_xscale("log")
+    ticks = [0.5, 1, 2, 5, 10]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(
+        xlabel="Median time of a clip of 5 s, from samples to an answer, one thread [ms]", ylabel="Accuracy, ESC-10"
+    )
+    axes.margins(x=0.25, y=0.15)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_scaling(scaling: dict[str, list[dict[str, float]]]) -> Any:
+    """Time against size, beside a line of proportion through the first point."""
+    figure = new_figure(10, 2.8)
+    for axes, (axis, title) in zip(figure.subplots(1, len(AXES)), AXES.items(), strict=True):
+        sizes, times = ([point[name] for point in scaling[axis]] for name in ("size", "ms"))
+        axes.plot(sizes, times, marker="o", color=COLOURS[0])
+        axes.plot(sizes, [times[0] * size / sizes[0] for size in sizes], color="0.5", linestyle="--", linewidth=1)
+        axes.set(xscale="log", yscale="log", xlabel=title, ylim=(min(times) / 2, max(times) * 2))
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=8)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("Time [ms]")
+    figure.suptitle("Median time of the line; dashed: in proportion", fontsize=10)
+    return figure
+
+
+def draw_deadlines(deadlines: list[dict[str, Any]]) -> Any:
+    """Share of calls that came more than a tenth late, by budget, beside a loop that only waits."""
+    figure = new_figure(5.5, 3.4)
+    axes = figure.subplots()
+    runs = list(dict.fromkeys(one["run"] for one in deadlines))
+    for i, run in enumerate(runs):
+        own = [one for one in deadlines if one["run"] == run]
+        for key, style, what in (("late", "-", "calls"), ("control", "--", "a loop that only waits")):
+            points = [100 * one[key] for one in own]
+            axes.plot(
+                [one["floors"] for one in own], points, style, marker="o", color=COLOURS[i], label=f"{what}, {run}"
+            )
+    axes.set(xlabel="Budget [floors]", ylabel="Late by more than a tenth [%]", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the figures.")],
+    peers: File = None,
+    scaling: File = None,
+    curve: File = None,
+    deadlines: File = None,
+    accuracy: Annotated[
+        list[str] | None, typer.Option(help='Of a way in the figure of peers, as "this, routed=0.93"; may be repeated.')
+    ] = None,
+) -> None:
+    """Draw what files are given for."""
+    accuracies = {name: float(value) for name, _, value in (text.rpartition("=") for text in accuracy or [])}
+    if unknown := set(accuracies) - set(PEERS.values()):
+        raise typer.BadParameter(
+            f"--accuracy: found {', '.join(sorted(unknown))}, expected {', '.join(PEERS.values())}"
+        )
+    if peers is not None:
+        save_both(draw_peers(json.loads(peers.read_text()), accuracies), out / "peers")
+    if scaling is not None:
+        save_both(draw_scaling(json.loads(scaling.read_text())), out / "scaling")
+    if deadlines is not None:
+        save_both(draw_deadlines(json.loads(deadlines.read_text())), out / "deadlines")
+    if curve is not None:
+        import msgspec
+
+        from xaimoe_runtime.curve import Point, draw
+
+        points = msgspec.json.decode(curve.read_bytes(), type=list[Point])
+        for ending in (".svg", ".png"):
+            draw(points, out / f"budget{ending}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,150 @@
+"""The benchmarks' own logic, and ratios to reference kernels of the same run, which hold on any machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from xaimoe_runtime import Runtime
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import compare
+import gpu
+import plot
+import scaling
+
+
+def run_of(**medians: float) -> dict[str, Any]:
+    """A file of pytest-benchmark with these medians in milliseconds."""
+    return {
+        "benchmarks": [
+            {
+                "name": name,
+                "fullname": name,
+                "stats": {"median": ms / 1e3, "iqr": ms / 1e4, "q1": ms * 0.95 / 1e3, "q3": ms * 1.05 / 1e3},
+            }
+            for name, ms in medians.items()
+        ]
+    }
+
+
+def compared(tmp_path: Path, before: dict[str, Any], after: dict[str, Any], *options: str) -> Any:
+    app = typer.Typer()
+    app.command()(compare.main)
+    for name, content in (("before", before), ("after", after)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return CliRunner().invoke(app, [str(tmp_path / "before.json"), str(tmp_path / "after.json"), *options])
+
+
+def test_what_got_slower_is_told_and_ends_with_1(tmp_path: Path) -> None:
+    before = run_of(a=1, b=2, c=3)
+    result = compared(tmp_path, before, run_of(a=1, b=3, c=3))
+    assert result.exit_code == 1
+    assert next(line for line in result.stdout.splitlines() if "slower" in line).endswith("b")
+    assert compared(tmp_path, before, run_of(a=1, b=3, c=3), "--band", "0.6").exit_code == 0
+
+
+def test_another_machine_is_not_a_change(tmp_path: Path) -> None:
+    result = compared(tmp_path, run_of(a=1, b=2, c=3), run_of(a=3, b=6, c=9))
+    assert (result.exit_code, "3.00 times as long" in result.stdout) == (0, True)
+
+
+def test_noise_is_not_a_change() -> None:
+    assert compare.Ratio("a", 1.4, noise=0.5).verdict(0.15) == ""
+    assert compare.Ratio("a", 1.4, noise=0.1).verdict(0.15) == "slower"
+    assert compare.Ratio("a", 0.5, noise=0.1).verdict(0.15) == "faster"
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(typer.BadParameter, match="expected a file of --benchmark-json"):
+        compare.read(tmp_path / "other.json")
+    with pytest.raises(typer.BadParameter, match="expected two runs of the same suite"):
+        compare.ratios({"a": {}}, {"b": {}})
+
+
+def test_figures_are_drawn_from_what_was_measured(tmp_path: Path) -> None:
+    files = {
+        "peers": run_of(**{"bench_product[routed-1]": 1.2, "bench_yamnet[pipeline-1]": 4, "bench_single_cnn[1]": 1}),
+        "scaling": {axis: [{"size": size, "ms": size} for size in sizes] for axis, sizes in scaling.SIZES.items()},
+        "deadlines": [
+            {"run": run, "floors": floors, "late": 0.01, "control": 0.0}
+            for run in ("idle", "with a hog")
+            for floors in (1.2, 2, 4)
+        ],
+        "curve": [
+            {"budget_ms": ms, "right": 0.9, "pairs": 2, "degraded": 0, "late": 0, "p50_ms": 1, "p95_ms": 2}
+            for ms in (1, 2, 4, None)
+        ],
+    }
+    options = []
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        options += [f"--{name}", str(tmp_path / f"{name}.json")]
+    app = typer.Typer()
+    app.command()(plot.main)
+    known = ["--accuracy", "this, routed=0.93", "--accuracy", "YAMNet INT8=0.96"]
+    result = CliRunner().invoke(app, [*options, *known, "--out", str(tmp_path / "figures")])
+    assert result.exit_code == 0, result.output
+    wanted = {f"{name}.{ending}" for name in ("peers", "scaling", "deadlines", "budget") for ending in ("png", "svg")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == wanted
+    assert CliRunner().invoke(app, ["--accuracy", "x=1", "--out", str(tmp_path)]).exit_code == 2
+
+
+def test_the_gpu_script_times_every_way_on_a_cpu_too(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+    gpu.main(checkpoint, bundle, tmp_path / "gpu.json", provider="cpu", batches="1,3", rounds=1, compiled=False)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["provider"] == "cpu"
+    assert [(one["way"], one["batch"]) for one in found["times"]] == [
+        (way, size) for way in ("split, fp32", "PyTorch") for size in (1, 3)
+    ]
+    assert all(one["ms"] > 0 for one in found["times"])
+
+
+def test_pairs_are_dealt_out_as_told(runtime: Runtime) -> None:
+    answer = scaling.line(runtime, batch=2, pairs=3)()
+    assert np.isfinite(answer["scores"]).all() and len(answer["scores"]) == 2
+
+
+# Ratios, with bounds that only a fault breaks ------------------------------------------------------------------------
+
+
+def ratio(one: Callable[[], Any], other: Callable[[], Any], rounds: int = 40) -> float:
+    """Median time of one over that of another, called by turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + 5):
+        for kept, call in zip(times, (one, other), strict=True):
+            start = perf_counter()
+            call()
+            kept.append(perf_counter() - start)
+    return median(times[0][5:]) / median(times[1][5:])
+
+
+def test_running_fewer_pairs_saves_time(runtime: Runtime) -> None:
+    clip = runtime.bundle.golden["waveform"][0]
+    assert ratio(lambda: runtime.infer(clip), lambda: runtime.infer(clip, routing="dense")) < 1.1
+    assert ratio(lambda: runtime.infer(clip, routing="glance"), lambda: runtime.infer(clip, routing="dense")) < 1.0
+
+
+def test_the_frontend_is_within_reach_of_a_bare_fft(runtime: Runtime) -> None:
+    """Both of the same frames of one clip; the FFT alone, without mel, log or attributes."""
+    frontend, audio = runtime.manifest.frontend, runtime.audio
+    waveform, source = runtime.bundle.golden["waveform"][:1], np.float32([[audio.sample_rate, 0]])
+    frames = np.lib.stride_tricks.sliding_window_view(waveform[0], frontend.win_length)[:: audio.frame_hop]
+    bare = ratio(lambda: runtime.dispatcher.frontend(waveform=waveform, source=source), lambda: np.fft.rfft(frames))
+    assert bare < 4
+
+
+def test_batches_cost_no_more_than_their_clips(runtime: Runtime) -> None:
+    clips = np.repeat(runtime.bundle.golden["waveform"][:1], 8, axis=0)
+    assert ratio(lambda: runtime.infer(clips), lambda: [runtime.infer(clip) for clip in clips], 10) < 1.3
