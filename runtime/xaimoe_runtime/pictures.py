@@ -54,6 +54,15 @@ class Heard:
         bands, frames = self.spectrogram.shape
         return self.start_s, self.start_s + frames * self.frame_s, 0.0, float(bands)
 
+    @property
+    def middles(self) -> tuple[Floats, Floats]:
+        """Of each patch, in seconds and in hertz, [P] each."""
+        frequency, time = self.grid.positions().T
+        seconds = self.start_s + time * self.grid.columns * self.frame_s
+        places = np.arange(len(self.centres_hz))
+        hertz = np.interp(frequency * len(self.centres_hz) - 0.5, places, self.centres_hz)
+        return seconds.astype(np.float32), hertz.astype(np.float32)
+
 
 def draw_saliency(heard: Heard) -> Any:
     """The saliency that steers the router, over the spectrogram: each cell has its nearest patch's."""
@@ -113,8 +122,7 @@ def draw_grid(heard: Heard) -> Any:
         bright = saliency[row, column] > 0.6 * saliency.max()
         text = f"{saliency[row, column]:.2f}\n{'●' * int(count) or '–'}"
         axes.text(column, row, text, ha="center", va="center", color="black" if bright else "white", fontsize=8)
-    middles = heard.grid.positions().reshape(rows, columns, 2)
-    seconds = heard.start_s + middles[0, :, 1] * heard.grid.columns * heard.frame_s
+    seconds = heard.middles[0][:columns]
     axes.set_xticks(range(columns), [f"{second:.2f}" for second in seconds], fontsize=8)
     of_bands, _ = heard.grid.territories()
     bands = [heard.centres_hz[of_bands == row] for row in range(rows)]

@@ -193,7 +193,7 @@ def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dic
         name: means_of_territories(torch.from_numpy(np.maximum(found, 0))[None, None], heard.grid)[0].tolist()
         for name, found in explanation.maps.items()
     }
-    middles = heard.grid.positions()
+    middles = zip(*(of.tolist() for of in heard.middles), strict=True)
     return {
         "path": printable(path),
         "model": printable(engine.name),
@@ -203,11 +203,11 @@ def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dic
         "scores": {label: float(s) for label, s in zip(engine.task.labels, explanation.scores, strict=True)},
         "patches": [
             {
-                "middle_s": round(heard.start_s + float(time) * heard.grid.columns * heard.frame_s, 4),
-                "middle_hz": round(float(np.interp(freq * len(heard.centres_hz) - 0.5, *_bands(heard))), 1),
+                "middle_s": round(seconds, 4),
+                "middle_hz": round(hertz, 1),
                 "saliency": float(heard.saliency[patch]),
             }
-            for patch, (freq, time) in enumerate(middles.tolist())
+            for patch, (seconds, hertz) in enumerate(middles)
         ],
         "pairs": [
             {"patch": patch, "expert": heard.experts[e], "gate": float(heard.gates[patch, e])}
@@ -215,10 +215,6 @@ def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dic
         ],
         "attributions": {name: {"method": NAMES[name], "patches": values} for name, values in by_patch.items()},
     }
-
-
-def _bands(heard: Heard) -> tuple[Floats, Floats]:
-    return np.arange(len(heard.centres_hz), dtype=np.float32), heard.centres_hz
 
 
 def explain_samples(engine: TorchEngine, rows: list[Row], folder: Path, method: str, channel: str) -> None:
