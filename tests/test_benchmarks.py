@@ -16,11 +16,13 @@ import typer
 from typer.testing import CliRunner
 
 from xaimoe_runtime import Runtime
+from xaimoe_runtime.verify import verify
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import compare
 import gpu
 import plot
+import roofline
 import scaling
 
 
@@ -109,6 +111,23 @@ def test_the_gpu_script_times_every_way_on_a_cpu_too(checkpoint: Path, bundle: P
         (way, size) for way in ("split, fp32", "PyTorch") for size in (1, 3)
     ]
     assert all(one["ms"] > 0 for one in found["times"])
+
+
+def test_a_model_of_one_expert_has_a_bundle_that_proves_itself(tmp_path: Path) -> None:
+    runtime = Runtime.load(scaling.bundle_of(1, 1, 3, tmp_path), "cpu")
+    assert len(runtime.experts) == 1
+    assert all(deviation.passed for deviation in verify(runtime))
+
+
+def test_no_graph_is_quicker_than_its_limit(
+    bundle: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    roofline.main(bundle)
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line[:32].strip() for line in lines] == list(runtime.dispatcher.graphs)
+    assert all(0 <= int(line.split("%")[0].split()[-1]) <= 150 for line in lines)  # both sides are measured
+    with pytest.raises(typer.BadParameter, match="export the bundle again"):
+        roofline.main(tmp_path)
 
 
 def test_pairs_are_dealt_out_as_told(runtime: Runtime) -> None:

@@ -57,7 +57,7 @@ class Reference:
         if self.scatter is not None:  # the first expert's answers, as if each patch had a gate of its own size
             owners = torch.arange(len(tiles)) // self.patches.grid.count
             weights = torch.eye(len(waveform))[owners].T * torch.linspace(0.1, 1.0, len(tiles))
-            run(self.scatter, features[:, 0], weights, features[: len(waveform), 1:].mean(1))
+            run(self.scatter, features[:, 0], weights, features[: len(waveform)].mean(1))
         features = features.reshape(len(waveform), self.patches.grid.count, len(self.experts), -1)
         for routing in (*(r for r in ROUTINGS if r != "routed"), "routed"):
             chosen = chosen_gates(gates, routing)
