@@ -51,6 +51,19 @@ class Graph:
         return dict(zip(self.outputs, self.session.run(self.outputs, inputs), strict=True))
 
 
+class ClipByClip(Graph):
+    """A graph that is given a clip at a time. On a CPU what the frontend has between its operators then stays in the
+    cache: a batch of 32 took it 1.6 times as long as 32 clips."""
+
+    def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The outputs by name."""
+        count = len(next(iter(inputs.values())))
+        if count <= 1:
+            return super().__call__(**inputs)
+        each = [super(ClipByClip, self).__call__(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
+        return {name: np.concatenate([one[name] for one in each]) for name in self.outputs}
+
+
 class BoundGraph(Graph):
     """A graph whose outputs stay on a device; inputs may lie there, too."""
 
@@ -93,7 +106,8 @@ class Dispatcher:
             spec = manifest.graph(role, expert, precision)
             if self.device is not None:
                 return BoundGraph(factory, bundle, spec, self.device)
-            return Graph(factory, bundle, spec)
+            alone = role == "frontend" and factory.provider == "cpu"
+            return (ClipByClip if alone else Graph)(factory, bundle, spec)
 
         self.bundle, self.factory, self.precision = bundle, factory, precision
         self.manifest: Manifest = manifest
