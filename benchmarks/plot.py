@@ -44,7 +44,9 @@ def draw_peers(bench: dict[str, Any], accuracies: dict[str, float]) -> Any:
         of = found[name]
         ms, quartiles = of["median"] * 1e3, [[(of["median"] - of["q1"]) * 1e3], [(of["q3"] - of["median"]) * 1e3]]
         axes.errorbar(ms, accuracies[title], xerr=quartiles, fmt="o", color=COLOURS[i], capsize=3, markersize=7)
-        axes.annotate(title, (ms, accuracies[title]), textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8)
+        axes.annotate(
+            title, (ms, accuracies[title]), textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8
+        )
     for name, title in shown:
         if title not in accuracies:
             axes.axvline(found[name]["median"] * 1e3, color="0.5", linestyle="--", linewidth=1)

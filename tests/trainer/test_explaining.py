@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,8 @@ from typer.testing import CliRunner
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.cli import app
-from xaimoe_audio.explaining import Answer, attribution, explain_recording
+from xaimoe_audio.engine import TorchEngine
+from xaimoe_audio.explaining import Answer, attribution, explain_recording, numbers_of, write_explanation
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_runtime import AudioError, ConfigError, ProviderError
 
@@ -122,6 +125,21 @@ def test_odd_recordings_are_explained_too(classifier: MoEAudioClassifier, tmp_pa
     found = classifier.explain(write_wav(tmp_path / "a.wav", samples), "all", tmp_path / "out")
     assert len(found["files"]) == 2 * len(ALL) + 1
     assert np.isfinite([patch["saliency"] for patch in found["patches"]]).all()
+
+
+def test_where_nothing_is_answered_the_best_label_is_explained_whatever_its_name(
+    classifier: MoEAudioClassifier, recording: Path, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(classifier.engine.model)
+    labels = tuple(f"../{label}/$鯨$_\\" for label in model.config.labels)
+    model.config = msgspec.structs.replace(model.config, task="multi_label", labels=labels)
+    engine = TorchEngine(model, (1.0,) * len(labels), torch.device("cpu"), "best.pt")
+    explanation = explain_recording(engine, recording, "all")
+    assert explanation.heard.answer.startswith("answered nothing")
+    assert explanation.label == labels[int(explanation.scores.argmax())]
+    files = write_explanation(explanation, numbers_of(explanation, engine, recording), tmp_path / "out")
+    assert {file.parent for file in files} == {tmp_path / "out"} and all(file.stat().st_size for file in files)
+    assert json.loads((tmp_path / "out" / "explain.json").read_text())["label"] == explanation.label
 
 
 def test_of_a_long_recording_the_clearest_window_is_explained(classifier: MoEAudioClassifier, recording: Path) -> None:
