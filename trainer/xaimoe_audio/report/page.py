@@ -82,10 +82,7 @@ def write_report(
         except DatasetError as error:
             notes.append(f"no clips to look into: {error}")
     content["notes"] = notes
-    embedded = None
-    if live:
-        assert bundle is not None
-        embedded = live_parts(bundle, onnxruntime_web)
+    embedded = live_parts(bundle, onnxruntime_web) if live and bundle is not None else None
     page = assemble(content, embedded)
     with replacing(out) as file:
         file.write(page.encode())
