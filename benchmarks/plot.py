@@ -67,12 +67,17 @@ def draw_peers(bench: dict[str, Any], accuracies: dict[str, float]) -> Any:
 def draw_scaling(scaling: dict[str, list[dict[str, float]]]) -> Any:
     """Time against size, beside a line of proportion through the first point."""
     figure = new_figure(10, 2.8)
-    for axes, (axis, title) in zip(figure.subplots(1, len(AXES)), AXES.items(), strict=True):
+    every = [point["ms"] for points in scaling.values() for point in points]
+    low, high = min(every) / 1.5, max(every) * 1.5
+    for axes, (axis, title) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items(), strict=True):
         sizes, times = ([point[name] for point in scaling[axis]] for name in ("size", "ms"))
         axes.plot(sizes, times, marker="o", color=COLOURS[0])
         axes.plot(sizes, [times[0] * size / sizes[0] for size in sizes], color="0.5", linestyle="--", linewidth=1)
-        axes.set(xscale="log", yscale="log", xlabel=title, ylim=(min(times) / 2, max(times) * 2))
+        axes.set(xscale="log", yscale="log", xlabel=title, ylim=(low, high))
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=8)
+        ticks = [digit * 10.0**power for power in range(-2, 4) for digit in (1, 2, 5)]
+        axes.set_yticks([tick for tick in ticks if low <= tick <= high])
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("Time [ms]")
