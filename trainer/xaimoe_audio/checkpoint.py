@@ -74,8 +74,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # broken bytes make the unpickler fail in any way there is
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BundleError(f"{path}: not a checkpoint of tensors and plain values ({reason[0]})") from error
+        # In our words: torch's advise to load it without this protection.
+        raise BundleError(
+            f"{path}: not a checkpoint of tensors and plain values ({type(error).__name__}): cut short, broken, or "
+            "made to run code; expected the best.pt of a training run, get it again from where it was made"
+        ) from error
     if not isinstance(content, dict) or not {"schema", "state_dict", "config"} <= content.keys():
         raise BundleError(f"{path}: found no schema, state_dict and config; expected the best.pt of a training run")
     if content["schema"] != SCHEMA:
