@@ -8,6 +8,7 @@ from xaimoe_export.draft import BundleDescription
 from xaimoe_export.graphs import GraphModule
 from xaimoe_export.options import ExportOptions
 from xaimoe_export.plan import PrecisionPlan
+from xaimoe_export.possible import check_possible
 from xaimoe_export.recordings import Recordings
 from xaimoe_export.report import ExportReport
 
@@ -18,6 +19,7 @@ __all__ = [
     "GraphModule",
     "PrecisionPlan",
     "Recordings",
+    "check_possible",
     "export_bundle",
     "steps",
 ]

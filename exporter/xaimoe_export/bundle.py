@@ -13,10 +13,11 @@ from xaimoe_export.card import CARD, model_card
 from xaimoe_export.draft import BundleDescription
 from xaimoe_export.folder import cannot_be_written, new_folder
 from xaimoe_export.graphs import GraphModule
-from xaimoe_export.make import Made, check_possible, make
+from xaimoe_export.make import Made, make
 from xaimoe_export.measure import report_on
 from xaimoe_export.options import ExportOptions
 from xaimoe_export.plan import PLAN
+from xaimoe_export.possible import check_possible
 from xaimoe_export.recordings import Recordings
 from xaimoe_export.report import ExportReport
 from xaimoe_export.sign import signer
@@ -60,14 +61,14 @@ def export_bundle(
         BundleError: the exported line differs from PyTorch by more than a tolerance. Nothing is written in either case.
     """
     options = options or ExportOptions()
-    check_possible(graphs, options, calibration, out)
+    check_possible(graphs, description, options, out, calibrated=calibration is not None)
     sign = signer(options.sign) if options.sign is not None else None
-    with ExitStack() as places:  # the bundle takes its place last
-        part = places.enter_context(new_folder(out, MANIFEST, options.force))
+    with ExitStack() as places:  # left in reverse order: the bundle takes its place first, then what tells of it
+        told = places.enter_context(replacing(out.with_name(f"{out.name}.export.json")))
         repository = None
         if options.triton is not None:
             repository = places.enter_context(new_folder(options.triton, triton.CONFIG, options.force))
-        told = places.enter_context(replacing(out.with_name(f"{out.name}.export.json")))
+        part = places.enter_context(new_folder(out, MANIFEST, options.force))
         made = make(graphs, description, options, calibration, validation, advance)
         manifest = _completed(made, options)
         raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

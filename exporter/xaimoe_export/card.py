@@ -27,6 +27,10 @@ def model_card(
     for precision, value in (accuracy or {}).items():
         if value is not None:
             metrics.append(f"| validation accuracy in {precision} | {value:.4f} |")
+    precisions = []
+    for precision in manifest.precisions:
+        own = sum(graph.precision == precision and graph.role != "fused" for graph in manifest.graphs)
+        precisions.append(precision if precision == "fp32" else f"{precision} ({own or 'none'} of its graphs)")
     attributes = [
         f"| {item.name} | {item.q05:.5g} | {item.q50:.5g} | {item.q95:.5g} | {item.unit} |"
         for item in manifest.attributes
@@ -80,7 +84,7 @@ def model_card(
             "## Provenance",
             "",
             f"Bundle `{manifest.bundle_id}`, checkpoint `{source.checkpoint_sha256}`, exporter "
-            f"{source.exporter_version}. Precisions: {', '.join(manifest.precisions)}. SHA-256 of each file: "
+            f"{source.exporter_version}. Precisions: {', '.join(precisions)}. SHA-256 of each file: "
             "`manifest.json`.",
             "",
         ]

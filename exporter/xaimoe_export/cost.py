@@ -29,7 +29,7 @@ class Cost:
     """Of one graph."""
 
     parameters: int
-    """Floating-point numbers in its initialisers."""
+    """Floating-point numbers in its initialisers, and integers that stand for such, without the scales of these."""
     initialiser_bytes: int
     operators: dict[str, int]
     """How many nodes of each operator."""
@@ -45,8 +45,15 @@ def cost(model: onnx.ModelProto) -> Cost:
     """What a model holds and costs."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    stored = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    integers = {node.input[0] for node in stored}
+    scales = {name for node in stored for name in node.input[1:]}
     return Cost(
-        parameters=sum(prod(tensor.dims) for tensor in weights.values() if tensor.data_type in floats),
+        parameters=sum(
+            prod(tensor.dims)
+            for name, tensor in weights.items()
+            if name in integers or (tensor.data_type in floats and name not in scales)
+        ),
         initialiser_bytes=sum(numpy_helper.to_array(tensor).nbytes for tensor in weights.values()),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         products=tuple(_products(model)),

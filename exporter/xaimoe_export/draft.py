@@ -171,7 +171,6 @@ class Draft:
 
 
 def identity(description: BundleDescription, options: dict[str, object]) -> str:
-    """SHA-256 over the checkpoint, the options and the exporter's version."""
-    told = msgspec.json.encode(options, order="sorted").decode()
-    parts = (description.provenance.checkpoint_sha256, told, __version__)
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    """SHA-256 over the description, which names the checkpoint, the options and the exporter's version."""
+    told = msgspec.json.encode([description, options, __version__], order="sorted")
+    return hashlib.sha256(told).hexdigest()

@@ -23,7 +23,7 @@ def new_folder(out: Path, mark: str, force: bool = False) -> Iterator[Path]:
     Raises:
         ConfigError: ``out`` exists, and is not to be or must not be replaced; or it cannot be written.
     """
-    earlier = _earlier(out, mark, force)
+    earlier = check_free(out, mark, force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -45,8 +45,12 @@ def cannot_be_written(out: Path, error: OSError) -> ConfigError:
     return ConfigError(f"{out}: cannot be written ({error.strerror or error}); choose another place")
 
 
-def _earlier(out: Path, mark: str, force: bool) -> bool:
-    """Whether there is an earlier folder, which may be replaced."""
+def check_free(out: Path, mark: str, force: bool = False) -> bool:
+    """Whether there is an earlier folder, which may be replaced; arguments are those of :func:`new_folder`.
+
+    Raises:
+        ConfigError: there is one, and it is not to be or must not be replaced.
+    """
     if not out.exists() and not out.is_symlink():
         return False
     if not force:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,12 @@ from xaimoe_export.compare import Differences, compare
 from xaimoe_export.draft import BundleDescription, Draft, identity
 from xaimoe_export.exchange import exchange
 from xaimoe_export.fuse import fuse
-from xaimoe_export.graphs import GraphModule, example, file_of, to_onnx
+from xaimoe_export.graphs import GraphModule, example, to_onnx
 from xaimoe_export.options import ExportOptions
 from xaimoe_export.plan import Choices, Chooser, PrecisionPlan
 from xaimoe_export.recordings import Recordings
 from xaimoe_export.reference import Reference
-from xaimoe_runtime import BundleError, ConfigError, Runtime
+from xaimoe_runtime import BundleError, Runtime
 from xaimoe_runtime.schema import CONTRACT, Precision
 from xaimoe_runtime.verify import beside_the_line
 
@@ -42,32 +41,6 @@ class Made:
     plan: PrecisionPlan
 
 
-def check_possible(
-    graphs: tuple[GraphModule, ...], options: ExportOptions, calibration: Recordings | None, out: Path
-) -> None:
-    """Raises ConfigError for what would fail, or do harm, after all graphs have been exported."""
-    names = [graph.name for graph in graphs]
-    files = [file_of(graph.role, graph.expert, "fp32").lower() for graph in graphs]
-    alike = sorted(name for name, file in zip(names, files, strict=True) if files.count(file) > 1)
-    if alike:
-        raise ConfigError(f"experts: found {', '.join(alike)}, whose files would have one name; expected other letters")
-    for precision, choices in (options.plan.precisions if options.plan is not None else {}).items():
-        if set(choices) != set(names):
-            raise ConfigError(
-                f"precision plan: found {precision} choices for {', '.join(sorted(choices))}; expected "
-                f"{', '.join(names)}"
-            )
-    if "int8" in options.precisions and calibration is None:
-        raise ConfigError(
-            "precision int8: found no recordings to take ranges from; give the dataset that the model was trained on "
-            "(--dataset)"
-        )
-    if options.triton is not None:
-        bundle, repository = out.resolve(), options.triton.resolve()
-        if bundle == repository or bundle in repository.parents or repository in bundle.parents:
-            raise ConfigError(f"triton: found {options.triton} and the bundle {out} in each other, expected two places")
-
-
 def make(
     graphs: tuple[GraphModule, ...],
     description: BundleDescription,
@@ -77,9 +50,7 @@ def make(
     advance: Callable[[], None],
 ) -> Made:
     """All graphs in all precisions, each within its tolerance of PyTorch."""
-    data: list[str | None] = []
-    if set(options.precisions) != {"fp32"}:  # which depends on no recording
-        data = [None if recordings is None else recordings.sha256 for recordings in (calibration, validation)]
+    data = [None if recordings is None else recordings.sha256 for recordings in (calibration, validation)]
     draft = Draft(description, identity(description, options.identifying() | {"data": data}), options.precisions)
     every = (*graphs, *exchange(description.patches))
     reference = Reference(every, description.patches)
@@ -95,7 +66,8 @@ def make(
         source = np.concatenate([source, calibration.source])
     difference = partial(_difference, draft, reference, waveform, source)
     _check_parity(difference("fp32"), options.score_tolerance)  # before time is spent on the rest
-    plan = _planned(draft, options, calibration, validation, advance)
+    judges = validation or Recordings.unlabelled(waveform, source, len(description.task.labels))
+    plan = _planned(draft, options, calibration, judges, advance)
     if options.needs_fused:
         _fuse(draft)
     differences = {precision: difference(precision) for precision in options.precisions}
@@ -131,14 +103,14 @@ def _planned(
     draft: Draft,
     options: ExportOptions,
     calibration: Recordings | None,
-    validation: Recordings | None,
+    judges: Recordings,
     advance: Callable[[], None],
 ) -> PrecisionPlan:
     """Adds the graphs of the other precisions, as the plan says or as is best."""
     choices: dict[Precision, Choices] = {}
     for precision in options.precisions:
         if precision != "fp32":
-            chooser = Chooser(draft, precision, calibration, validation, options.accuracy_tolerance, advance)
+            chooser = Chooser(draft, precision, calibration, judges, options.accuracy_tolerance, advance)
             given = options.plan.precisions.get(precision) if options.plan is not None else None
             choices[precision] = chooser.choose() if given is None else chooser.obey(given)
     return PrecisionPlan(choices)

@@ -56,12 +56,11 @@ class ExportOptions:
         return self.fused or self.triton is not None
 
     def identifying(self) -> dict[str, object]:
-        """Those that a bundle differs by."""
+        """Those that a bundle's bytes hang on."""
         return {
             "precisions": self.precisions,
             "fused": self.needs_fused,
             "plan": self.plan,
             "licence": self.licence,
-            "score_tolerance": self.score_tolerance,
             "accuracy_tolerance": self.accuracy_tolerance,
         }

@@ -16,13 +16,15 @@ from xaimoe_export import half, quantise
 from xaimoe_export.cost import cost
 from xaimoe_export.draft import Draft
 from xaimoe_export.recordings import Recordings
-from xaimoe_runtime import ConfigError
+from xaimoe_runtime import BundleError, ConfigError
 from xaimoe_runtime.schema import EXCHANGE, Precision
 
 Floats = NDArray[np.float32]
 PLAN = "precision_plan.json"
 MOST_MOVED = 0.02
-"""Mean absolute change of a score, over real clips, up to which a graph may leave FP32."""
+"""Mean absolute change of a score up to which a graph, and all that are chosen together, may leave FP32."""
+MOST_BYTES = 0.35
+"""Of a graph's initialisers in INT8, over those in FP32; it stays FP32 if they are more."""
 LEAST_ROWS, MOST_ROWS = 32, 256
 """Patches that an expert's ranges are taken from."""
 
@@ -72,10 +74,10 @@ class Chooser:
     precision: Precision
     calibration: Recordings | None
     """What the ranges of INT8 are taken from."""
-    judges: Recordings | None
-    """What choices are tried on; without any, they are made by size and operators alone."""
+    judges: Recordings
+    """What choices are tried on."""
     most_lost: float
-    """Accuracy that may be lost on ``judges``."""
+    """Accuracy that may be lost on ``judges``, as far as they are labelled."""
     advance: Callable[[], None]
     """Called after each graph."""
 
@@ -84,7 +86,9 @@ class Chooser:
 
         Raises:
             ConfigError: one of them cannot run in the precision.
+            BundleError: on recordings that nobody labelled, the scores move too far for this to be right.
         """
+        made: dict[str, onnx.ModelProto] = {}
         for name, choice in given.items():
             if choice.used:
                 model, why_not = self._made(name)
@@ -92,8 +96,14 @@ class Chooser:
                     raise ConfigError(
                         f"precision plan: {name} cannot run in {self.precision}: {why_not}; set its used to false"
                     )
-                self._add({name: model})
+                made[name] = model
             self.advance()
+        if made and not len(self.judges.targets) and (moved := self._moved(made)) > MOST_MOVED:
+            raise BundleError(
+                f"precision plan: in {self.precision}, scores move by {moved:.3f} on average, expected {MOST_MOVED} at "
+                "most without labelled recordings; let fewer graphs use it, or give the dataset (--dataset)"
+            )
+        self._add(made)
         return given
 
     def choose(self) -> Choices:
@@ -101,23 +111,19 @@ class Chooser:
         choices: Choices = {}
         made: dict[str, onnx.ModelProto] = {}
         moved: dict[str, float] = {}
-        usual = self._scores({})
         for name in self._names:
             model, why_not = self._tried(name)
             if model is not None:
-                made[name] = model
-                moved[name] = float(np.abs(self._scores({name: made[name]}) - usual).mean()) if self.judges else 0.0
-                if moved[name] > MOST_MOVED:
-                    why_not = f"scores move by {moved[name]:.3f} on average, {MOST_MOVED} is allowed"
-                    del made[name]
-            why = f"scores move by {moved[name]:.4f} on average" if self.judges and name in made else "by its operators"
-            choices[name] = Choice(why_not is None, why_not or why)
+                moved[name] = self._moved({name: model})
+                why_not = _too_far(moved[name])
+                if why_not is None:
+                    made[name] = model
+            choices[name] = Choice(why_not is None, why_not or f"scores move by {moved[name]:.4f} on average")
             self.advance()
-        # Those that move scores most go back to FP32 first, until no more accuracy is lost than may be.
-        wanted = self._accuracy(usual) - self.most_lost
-        while made and (accuracy := self._accuracy(self._scores(made))) < wanted:
+        # Those that move scores most go back to FP32 first, until together they neither move them nor lose too much.
+        while made and (why_not := self._too_much(made)) is not None:
             worst = max(made, key=moved.__getitem__)
-            choices[worst] = Choice(False, f"with it, accuracy is {accuracy:.4f}, {wanted:.4f} is wanted")
+            choices[worst] = Choice(False, f"with it and the others, {why_not}")
             del made[worst]
         self._add(made)
         return choices
@@ -131,7 +137,14 @@ class Chooser:
         """The graph in the precision if it gains by it, or why not."""
         model = self.draft.model(name)
         why_not = quantise.why_not(model) if self.precision == "int8" else half.why_not(model)
-        return (None, why_not) if why_not is not None else self._made(name)
+        if why_not is not None:
+            return None, why_not
+        made, why_not = self._made(name)
+        if made is not None and self.precision == "int8":
+            share = cost(made).initialiser_bytes / cost(model).initialiser_bytes
+            if share > MOST_BYTES:
+                return None, f"its initialisers would still have {share:.2f} of their bytes, {MOST_BYTES} is allowed"
+        return made, why_not
 
     def _made(self, name: str) -> tuple[onnx.ModelProto | None, str | None]:
         """The graph in the precision, or why it cannot be."""
@@ -157,15 +170,29 @@ class Chooser:
             spec = self.draft.graphs[name, "fp32"]
             self.draft.add(spec.role, spec.expert, self.precision, model)
 
+    @cached_property
+    def _usual(self) -> Floats:
+        return self._scores({})
+
+    def _moved(self, models: dict[str, onnx.ModelProto]) -> float:
+        """Mean absolute change of a score with these graphs in the precision."""
+        return float(np.abs(self._scores(models) - self._usual).mean())
+
+    def _too_much(self, models: dict[str, onnx.ModelProto]) -> str | None:
+        """Why these graphs may not be in the precision together."""
+        scores = self._scores(models)
+        accuracy, wanted = self._accuracy(scores), self._accuracy(self._usual) - self.most_lost
+        if accuracy < wanted:
+            return f"accuracy is {accuracy:.4f}, {wanted:.4f} is wanted"
+        return _too_far(float(np.abs(scores - self._usual).mean()))
+
     def _scores(self, models: dict[str, onnx.ModelProto]) -> Floats:
         """Scores of the judges' windows with these graphs and no other in the precision."""
-        if self.judges is None:
-            return np.zeros((0, 0), np.float32)
         runtime = self.draft.with_only(self.precision, models).runtime(self.precision)
         return self.judges.scores(lambda waveform, source: runtime.run(waveform, source, "routed").scores)
 
     def _accuracy(self, scores: Floats) -> float:
-        return 0.0 if self.judges is None else self.judges.accuracy(scores, self.draft.description.task)
+        return self.judges.accuracy(scores, self.draft.description.task)
 
     @cached_property
     def _rows_of(self) -> dict[str, Callable[[], dict[str, Floats]]]:
@@ -189,3 +216,8 @@ class Chooser:
 
         experts = {f"expert {name}": partial(patches_of, e) for e, name in enumerate(runtime.experts)}
         return {"saliency": lambda: {"spectrogram": heard["spectrogram"]}, **experts}
+
+
+def _too_far(moved: float) -> str | None:
+    """Why scores may not move so far, if they may not; what is no number is too far."""
+    return None if moved <= MOST_MOVED else f"scores move by {moved:.3f} on average, {MOST_MOVED} is allowed"

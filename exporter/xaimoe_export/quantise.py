@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from xaimoe_export.cost import Cost, Product, cost
+from xaimoe_export.folder import cannot_be_written
 
 Floats = NDArray[np.float32]
 LEAST_CHANNELS = 12
@@ -62,24 +63,34 @@ def to_int8(model: onnx.ModelProto, rows: Mapping[str, Floats]) -> onnx.ModelPro
     Args:
         model: in FP32.
         rows: inputs by name, [N, ...]: what the model is given of real clips, which the ranges are taken from.
+
+    Raises:
+        ConfigError: the folder for temporary files cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        whole, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
-        onnx.save(model, whole)
-        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
-        names = [product.name for product in quantised_products(cost(onnx.load(prepared)))]
-        quantize_static(
-            prepared,
-            quantised,
-            _Rows(rows),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_quantize=names,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        slimmed: onnx.ModelProto = onnxslim.slim(onnx.load(quantised))
+    try:
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            return _quantised(model, rows, Path(folder))
+    except OSError as error:
+        raise cannot_be_written(Path(error.filename or tempfile.gettempdir()), error) from error
+
+
+def _quantised(model: onnx.ModelProto, rows: Mapping[str, Floats], folder: Path) -> onnx.ModelProto:
+    whole, prepared, quantised = (folder / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
+    onnx.save(model, whole)
+    quant_pre_process(whole, prepared, skip_symbolic_shape=True)
+    names = [product.name for product in quantised_products(cost(onnx.load(prepared)))]
+    quantize_static(
+        prepared,
+        quantised,
+        _Rows(rows),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"],
+        nodes_to_quantize=names,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    slimmed: onnx.ModelProto = onnxslim.slim(onnx.load(quantised))
     return slimmed
 
 

@@ -38,6 +38,11 @@ class Recordings:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
+    @staticmethod
+    def unlabelled(waveform: Floats, source: Floats, labels: int) -> Recordings:
+        """Windows [N, S] and their source [N, 2] that nobody said anything of; their accuracy is 0 for all models."""
+        return Recordings(waveform, source, np.arange(len(waveform)), np.zeros((0, labels), np.float32))
+
     def scores(self, run: Callable[[Floats, Floats], Floats]) -> Floats:
         """Scores [N, L] of all windows, by ``run`` of (waveform, source) in batches."""
         starts = range(0, len(self.waveform), BATCH)
@@ -45,6 +50,8 @@ class Recordings:
 
     def accuracy(self, scores: Floats, task: TaskSpec) -> float:
         """Share of recordings recognised, or, of several labels, of right decisions, given scores [N, L] of windows."""
+        if not len(self.targets):
+            return 0.0
         pooled = np.stack([pool(scores[self.owners == i]) for i in range(len(self.targets))])
         if task.kind == "single_label":
             return float((pooled.argmax(1) == self.targets.argmax(1)).mean())

@@ -14,7 +14,7 @@ class GraphReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of the file."""
     initialiser_bytes: int
     parameters: int
-    """Floating-point numbers in its initialisers."""
+    """Numbers in its initialisers, without the scales of INT8."""
     macs: int
     """Multiply-accumulates for one row of the dynamic axis: a clip; of an expert a patch, of ``frames`` a frame; of
     ``fused`` a clip with one patch for each expert."""
@@ -65,12 +65,12 @@ def describe(report: ExportReport) -> str:
     lines = [
         f"bundle {report.bundle_id[:16]}, {report.bytes / 1e6:.2f} MB; compared with PyTorch on {report.clips} clips, "
         f"{report.real_clips} of them real",
-        f"{'graph':<32}{'precision':<10}{'KiB':>8}{'params':>10}{'MMAC':>9}{'error':>10}{'ms':>9}",
+        f"{'graph':<32}{'precision':<10}{'KiB':>8}{'params':>10}{'MMAC':>9}{'nodes':>7}{'error':>10}{'ms':>9}",
     ]
     for precision, graphs in report.graphs.items():
         lines += [
             f"{name:<32}{precision:<10}{one.bytes / 1024:>8.0f}{one.parameters:>10,}{one.macs / 1e6:>9.2f}"
-            f"{one.error:>10.1e}{one.ms:>9.3f}"
+            f"{sum(one.operators.values()):>7}{one.error:>10.1e}{one.ms:>9.3f}"
             for name, one in graphs.items()
         ]
     lines.append(f"whole line, accuracy on {accuracy} of the validation split")
@@ -81,6 +81,13 @@ def describe(report: ExportReport) -> str:
             f"  {precision:<6} accuracy {figure}, scores within {max(whole.scores.values()):.1e} of PyTorch's, {same}, "
             f"{whole.ms:.2f} ms a clip"
         )
+        if precision != "fp32":
+            own = len(report.graphs.get(precision, {}).keys() - {"fused"})
+            lines.append(
+                f"         {own} graph{'s' * (own != 1)} in {precision}, the others in fp32"
+                if own
+                else f"         no graph gains by {precision}: all are in fp32 (precision_plan.json says why)"
+            )
     refused = [f"  {name}: {line}" for name, found in report.refused_by_tensorrt.items() for line in found]
     lines.append(f"TensorRT {report.tensorrt} would refuse {len(refused) or 'no'} node{'s' * (len(refused) != 1)}")
     return "\n".join(lines + refused)

@@ -321,8 +321,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
     def precisions_for(self, provider: str) -> tuple[Precision, ...]:
-        """The precisions whose every graph is meant for a provider, those with files of their own and the quickest
-        first; never none."""
+        """The precisions whose every graph is meant for a provider, those with files of their own first, of these the
+        one of the fewest bits; never none."""
         names = {(graph.role, graph.expert) for graph in self.graphs}
         fits: list[Precision] = [
             precision

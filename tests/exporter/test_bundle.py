@@ -8,21 +8,22 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from data import noise
-from data.hand import CLIP, FEATURES, GRID, LABELS, RATE, HandHead, description, hand_made
+from data.hand import CLIP, FEATURES, GRID, LABELS, RATE, HandHead, Rich, description, hand_made, recordings
 from torch import Tensor
 
-from xaimoe_export import ExportOptions, ExportReport, export_bundle
+from xaimoe_export import ExportOptions, ExportReport, PrecisionPlan, check_possible, export_bundle
 from xaimoe_export.graphs import to_onnx
 from xaimoe_export.reference import Reference
 from xaimoe_export.report import describe
 from xaimoe_runtime import BundleError, ConfigError, Runtime
-from xaimoe_runtime.schema import ROUTINGS, PatchSpec, Routing
+from xaimoe_runtime.schema import ROUTINGS, EventSettings, PatchSpec, Routing
 from xaimoe_runtime.verify import verify
 
 
@@ -160,8 +161,11 @@ def test_what_appears_during_the_export_is_not_replaced(tmp_path: Path) -> None:
         (tmp_path / "bundle" / "mine.txt").write_text("keep me")
 
     with pytest.raises(ConfigError, match="bundle: appeared during the export, so it is not replaced"):
-        export_bundle(hand_made(), description(), tmp_path / "bundle", advance=appear)
+        export_bundle(
+            hand_made(), description(), tmp_path / "bundle", ExportOptions(triton=tmp_path / "triton"), advance=appear
+        )
     assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["mine.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"], "no report, no repository"
 
 
 @pytest.mark.parametrize("triton", ["bundle", "bundle/triton", "."])
@@ -170,6 +174,50 @@ def test_a_repository_and_a_bundle_in_each_other_are_refused(tmp_path: Path, tri
     with pytest.raises(ConfigError, match="in each other, expected two places"):
         export_bundle(hand_made(), description(), tmp_path / "bundle", options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (ExportOptions(sign=Path("none.pem")), r"none\.pem: cannot be read"),
+        (ExportOptions(precisions=("int8",)), "precision int8: found no recordings"),
+        (ExportOptions(precisions=("fp16",), plan=PrecisionPlan({})), "precision plan: found none for fp16"),
+        (ExportOptions(triton=Path("there")), "there: exists already"),
+        (ExportOptions(triton=Path("there"), force=True), "there: found no xaimoe/config.pbtxt there"),
+    ],
+)
+def test_what_is_not_possible_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: ExportOptions, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError, match=why):
+        check_possible(hand_made(), description(), options, tmp_path / "bundle", calibrated=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "one\u2028other", "blank "])
+def test_labels_that_a_repository_cannot_hold_are_refused(tmp_path: Path, label: str) -> None:
+    told = description()
+    told = replace(told, task=msgspec.structs.replace(told.task, labels=(label, "loud")))
+    with pytest.raises(ConfigError, match=r"triton: found labels .*, expected none with a line break"):
+        check_possible(hand_made(), told, ExportOptions(triton=tmp_path / "t"), tmp_path / "bundle", calibrated=False)
+    check_possible(hand_made(), told, ExportOptions(), tmp_path / "bundle", calibrated=False)
+
+
+def test_the_identity_hangs_on_all_that_is_in_the_bundle(plain: tuple[Path, ExportReport], tmp_path: Path) -> None:
+    def name(**changed: Any) -> str:
+        given = {"description": description(), "options": ExportOptions(), "validation": recordings(6)} | changed
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        return export_bundle(
+            hand_made(), given["description"], out, given["options"], None, given["validation"]
+        ).bundle_id
+
+    known = plain[1].bundle_id
+    assert name(options=ExportOptions(score_tolerance=1e-3)) == known, "which changes no byte"
+    assert name(description=replace(description(), events=EventSettings(smooth=3))) != known
+    assert name(validation=recordings(5)) != known, "the card has another accuracy"
+    assert name(options=ExportOptions(licence="MIT")) != known
 
 
 def test_experts_whose_files_would_have_one_name_are_refused(tmp_path: Path) -> None:
@@ -190,7 +238,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/bundle: cannot be written \(.+\); choose another place"):
+    with pytest.raises(ConfigError, match=r"file/bundle.export.json: cannot be written \(.+\); choose another place"):
         export_bundle(hand_made(), description(), tmp_path / "file" / "bundle")
 
 
@@ -200,6 +248,24 @@ def content_of(bundle: Path) -> dict[str, str]:
         for path in bundle.rglob("*")
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("other_place", ["again", "some/where else"])
+def test_the_same_options_give_the_same_bytes_in_every_precision(
+    rich: Rich, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_place: str
+) -> None:
+    monkeypatch.setattr("xaimoe_export.make.to_onnx", to_onnx)  # each module anew
+    out = tmp_path / other_place
+    options = ExportOptions(
+        precisions=("fp32", "int8", "fp16"),
+        fused=True,
+        sign=rich.private_key,
+        triton=tmp_path / "triton",
+        licence="CC-BY-4.0",
+    )
+    export_bundle(hand_made(), description(), out, options, recordings(8), recordings(8, seed=100))
+    assert content_of(out) == content_of(rich.bundle)
+    assert content_of(tmp_path / "triton") == content_of(rich.triton)
 
 
 def test_the_same_checkpoint_gives_the_same_bundle_byte_for_byte(

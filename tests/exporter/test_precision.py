@@ -24,6 +24,7 @@ from xaimoe_export import (
     PrecisionPlan,
     Recordings,
     export_bundle,
+    half,
     plan,
     quantise,
 )
@@ -33,6 +34,7 @@ from xaimoe_export.half import to_fp16
 from xaimoe_export.half import why_not as why_not_half
 from xaimoe_export.quantise import to_int8, why_not
 from xaimoe_export.reference import Reference
+from xaimoe_export.report import describe
 from xaimoe_runtime import BundleError, ConfigError, Runtime
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.schema import PatchSpec, Precision
@@ -92,6 +94,7 @@ def test_fp16_is_for_graphs_with_convolutions(wide: onnx.ModelProto) -> None:
 def test_int8_answers_nearly_the_same_from_a_third_of_the_bytes(wide: onnx.ModelProto) -> None:
     quantised = to_int8(wide, rows())
     assert cost(quantised).initialiser_bytes <= 0.35 * cost(wide).initialiser_bytes
+    assert cost(quantised).parameters == cost(wide).parameters, "which are stored otherwise"
     difference = np.abs(answers(quantised) - answers(wide)).max()
     assert 0 < difference < 0.05
     assert {"QuantizeLinear", "DequantizeLinear"} < set(cost(quantised).operators)
@@ -190,6 +193,10 @@ def test_the_report_has_a_line_for_each_precision(rich: Rich) -> None:
     assert set(rich.report.graphs["int8"]) == {WIDE_ONE, "fused"}
     assert max(rich.report.precisions["fp32"].scores.values()) < 1e-4
     assert set(rich.report.precisions["fp32"].scores) == {"routed", "dense", "glance", "fused"}
+    told = describe(rich.report)
+    assert "1 graph in int8, the others in fp32" in told
+    assert rich.report.graphs["int8"][WIDE_ONE].parameters == rich.report.graphs["fp32"][WIDE_ONE].parameters
+    assert "int8 (1 of its graphs)" in (rich.bundle / "README.md").read_text()
 
 
 # The plan -------------------------------------------------------------------------------------------------------------
@@ -267,19 +274,22 @@ class Listening(HandHead):
         return torch.softmax(0.02 * prior_logits + 40 * self.answer(mixture), dim=1)
 
 
+def turned_round(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With its weights turned round."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for weights in other.graph.initializer:
+        if weights.name.startswith("body."):
+            weights.CopyFrom(numpy_helper.from_array(-5 * numpy_helper.to_array(weights), weights.name))
+    return other
+
+
 @pytest.fixture
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> Recordings:
     """INT8 that turns the experts' weights round; and recordings that FP32 recognises all."""
 
-    def turned_round(model: onnx.ModelProto, rows: object) -> onnx.ModelProto:
-        other = onnx.ModelProto()
-        other.CopyFrom(model)
-        for weights in other.graph.initializer:
-            if weights.name.startswith("body."):
-                weights.CopyFrom(numpy_helper.from_array(-5 * numpy_helper.to_array(weights), weights.name))
-        return other
-
-    monkeypatch.setattr(quantise, "to_int8", turned_round)
+    monkeypatch.setattr(quantise, "to_int8", lambda model, rows: turned_round(model))
+    monkeypatch.setattr(plan, "MOST_BYTES", 1.0)
     heard = recordings(8)
     reference = Reference(hand_made(Listening()), PatchSpec(source="spectrogram", grid=GRID))
     waveform, source = torch.from_numpy(heard.waveform), torch.from_numpy(heard.source)
@@ -288,7 +298,8 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> Recordings:
 
 
 @pytest.mark.parametrize(
-    ("most_moved", "why"), [(0.02, "on average, 0.02 is allowed"), (9.0, "with it, accuracy is 0.*, 0.9950 is wanted")]
+    ("most_moved", "why"),
+    [(0.02, "on average, 0.02 is allowed"), (9.0, "with it and the others, accuracy is 0.*, 0.9950 is wanted")],
 )
 def test_a_graph_that_would_cost_too_much_stays_in_fp32(
     spoilt: Recordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_moved: float, why: str
@@ -301,6 +312,63 @@ def test_a_graph_that_would_cost_too_much_stays_in_fp32(
     assert re.search(why, choice.why)
     assert not list(tmp_path.rglob("*.int8.onnx"))
     assert report.precisions["int8"].accuracy == 1.0
+
+
+@pytest.mark.parametrize(("precision", "spoil"), [("int8", "to_int8"), ("fp16", "to_fp16")])
+def test_without_labelled_recordings_scores_may_move_little(
+    rich: Rich, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, spoil: str
+) -> None:
+    module = quantise if precision == "int8" else half
+    monkeypatch.setattr(module, spoil, lambda model, *rows: turned_round(model))
+    monkeypatch.setattr(plan, "MOST_BYTES", 1.0)
+    graphs, out = hand_made(Listening()), tmp_path / "bundle"
+    export_bundle(graphs, description(), out, ExportOptions(precisions=(precision,)), recordings(8))
+    choices = plan_of(out).precisions[precision]
+    assert not choices[WIDE_ONE].used
+    assert "on average, 0.02 is allowed" in choices[WIDE_ONE].why
+    forced = choices | {WIDE_ONE: msgspec.structs.replace(choices[WIDE_ONE], used=True)}
+    options = ExportOptions(precisions=(precision,), plan=PrecisionPlan({precision: forced}))
+    with pytest.raises(BundleError, match=f"in {precision}, scores move by .* expected 0.02 at most"):
+        export_bundle(graphs, description(), tmp_path / "forced", options, recordings(8))
+    assert not (tmp_path / "forced").exists()
+
+
+def test_graphs_that_move_the_scores_together_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two moves them by half of what is allowed, and a little."""
+
+    def scores(chooser: plan.Chooser, models: dict[str, onnx.ModelProto]) -> Floats:
+        return np.full((4, 2), 0.51 * plan.MOST_MOVED * len(models), np.float32)
+
+    monkeypatch.setattr(plan.Chooser, "_scores", scores)
+    two = [
+        replace(graph, module=HandConvolutions().eval()) if graph.name == "expert dull" else graph
+        for graph in hand_made()
+    ]
+    options = ExportOptions(precisions=("int8",))
+    export_bundle(tuple(two), description(), tmp_path / "bundle", options, recordings(8))
+    chosen = plan_of(tmp_path / "bundle").precisions["int8"]
+    assert [name for name in (WIDE_ONE, "expert dull") if chosen[name].used] == ["expert dull"]
+    assert chosen[WIDE_ONE].why == "with it and the others, scores move by 0.020 on average, 0.02 is allowed"
+
+
+def test_a_graph_whose_bytes_hardly_shrink_stays_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MOST_BYTES", 0.2)
+    report = export_bundle(
+        hand_made(), description(), tmp_path / "bundle", ExportOptions(precisions=("int8",)), recordings(8)
+    )
+    choice = plan_of(tmp_path / "bundle").precisions["int8"][WIDE_ONE]
+    assert not choice.used
+    assert re.search(r"would still have 0\.\d+ of their bytes, 0\.2 is allowed", choice.why)
+    assert "no graph gains by int8: all are in fp32" in describe(report)
+    assert "int8 (none of its graphs)" in (tmp_path / "bundle" / "README.md").read_text()
+
+
+def test_int8_with_no_room_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: onnx.ModelProto
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match=r"gone.*: cannot be written \(No such file or directory\)"):
+        to_int8(wide, rows())
 
 
 def test_a_given_plan_that_loses_too_much_fails_and_leaves_nothing(

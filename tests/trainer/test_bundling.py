@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from xaimoe_audio import MoEAudioClassifier, bundling
 from xaimoe_audio.cli import app
-from xaimoe_export import ExportOptions, Recordings
+from xaimoe_export import ExportOptions, PrecisionPlan, Recordings
+from xaimoe_export.plan import Choice
 from xaimoe_export.report import ExportReport, PrecisionReport
 from xaimoe_runtime import ConfigError, DatasetError, EventSettings, Runtime
 
@@ -123,6 +124,30 @@ def test_recordings_that_cannot_be_read_are_an_error(checkpoint: Path, asked: di
     assert not asked
 
 
+def test_what_is_not_possible_is_said_before_recordings_are_decoded(
+    checkpoint: Path, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundling, "load_dataset", lambda *_, **__: pytest.fail("decodes"))
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(ConfigError, match="bundle: exists already"):
+        MoEAudioClassifier.load(checkpoint, "cpu").export(tmp_path / "bundle")
+
+
+def test_few_long_recordings_give_as_many_windows(checkpoint: Path, asked: dict[str, Any], tmp_path: Path) -> None:
+    classifier = MoEAudioClassifier.load(checkpoint, "cpu")
+    audio = classifier.engine.audio
+    rows = ["filepath,split,label"]
+    for split, name, clips in (("train", "a", 40), ("train", "b", 3), ("val", "c", 2)):
+        soundfile.write(tmp_path / f"{name}.wav", noise(clips * audio.clip_samples), audio.sample_rate)
+        rows.append(f"{name}.wav,{split},{classifier.labels[0]}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    classifier.export("bundle", dataset_dir=tmp_path)
+    windows = [(asked["calibration"].owners == owner).sum() for owner in (0, 1)]
+    assert windows[0] == 32, "half of 64"
+    assert 3 <= windows[1] < 32, "all there are"
+    assert len(asked["validation"].owners) >= 2
+
+
 @pytest.mark.parametrize("options", [{"channel": "0"}, {"metadata_csv": "table.csv"}])
 def test_options_for_recordings_without_a_folder_are_refused(checkpoint: Path, options: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="give dataset_dir as well"):
@@ -133,7 +158,9 @@ def test_every_option_of_the_command_line_reaches_the_exporter(
     checkpoint: Path, asked: dict[str, Any], tmp_path: Path
 ) -> None:
     private, _ = write_keys(tmp_path)
-    (tmp_path / "plan.json").write_text('{"precisions": {}}')
+    MoEAudioClassifier.load(checkpoint, "cpu").export("bundle")
+    choices = {graph.name: Choice(used=False, why="") for graph in asked["graphs"]}
+    (tmp_path / "plan.json").write_bytes(PrecisionPlan({"fp16": choices}).encoded())
     result = run(
         *("--ckpt", checkpoint, "--out", tmp_path / "bundle", "--precision", "fp16, fp32", "--fused", "--force"),
         *("--precision-plan", tmp_path / "plan.json", "--sign", private, "--triton", tmp_path / "triton"),

@@ -7,6 +7,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -22,16 +23,24 @@ from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.run import RUN_CONFIG
 from xaimoe_audio.spectrogram import backend_class
 from xaimoe_audio.training.assess import batches
-from xaimoe_export import BundleDescription, ExportOptions, ExportReport, GraphModule, Recordings, export_bundle, steps
+from xaimoe_export import (
+    BundleDescription,
+    ExportOptions,
+    ExportReport,
+    GraphModule,
+    Recordings,
+    check_possible,
+    export_bundle,
+    steps,
+)
 from xaimoe_export.report import describe
 from xaimoe_runtime import __version__
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.schema import EventSettings, ExpertSpec, FrontendSpec, PatchSpec, Provenance
 from xaimoe_runtime.streams.events import check_settings
 
-CALIBRATION_RECORDINGS = 64
-VALIDATION_RECORDINGS = 500
-"""Most that are taken, evenly over the split."""
+CALIBRATION, VALIDATION = 64, 500
+"""Most recordings of the split that are taken, evenly over it, and about as many windows of them in all."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +77,6 @@ def export_checkpoint(
     model = copy.deepcopy(checkpoint.model).cpu().eval()
     description = describe_bundle(model, checkpoint, events)
     source = source or _source_of_run(checkpoint.path.parent / RUN_CONFIG)
-    calibration = validation = None
-    if source is None:
-        print(  # noqa: T201
-            "the recordings that the model was trained on are not where they were: compared with PyTorch on made-up "
-            "clips alone; give the dataset (--dataset)",
-            file=sys.stderr,
-        )
-    else:
-        calibration = _recordings(model, source, "train", CALIBRATION_RECORDINGS, 1)
-        validation = _recordings(model, source, "val", VALIDATION_RECORDINGS, None)
     graphs = [
         GraphModule("frontend", model.frontend),
         GraphModule("saliency", model.glance),
@@ -89,6 +88,17 @@ def export_checkpoint(
     if backend_class(config.spectrogram).streamable:
         graphs.append(GraphModule("frames", model.frontend.frame, framing=(config.win_length, config.hop)))
         graphs.append(GraphModule("window", model.frontend.window))
+    check_possible(tuple(graphs), description, options, out, calibrated=source is not None)
+    calibration = validation = None
+    if source is None:
+        print(  # noqa: T201
+            "the recordings that the model was trained on are not where they were: compared with PyTorch on made-up "
+            "clips alone; give the dataset (--dataset)",
+            file=sys.stderr,
+        )
+    else:
+        calibration = _recordings(model, source, "train", CALIBRATION)
+        validation = _recordings(model, source, "val", VALIDATION)
     with progress("exporting", steps(tuple(graphs), options)) as advance:
         report = export_bundle(tuple(graphs), description, out, options, calibration, validation, advance)
     print(describe(report), file=sys.stderr)  # noqa: T201
@@ -111,8 +121,8 @@ class _RunConfig(msgspec.Struct):
     channel: str
 
 
-def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int, windows: int | None) -> Recordings:
-    """Recordings of a split, at most ``windows`` windows of each."""
+def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -> Recordings:
+    """At most ``most`` recordings of a split, as many of the first windows of each as make about that many in all."""
     config = model.config
     dataset = load_dataset(
         source.dataset_dir,
@@ -125,6 +135,7 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int, w
         most=most,
     )
     items = list(dataset.items)
+    windows = ceil(most / len(items))
     owners, waveforms, sources = zip(*batches(model, items, torch.device("cpu"), windows), strict=True)
     return Recordings(
         waveform=torch.cat(waveforms).numpy(),
