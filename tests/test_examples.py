@@ -172,3 +172,7 @@ def test_c(fused_bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
     done = subprocess.run(command, input=samples.tobytes(), capture_output=True, check=True)
     found = [float(line) for line in done.stdout.split()]
     np.testing.assert_allclose(found, runtime.infer(samples).scores, atol=1e-4)
+    for wrong, why in (("many", "SAMPLES: found many"), ("0", "SAMPLES: found 0"), (str(len(samples) + 1), "expected")):
+        refused = subprocess.run([*command[:2], wrong, command[3]], input=samples.tobytes(), capture_output=True)
+        assert refused.returncode in (1, 2)
+        assert why in refused.stderr.decode()

@@ -21,14 +21,26 @@ static void check(OrtStatus *status)
     }
 }
 
+/* A number from 1 to largest, or the end of the program. */
+static double number(const char *text, const char *name, double largest)
+{
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= 1 && value <= largest)) {
+        fprintf(stderr, "error: %s: found %s, expected a number from 1 to %.0f\n", name, text, largest);
+        exit(2);
+    }
+    return value;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 4) {
         fprintf(stderr, "usage: classify BUNDLE/fused.onnx SAMPLES RATE < samples.f32\n");
         return 2;
     }
-    const size_t count = strtoul(argv[2], NULL, 10);
-    float source[2] = {strtof(argv[3], NULL), 0.0f};
+    const size_t count = (size_t)number(argv[2], "SAMPLES", 1e9);
+    float source[2] = {(float)number(argv[3], "RATE", 1e7), 0.0f};
     float *samples = malloc(count * sizeof *samples);
     if (samples == NULL || fread(samples, sizeof *samples, count, stdin) != count) {
         fprintf(stderr, "error: expected %zu samples on stdin\n", count);
