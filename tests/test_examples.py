@@ -29,6 +29,10 @@ from xaimoe_runtime.schema import LINE
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+FUSED = "fused.cpu.onnx"
+"""The manifest says what the file is called."""
+
+
 @pytest.fixture(scope="module")
 def fused_bundle(bundle: Path, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The session's bundle with the fused graph in it."""
@@ -36,7 +40,10 @@ def fused_bundle(bundle: Path, runtime: Runtime, tmp_path_factory: pytest.TempPa
     manifest = runtime.manifest
     specs = [manifest.graph(role) for role in LINE] + [manifest.graph("expert", name) for name in runtime.experts]
     models = {spec.name: onnx.load(folder / spec.file) for spec in specs}
-    (folder / "fused.onnx").write_bytes(seal(fuse(models, runtime.experts, manifest.patches), "fused", {}))
+    (folder / FUSED).write_bytes(seal(fuse(models, runtime.experts, manifest.patches), "fused", {}))
+    told = json.loads((folder / "manifest.json").read_text())
+    told["graphs"] += [{"role": "fused", "file": f"fused.{name}.onnx", "providers": [name]} for name in ("cuda", "cpu")]
+    (folder / "manifest.json").write_text(json.dumps(told))
     return folder
 
 
@@ -88,6 +95,14 @@ def javascript(fused_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         pytest.skip(f"onnxruntime-web cannot be installed: {done.stderr[-200:]}")
     shutil.copytree(fused_bundle, folder / "bundle")
     return folder
+
+
+def test_a_recording_without_samples_is_refused(fused_bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), runtime.audio.sample_rate)
+    command = [sys.executable, EXAMPLES / "python" / "classify.py", fused_bundle, tmp_path / "empty.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "empty.wav: no samples" in done.stderr
 
 
 def test_node(javascript: Path, runtime: Runtime, recording: Path) -> None:
@@ -165,7 +180,7 @@ def test_c(fused_bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
     samples = np.sin(np.arange(runtime.audio.clip_samples) * 0.05).astype(np.float32) * 0.1
     command = [
         tmp_path / "c" / "classify",
-        fused_bundle / "fused.onnx",
+        fused_bundle / FUSED,
         str(len(samples)),
         str(runtime.audio.sample_rate),
     ]

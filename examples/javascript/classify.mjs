@@ -3,7 +3,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import * as ort from "onnxruntime-web";
-import { classify } from "./xaimoe.mjs";
+import { classify, fusedOf } from "./xaimoe.mjs";
 
 const PCM = 1;
 const FLOAT = 3;
@@ -54,5 +54,5 @@ if (rate !== manifest.audio.sample_rate) {
   process.exit(1);
 }
 ort.env.wasm.numThreads = 1;
-const session = await ort.InferenceSession.create(fs.readFileSync(path.join(bundle, "fused.onnx")));
+const session = await ort.InferenceSession.create(fs.readFileSync(path.join(bundle, fusedOf(manifest))));
 console.log(JSON.stringify(await classify(ort, session, manifest, channels, rate)));

@@ -2,6 +2,13 @@
 
 const FULL_SCALE = 32767 / 32768;
 
+/** The file of the fused graph that is meant for a CPU. */
+export function fusedOf(manifest) {
+  const found = manifest.graphs.find((graph) => graph.role === "fused" && graph.providers.includes("cpu"));
+  if (!found) throw new Error("no fused graph for a CPU in the bundle; export it with --fused");
+  return found.file;
+}
+
 /** Where clips of `size` begin, every `hop` samples: the last one ends with the recording. */
 export function startsOf(length, size, hop) {
   const starts = [];
@@ -34,7 +41,7 @@ export function clipOf(channels, start, size) {
  * Scores by label, best first, averaged over the clips.
  *
  * @param ort the module onnxruntime-web
- * @param session of fused.onnx
+ * @param session of the fused graph
  * @param manifest of the bundle
  * @param channels arrays of samples at the model's rate, full scale at 1
  * @param nativeRate of the recorder, in Hz

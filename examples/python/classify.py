@@ -48,11 +48,16 @@ def main() -> None:
     samples, rate = soundfile.read(options.recording, dtype="float32", always_2d=True)
     if rate != manifest["audio"]["sample_rate"]:
         sys.exit(f"{options.recording}: {rate} Hz, expected the model's {manifest['audio']['sample_rate']} Hz")
+    if not len(samples):
+        sys.exit(f"{options.recording}: no samples")
     audio = manifest["audio"]
     clips = clips_of(samples, audio["clip_samples"], audio["window_hop"])
     clipping = (np.abs(clips) >= 32767 / 32768).any(2).mean(1)  # of any channel
     source = np.stack([np.full(len(clips), rate), clipping], axis=1).astype(np.float32)
-    run = runner(options.engine, options.bundle / "fused.onnx")
+    fused = [graph["file"] for graph in manifest["graphs"] if graph["role"] == "fused" and "cpu" in graph["providers"]]
+    if not fused:
+        sys.exit(f"{options.bundle}: no fused graph for a CPU; export it with --fused")
+    run = runner(options.engine, options.bundle / fused[0])
     scores = run({"waveform": clips.mean(2), "source": source}).mean(0)
     found = {label: float(score) for label, score in zip(manifest["task"]["labels"], scores, strict=True)}
     print(json.dumps(dict(sorted(found.items(), key=lambda item: -item[1]))))

@@ -11,13 +11,13 @@ import msgspec
 from xaimoe_export import golden, triton
 from xaimoe_export.card import CARD, model_card
 from xaimoe_export.draft import BundleDescription
-from xaimoe_export.folder import cannot_be_written, new_folder
+from xaimoe_export.folder import cannot_be_written, check_free, new_folder
 from xaimoe_export.graphs import GraphModule
 from xaimoe_export.make import Made, make
 from xaimoe_export.measure import report_on
 from xaimoe_export.options import ExportOptions
 from xaimoe_export.plan import PLAN
-from xaimoe_export.possible import check_possible
+from xaimoe_export.possible import check_possible, is_bundle
 from xaimoe_export.recordings import Recordings
 from xaimoe_export.report import ExportReport
 from xaimoe_export.sign import signer
@@ -67,10 +67,10 @@ def export_bundle(
         told = places.enter_context(replacing(out.with_name(f"{out.name}.export.json")))
         repository = None
         if options.triton is not None:
-            repository = places.enter_context(new_folder(options.triton, triton.CONFIG, options.force))
-        part = places.enter_context(new_folder(out, MANIFEST, options.force))
+            repository = places.enter_context(new_folder(options.triton / triton.MODEL, triton.is_ours, options.force))
+        part = places.enter_context(new_folder(out, is_bundle, options.force))
         made = make(graphs, description, options, calibration, validation, advance)
-        manifest = _completed(made, options)
+        manifest = _completed(made, options, 0 if validation is None else len(validation.targets))
         raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
         files = made.draft.files | {MANIFEST: raw} | ({} if sign is None else {SIGNATURE: sign(raw)})
         _write(part, files, out)
@@ -78,10 +78,13 @@ def export_bundle(
             fused = manifest.graph(
                 "fused", precision="fp32" if "fp32" in manifest.precisions else manifest.precisions[0]
             )
-            _write(repository, triton.repository(manifest, fused, files[fused.file]), options.triton or repository)
+            _write(repository, triton.model(manifest, fused, files[fused.file]), options.triton or repository)
         _prove(part, manifest)
         report = report_on(made, manifest, sum(map(len, files.values())), calibration, validation)
         told.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        told.flush()
+        if options.triton is not None:  # a bundle whose repository cannot be put in place is not put there either
+            check_free(options.triton / triton.MODEL, triton.is_ours, options.force)
     return report
 
 
@@ -95,13 +98,13 @@ def _write(folder: Path, files: dict[str, bytes], named: Path) -> None:
         raise cannot_be_written(named, error) from error
 
 
-def _completed(made: Made, options: ExportOptions) -> Manifest:
+def _completed(made: Made, options: ExportOptions, recordings: int) -> Manifest:
     """Adds the golden answers and the documents; drops the graphs that no precision asks for."""
     draft = made.draft
     draft.drop_unused()
     draft.golden = draft.put(golden.GOLDEN, golden.archive(made.golden))
     documents = [draft.put(PLAN, made.plan.encoded())] if made.plan.precisions else []
-    documents.append(draft.put(CARD, model_card(draft.manifest(), options.licence, made.accuracy).encode()))
+    documents.append(draft.put(CARD, model_card(draft.manifest(), options.licence, made.accuracy, recordings).encode()))
     draft.documents = tuple(documents)
     return draft.manifest()
 

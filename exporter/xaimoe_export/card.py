@@ -11,7 +11,10 @@ UNKNOWN_LICENCE = "unknown"
 
 
 def model_card(
-    manifest: Manifest, licence: str | None, accuracy: Mapping[Precision, float | None] | None = None
+    manifest: Manifest,
+    licence: str | None,
+    accuracy: Mapping[Precision, float | None] | None = None,
+    recordings: int = 0,
 ) -> str:
     """The card as Markdown, with the metadata block that model hubs read.
 
@@ -19,6 +22,7 @@ def model_card(
         manifest: of the bundle.
         licence: identifier of the licence the model is given out under; None if nobody said.
         accuracy: of each precision on the validation recordings, as far as measured.
+        recordings: how many these are.
     """
     task, audio, frontend, source = manifest.task, manifest.audio, manifest.frontend, manifest.provenance
     clip_s = audio.clip_samples / audio.sample_rate
@@ -26,7 +30,8 @@ def model_card(
     metrics = [f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in sorted(source.metrics.items())]
     for precision, value in (accuracy or {}).items():
         if value is not None:
-            metrics.append(f"| validation accuracy in {precision} | {value:.4f} |")
+            what = "share of right decisions, label by label," if task.kind == "multi_label" else "accuracy"
+            metrics.append(f"| {what} in {precision}, {recordings} recordings of validation | {value:.4f} |")
     precisions = []
     for precision in manifest.precisions:
         own = sum(graph.precision == precision and graph.role != "fused" for graph in manifest.graphs)

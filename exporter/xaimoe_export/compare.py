@@ -33,6 +33,8 @@ class Differences:
     """Largest absolute difference of each graph's outputs, each graph given PyTorch's inputs."""
     scores: dict[str, float]
     """Largest absolute difference of the whole line's scores, by routing; and of the fused graph's."""
+    fused_apart: float
+    """Largest absolute difference of the fused graph's scores from those of the graphs that it was made of."""
     same_predictions: bool
     """Whether every clip is given the same labels, routed."""
 
@@ -43,7 +45,7 @@ def compare(
     """Differences of a runtime, and of graphs beside its line, from PyTorch on clips [N, S] and their source [N, 2]."""
     graphs: dict[str, float] = {}
     scores: dict[str, float] = {}
-    same = True
+    same, apart = True, 0.0
     for start in range(0, len(waveform), BATCH):
         some, of = waveform[start : start + BATCH], source[start : start + BATCH]
         wanted = {
@@ -56,6 +58,8 @@ def compare(
                 _keep_largest(graphs, graph.spec.name, value, wanted[graph.spec.golden(name)])
             if graph.spec.role == "fused":
                 _keep_largest(scores, "fused", outputs["scores"], wanted["scores/routed"])
+                line = runtime.run(some, of, "routed").scores
+                apart = max(apart, float(np.abs(outputs["scores"] - line).max(initial=0.0)))
         for routing in ROUTINGS:
             found = runtime.run(some, of, routing).scores
             _keep_largest(scores, routing, found, wanted[f"scores/{routing}"])
@@ -65,7 +69,7 @@ def compare(
                     decide(one, task) == decide(other, task)
                     for one, other in zip(found, wanted["scores/routed"], strict=True)
                 )
-    return Differences(graphs, scores, same)
+    return Differences(graphs, scores, apart, same)
 
 
 def _keep_largest(worst: dict[str, float], key: str, found: Floats, wanted: Floats) -> None:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xaimoe_runtime import ConfigError
 
+Ours = Callable[[Path], bool]
+"""Whether a folder is an earlier one of the kind that is to be written, and so may be replaced."""
+
 
 @contextmanager
-def new_folder(out: Path, mark: str, force: bool = False) -> Iterator[Path]:
+def new_folder(out: Path, is_ours: Ours, force: bool = False) -> Iterator[Path]:
     """A folder beside ``out`` that takes its place at the end; on an error nothing is left of it.
 
     Args:
         out: where it goes.
-        mark: a file that tells an earlier one from any other folder.
+        is_ours: tells an earlier one from any other folder.
         force: whether an earlier one is replaced; it is kept until the new one is whole.
 
     Raises:
         ConfigError: ``out`` exists, and is not to be or must not be replaced; or it cannot be written.
     """
-    earlier = check_free(out, mark, force)
+    earlier = check_free(out, is_ours, force)
+    missing = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -38,6 +43,9 @@ def new_folder(out: Path, mark: str, force: bool = False) -> Iterator[Path]:
             raise cannot_be_written(out, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        for folder in missing:  # those that nothing was put in
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def cannot_be_written(out: Path, error: OSError) -> ConfigError:
@@ -45,18 +53,25 @@ def cannot_be_written(out: Path, error: OSError) -> ConfigError:
     return ConfigError(f"{out}: cannot be written ({error.strerror or error}); choose another place")
 
 
-def check_free(out: Path, mark: str, force: bool = False) -> bool:
+def check_free(out: Path, is_ours: Ours, force: bool = False) -> bool:
     """Whether there is an earlier folder, which may be replaced; arguments are those of :func:`new_folder`.
 
     Raises:
-        ConfigError: there is one, and it is not to be or must not be replaced.
+        ConfigError: there is one, and it is not to be or must not be replaced; or the place cannot be written.
     """
+    if out.name in ("", ".."):
+        raise ConfigError(f"{out}: found no name of a folder to write; give one, as in bundle")
     if not out.exists() and not out.is_symlink():
+        there = next(folder for folder in out.absolute().parents if folder.exists())
+        if not there.is_dir():
+            raise ConfigError(f"{out}: cannot be written ({there} is not a folder); choose another place")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"{out}: cannot be written ({there} is read-only); choose another place")
         return False
     if not force:
         raise ConfigError(f"{out}: exists already; remove it, export to another folder, or replace it with --force")
-    if out.is_symlink() or not (out / mark).is_file():
-        raise ConfigError(f"{out}: found no {mark} there, so it is not replaced; export to another folder")
+    if out.is_symlink() or not is_ours(out):
+        raise ConfigError(f"{out}: found what no export wrote, so it is not replaced; export to another folder")
     return True
 
 

@@ -73,6 +73,12 @@ def make(
     differences = {precision: difference(precision) for precision in options.precisions}
     if "fp32" in differences:
         _check_parity(differences["fp32"], options.score_tolerance)
+    for precision, found in differences.items():
+        if not found.fused_apart <= options.score_tolerance:
+            raise BundleError(
+                f"scores of the fused graph in {precision} differ by {found.fused_apart:.1e} from those of the graphs "
+                f"it was made of, expected at most {options.score_tolerance:.0e}; export without --fused"
+            )
     accuracy = _accuracies(draft, validation, options.accuracy_tolerance)
     for precision in options.precisions:
         if precision != "fp32":
@@ -125,15 +131,15 @@ def _fuse(draft: Draft) -> None:
 
 
 def _accuracies(draft: Draft, validation: Recordings | None, most_lost: float) -> dict[Precision, float | None]:
-    """Of each precision, routed.
+    """Of FP32 and of each precision, routed.
 
     Raises:
         BundleError: one loses too much.
     """
     if validation is None:
-        return dict.fromkeys(draft.precisions)
-    found: dict[Precision, float | None] = {}
+        return dict.fromkeys(("fp32", *draft.precisions))
     usual = _accuracy(draft.runtime(), validation)
+    found: dict[Precision, float | None] = {"fp32": usual}
     for precision in draft.precisions:
         found[precision] = accuracy = usual if precision == "fp32" else _accuracy(draft.runtime(precision), validation)
         if accuracy < usual - most_lost:

@@ -36,6 +36,7 @@ def report_on(
         clips=made.clips,
         real_clips=0 if calibration is None else len(calibration.waveform),
         recordings=0 if validation is None else len(validation.targets),
+        accuracy_in_fp32=made.accuracy["fp32"],
         precisions={
             precision: PrecisionReport(
                 scores=found.scores,

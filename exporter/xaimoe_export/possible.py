@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from xaimoe_export import triton
 from xaimoe_export.draft import BundleDescription
 from xaimoe_export.folder import check_free
@@ -34,7 +36,9 @@ def check_possible(
     Raises:
         ConfigError: the export is not possible.
     """
-    check_free(out, MANIFEST, options.force)
+    check_free(out, is_bundle, options.force)
+    if (told := out.with_name(f"{out.name}.export.json")).is_dir():
+        raise ConfigError(f"{told}: found a folder where the report goes; choose another name for the bundle")
     if options.sign is not None:
         signer(options.sign)
     names = [graph.name for graph in graphs]
@@ -51,6 +55,15 @@ def check_possible(
         _check_plan(options.plan, options, names)
     if options.triton is not None:
         _check_triton(options.triton, description, options, out)
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle, of this version or of another."""
+    try:
+        found = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError):
+        return False
+    return isinstance(found, dict) and {"schema_version", "bundle_id", "graphs"} <= found.keys()
 
 
 def _check_plan(plan: PrecisionPlan, options: ExportOptions, names: list[str]) -> None:
@@ -72,7 +85,7 @@ def _check_triton(folder: Path, description: BundleDescription, options: ExportO
     bundle, repository = out.resolve(), folder.resolve()
     if bundle == repository or bundle in repository.parents or repository in bundle.parents:
         raise ConfigError(f"triton: found {folder} and the bundle {out} in each other, expected two places")
-    check_free(folder, triton.CONFIG, options.force)
+    check_free(folder / triton.MODEL, triton.is_ours, options.force)
     broken = [label for label in description.task.labels if len(label.splitlines()) > 1 or label != label.strip()]
     if broken:
         raise ConfigError(

@@ -50,6 +50,8 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of recordings."""
     recordings: int
     """That the accuracy is of."""
+    accuracy_in_fp32: float | None
+    """Of all graphs in FP32, whether or not the bundle holds that: what another precision is compared with."""
     precisions: dict[Precision, PrecisionReport]
     graphs: dict[Precision, dict[str, GraphReport]]
     """By precision, the graphs that have a file of it."""
@@ -74,6 +76,8 @@ def describe(report: ExportReport) -> str:
             for name, one in graphs.items()
         ]
     lines.append(f"whole line, accuracy on {accuracy} of the validation split")
+    if "fp32" not in report.precisions and report.accuracy_in_fp32 is not None:
+        lines.append(f"  fp32   accuracy {report.accuracy_in_fp32:.4f}, not in the bundle")
     for precision, whole in report.precisions.items():
         figure = "-" if whole.accuracy is None else f"{whole.accuracy:.4f}"
         same = "same predictions" if whole.same_predictions else "other predictions"

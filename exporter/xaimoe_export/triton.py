@@ -6,10 +6,12 @@ The layout and the fields of ``config.pbtxt`` are those of Triton's ``model_conf
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from xaimoe_runtime.schema import GraphSpec, Manifest, TensorSpec
 
 MODEL = "xaimoe"
-CONFIG = f"{MODEL}/config.pbtxt"
+CONFIG = "config.pbtxt"
 LARGEST_BATCH = 32
 PREFERRED_BATCHES = (4, 8, 16, 32)
 LONGEST_WAIT_US = 2_000
@@ -17,8 +19,8 @@ LONGEST_WAIT_US = 2_000
 LABELS = "labels.txt"
 
 
-def repository(manifest: Manifest, fused: GraphSpec, content: bytes) -> dict[str, bytes]:
-    """The files of a model repository: ``xaimoe/config.pbtxt``, ``xaimoe/labels.txt`` and ``xaimoe/1/model.onnx``.
+def model(manifest: Manifest, fused: GraphSpec, content: bytes) -> dict[str, bytes]:
+    """The files of the model's folder in a repository: ``config.pbtxt``, ``labels.txt`` and ``1/model.onnx``.
 
     Args:
         manifest: of the bundle.
@@ -28,9 +30,17 @@ def repository(manifest: Manifest, fused: GraphSpec, content: bytes) -> dict[str
     labels = "".join(f"{label}\n" for label in manifest.task.labels)
     return {
         CONFIG: config(manifest, fused).encode(),
-        f"{MODEL}/{LABELS}": labels.encode(),
-        f"{MODEL}/1/model.onnx": content,
+        LABELS: labels.encode(),
+        "1/model.onnx": content,
     }
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder of a model is one that an export wrote."""
+    try:
+        return 'key: "bundle_id"' in (folder / CONFIG).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def config(manifest: Manifest, fused: GraphSpec) -> str:

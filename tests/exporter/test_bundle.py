@@ -131,9 +131,10 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_what_exists_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "mine.txt").write_text("keep me")
+    (tmp_path / "bundle" / "manifest.json").write_text('{"manifest_version": 3}')
     for force, why in (
         (False, "exists already; remove it, export to"),
-        (True, "found no manifest.json there, so it is"),
+        (True, "found what no export wrote, so it is"),
     ):
         with pytest.raises(ConfigError, match=f"bundle: {why}"):
             export_bundle(hand_made(), description(), tmp_path / "bundle", ExportOptions(force=force))
@@ -153,6 +154,45 @@ def test_an_earlier_bundle_is_replaced_when_asked_and_kept_when_the_new_one_fail
     export_bundle(hand_made(), description(), out, ExportOptions(force=True))
     assert not (out / "left.over").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.export.json"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "some/.."])
+def test_a_place_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="found no name of a folder to write"):
+        export_bundle(hand_made(), description(), Path(name), ExportOptions(force=True))
+
+
+def test_a_folder_where_the_report_goes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bundle.export.json").mkdir()
+    with pytest.raises(ConfigError, match=r"bundle\.export\.json: found a folder where the report goes"):
+        check_possible(hand_made(), description(), ExportOptions(), tmp_path / "bundle", calibrated=False)
+
+
+def test_a_read_only_place_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(ConfigError, match=r"new/bundle: cannot be written \(.+ is read-only\)"):
+        check_possible(hand_made(), description(), ExportOptions(), tmp_path / "new" / "bundle", calibrated=False)
+
+
+def test_a_repository_that_appears_during_the_export_keeps_the_bundle_away(tmp_path: Path) -> None:
+    def appear() -> None:
+        (tmp_path / "triton" / "xaimoe").mkdir(parents=True, exist_ok=True)
+
+    options = ExportOptions(triton=tmp_path / "triton")
+    with pytest.raises(ConfigError, match="triton/xaimoe: exists already"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", options, advance=appear)
+    assert [path.name for path in tmp_path.rglob("*")] == ["triton", "xaimoe"]
+
+
+def test_other_models_of_a_repository_stay(rich: Rich, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(rich.triton, tmp_path / "models"))
+    (models / "resnet").mkdir()
+    (models / "xaimoe" / "old").touch()
+    options = ExportOptions(triton=models, force=True)
+    export_bundle(hand_made(), description(), tmp_path / "bundle", options)
+    assert {path.name for path in models.iterdir()} == {"resnet", "xaimoe"}
+    assert {path.name for path in (models / "xaimoe").iterdir()} == {"1", "config.pbtxt", "labels.txt"}
 
 
 def test_what_appears_during_the_export_is_not_replaced(tmp_path: Path) -> None:
@@ -182,15 +222,16 @@ def test_a_repository_and_a_bundle_in_each_other_are_refused(tmp_path: Path, tri
         (ExportOptions(sign=Path("none.pem")), r"none\.pem: cannot be read"),
         (ExportOptions(precisions=("int8",)), "precision int8: found no recordings"),
         (ExportOptions(precisions=("fp16",), plan=PrecisionPlan({})), "precision plan: found none for fp16"),
-        (ExportOptions(triton=Path("there")), "there: exists already"),
-        (ExportOptions(triton=Path("there"), force=True), "there: found no xaimoe/config.pbtxt there"),
+        (ExportOptions(triton=Path("there")), "there/xaimoe: exists already"),
+        (ExportOptions(triton=Path("there"), force=True), "there/xaimoe: found what no export wrote"),
     ],
 )
 def test_what_is_not_possible_is_said_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: ExportOptions, why: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "xaimoe").mkdir(parents=True)
+    (tmp_path / "there" / "xaimoe" / "config.pbtxt").write_text('name: "xaimoe"')
     with pytest.raises(ConfigError, match=why):
         check_possible(hand_made(), description(), options, tmp_path / "bundle", calibrated=False)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
@@ -238,7 +279,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/bundle.export.json: cannot be written \(.+\); choose another place"):
+    with pytest.raises(ConfigError, match=r"file/bundle: cannot be written \(.+/file is not a folder\)"):
         export_bundle(hand_made(), description(), tmp_path / "file" / "bundle")
 
 

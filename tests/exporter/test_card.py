@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from data.hand import LABELS, Rich
 
@@ -24,7 +25,14 @@ def test_the_card_says_what_the_model_is_and_where_it_ends(rich: Rich) -> None:
         "fp32, int8 (1 of its graphs), fp16 (2",
     ):
         assert part in card
-    assert "| validation accuracy in int8 | 1.0000 |" in card
+    assert "| accuracy in int8, 8 recordings of validation | 1.0000 |" in card
+
+
+def test_of_several_labels_the_figure_is_called_what_it_is(rich: Rich) -> None:
+    manifest = Bundle.open(rich.bundle).manifest
+    task = msgspec.structs.replace(manifest.task, kind="multi_label")
+    card = model_card(msgspec.structs.replace(manifest, task=task), None, {"fp32": 0.9}, 7)
+    assert "| share of right decisions, label by label, in fp32, 7 recordings of validation | 0.9000 |" in card
 
 
 def test_a_licence_that_nobody_named_is_unknown(rich: Rich) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,10 +26,12 @@ from xaimoe_export import (
     Recordings,
     export_bundle,
     half,
+    make,
     plan,
     quantise,
 )
 from xaimoe_export.cost import cost
+from xaimoe_export.fuse import fuse
 from xaimoe_export.graphs import to_onnx
 from xaimoe_export.half import to_fp16
 from xaimoe_export.half import why_not as why_not_half
@@ -383,13 +386,37 @@ def test_a_given_plan_that_loses_too_much_fails_and_leaves_nothing(
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_a_bundle_may_hold_one_other_precision_alone(tmp_path: Path, precision: Precision) -> None:
     options = ExportOptions(precisions=(precision,), fused=True)
-    export_bundle(hand_made(), description(), tmp_path / "bundle", options, recordings(8), recordings(8))
+    report = export_bundle(hand_made(), description(), tmp_path / "bundle", options, recordings(8), recordings(8))
     kept = {path.name for path in (tmp_path / "bundle").rglob("*.onnx")}
     assert {f"Bright_one.{precision}.onnx", f"fused.{precision}.onnx", "dull.onnx", "head.onnx"} < kept
     assert not {"Bright_one.onnx", "fused.onnx"} & kept
     runtime = Runtime.load(tmp_path / "bundle", "cpu")
     assert runtime.precision == precision
     assert all(deviation.passed for deviation in verify(runtime))
+    assert set(report.precisions) == {precision}
+    assert report.accuracy_in_fp32 == 1.0, "what the other is compared with"
+    assert "fp32   accuracy 1.0000, not in the bundle" in describe(report)
+    assert "| accuracy in fp32, 8 recordings" in (tmp_path / "bundle" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_a_fused_graph_that_answers_otherwise_than_its_parts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    def fuse_badly(*given: Any) -> onnx.ModelProto:
+        model = fuse(*given)
+        last = next(node for node in model.graph.node if "scores" in node.output)
+        last.output[0] = "nearly"
+        factor = numpy_helper.from_array(np.array(0.99, np.float32), "factor")
+        model.graph.initializer.append(factor)
+        model.graph.node.append(onnx.helper.make_node("Mul", ["nearly", "factor"], ["scores"]))
+        return model
+
+    monkeypatch.setattr(make, "fuse", fuse_badly)
+    options = ExportOptions(precisions=(precision,), fused=True)
+    with pytest.raises(BundleError, match="fused"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", options, recordings(8))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("asked", [(), ("fp32", "fp32"), ("int4",)])

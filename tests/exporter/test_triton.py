@@ -44,10 +44,10 @@ def test_the_repository_holds_the_fused_graph_and_the_labels(rich: Rich) -> None
     }
 
 
-def test_a_repository_of_others_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "triton").mkdir()
-    (tmp_path / "triton" / "theirs").touch()
+def test_a_model_of_others_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "triton" / "xaimoe").mkdir(parents=True)
+    (tmp_path / "triton" / "xaimoe" / "config.pbtxt").write_text('name: "xaimoe"')
     options = ExportOptions(triton=tmp_path / "triton", force=True)
-    with pytest.raises(ConfigError, match=r"triton: found no xaimoe/config\.pbtxt there, so it is not replaced"):
+    with pytest.raises(ConfigError, match=r"triton/xaimoe: found what no export wrote, so it is not replaced"):
         export_bundle(hand_made(), description(), tmp_path / "bundle", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["triton"]

@@ -37,6 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             clips=8,
             real_clips=0,
             recordings=0,
+            accuracy_in_fp32=None,
             precisions={"fp32": line},
             graphs={},
             refused_by_tensorrt={},
@@ -96,7 +97,7 @@ def test_event_settings_that_are_none_are_refused(
     assert not asked
 
 
-@pytest.mark.parametrize("change", ["no run_config", "broken run_config", "moved recordings"])
+@pytest.mark.parametrize("change", ["no run_config", "broken run_config", "moved recordings", "no disk"])
 def test_without_its_recordings_an_export_says_so(
     checkpoint: Path, asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
 ) -> None:
@@ -107,6 +108,8 @@ def test_without_its_recordings_an_export_says_so(
     elif change == "moved recordings":
         told |= {"dataset_dir": str(tmp_path / "gone"), "metadata_csv": str(tmp_path / "gone" / "metadata.csv")}
         (tmp_path / "run_config.json").write_text(json.dumps(told))
+    elif change == "no disk":
+        (tmp_path / "run_config.json").write_text(json.dumps(told | {"dataset_dir": str(tmp_path / "gone")}))
     MoEAudioClassifier.load(tmp_path / "best.pt", "cpu").export("bundle")
     assert asked["calibration"] is asked["validation"] is None
     assert "compared with PyTorch on made-up clips alone; give the dataset (--dataset)" in capsys.readouterr().err
@@ -146,6 +149,22 @@ def test_few_long_recordings_give_as_many_windows(checkpoint: Path, asked: dict[
     assert windows[0] == 32, "half of 64"
     assert 3 <= windows[1] < 32, "all there are"
     assert len(asked["validation"].owners) >= 2
+
+
+def test_channels_are_no_more_than_recordings_would_be(
+    checkpoint: Path, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundling, "CALIBRATION", 3)
+    classifier = MoEAudioClassifier.load(checkpoint, "cpu")
+    audio = classifier.engine.audio
+    many = noise(8 * audio.clip_samples).reshape(-1, 8)
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", many, audio.sample_rate)
+    label = classifier.labels[0]
+    (tmp_path / "metadata.csv").write_text(f"filepath,split,label\na.wav,train,{label}\nb.wav,val,{label}\n")
+    classifier.export("bundle", dataset_dir=tmp_path, channel="each")
+    assert len(asked["calibration"].targets) == 3
+    assert len(asked["validation"].targets) == 8
 
 
 @pytest.mark.parametrize("options", [{"channel": "0"}, {"metadata_csv": "table.csv"}])

@@ -11,6 +11,8 @@ from math import ceil
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import onnxruntime
 import torch
 
 from xaimoe_audio.architecture import parts
@@ -112,7 +114,7 @@ def _source_of_run(run_config: Path) -> Source | None:
     except (OSError, msgspec.DecodeError):
         return None
     found = Source(Path(told.dataset_dir), Path(told.metadata_csv), told.channel)
-    return found if found.metadata_csv.is_file() else None
+    return found if found.metadata_csv.is_file() and found.dataset_dir.is_dir() else None
 
 
 class _RunConfig(msgspec.Struct):
@@ -122,7 +124,8 @@ class _RunConfig(msgspec.Struct):
 
 
 def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -> Recordings:
-    """At most ``most`` recordings of a split, as many of the first windows of each as make about that many in all."""
+    """At most ``most`` recordings of a split, or channels of such, evenly over it; as many of the first windows of each
+    as make about that many in all."""
     config = model.config
     dataset = load_dataset(
         source.dataset_dir,
@@ -134,7 +137,8 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -
         required=(split,),
         most=most,
     )
-    items = list(dataset.items)
+    every = dataset.items
+    items = [every[i] for i in np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)]
     windows = ceil(most / len(items))
     owners, waveforms, sources = zip(*batches(model, items, torch.device("cpu"), windows), strict=True)
     return Recordings(
@@ -143,6 +147,17 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -
         owners=torch.cat(owners).numpy(),
         targets=dataset.targets(items, config.labels),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Versions of what has a part in a bundle's bytes."""
+    found = {name: version(name) for name in ("numpy", "onnx", "onnxscript", "onnxslim")}
+    found |= {
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+    return {f"export-{name}": told for name, told in found.items()}
 
 
 def describe_bundle(
@@ -192,7 +207,7 @@ def describe_bundle(
             checkpoint_sha256=checkpoint.sha256,
             dataset_sha256=info.dataset_sha256,
             seed=info.seed,
-            versions=info.versions | {"export-python": platform.python_version(), "export-onnx": version("onnx")},
+            versions=info.versions | _tools(),
             metrics=info.metrics,
         ),
         events=check_settings(events or EventSettings(), task),
