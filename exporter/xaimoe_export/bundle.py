@@ -81,8 +81,11 @@ def export_bundle(
             _write(repository, triton.model(manifest, fused, files[fused.file]), options.triton or repository)
         _prove(part, manifest)
         report = report_on(made, manifest, sum(map(len, files.values())), calibration, validation)
-        told.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        told.flush()
+        try:
+            told.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+            told.flush()  # now, while nothing has been put in place
+        except OSError as error:
+            raise cannot_be_written(out, error) from error
         if options.triton is not None:  # a bundle whose repository cannot be put in place is not put there either
             check_free(options.triton / triton.MODEL, triton.is_ours, options.force)
     return report

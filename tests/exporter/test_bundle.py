@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -274,6 +277,19 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ConfigError, match=r"bundle: cannot be written \(No space left on device\)"):
         export_bundle(hand_made(), description(), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_when_the_report_is_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[io.RawIOBase]:
+        yield open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115
+
+    monkeypatch.setattr("xaimoe_export.bundle.replacing", full)
+    with pytest.raises(ConfigError, match=r"bundle: cannot be written \(No space left on device\)"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", ExportOptions(triton=tmp_path / "triton"))
     assert list(tmp_path.iterdir()) == []
 
 
