@@ -78,6 +78,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_figures_are_drawn_from_what_was_measured(tmp_path: Path) -> None:
     files = {
         "peers": run_of(**{"bench_product[routed-1]": 1.2, "bench_yamnet[pipeline-1]": 4, "bench_single_cnn[1]": 1}),
+        "larger": run_of(**{"bench_product[routed-1]": 2.4, "bench_yamnet[pipeline-1]": 8}),
         "scaling": {axis: [{"size": size, "ms": size} for size in sizes] for axis, sizes in scaling.SIZES.items()},
         "deadlines": [
             {"run": run, "floors": floors, "late": 0.01, "control": 0.0}
@@ -96,11 +97,20 @@ def test_figures_are_drawn_from_what_was_measured(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(plot.main)
     known = ["--accuracy", "this, routed=0.93", "--accuracy", "YAMNet INT8=0.96"]
+    known += ["--accuracy", "this, routed, accuracy budget=0.95"]
     result = CliRunner().invoke(app, [*options, *known, "--out", str(tmp_path / "figures")])
     assert result.exit_code == 0, result.output
     wanted = {f"{name}.{ending}" for name in ("peers", "scaling", "deadlines", "budget") for ending in ("png", "svg")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == wanted
     assert CliRunner().invoke(app, ["--accuracy", "x=1", "--out", str(tmp_path)]).exit_code == 2
+
+
+def test_a_run_on_a_busier_machine_is_scaled_by_a_peer_of_both() -> None:
+    peers = run_of(**{"bench_product[routed-1]": 1, "bench_yamnet[pipeline-1]": 4})
+    busier = run_of(**{"bench_product[routed-1]": 4, "bench_yamnet[pipeline-1]": 8})
+    axes = plot.draw_peers(peers, {"this, routed": 0.9, plot.LARGER: 0.95}, busier).axes[0]
+    times = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    assert times[1] == pytest.approx(2 * times[0])
 
 
 def test_the_gpu_script_times_every_way_on_a_cpu_too(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
