@@ -33,7 +33,7 @@ class ExportOptions:
     force: bool = False
     """Whether a bundle that is there is replaced."""
     score_tolerance: float = 1e-4
-    """Largest absolute difference of a score from PyTorch's, in FP32; and of the fused graph's from the line's."""
+    """Largest absolute difference of a score from PyTorch's, in FP32."""
     accuracy_tolerance: float = 0.005
     """Accuracy that another precision may lose on the validation recordings."""
 
