@@ -139,7 +139,9 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -
     )
     every = dataset.items
     items = [every[i] for i in np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)]
-    windows = ceil(most / len(items))
+    audio = audio_spec(config)
+    held = [1 + max(0, ceil((item.recording.length - audio.clip_samples) / audio.window_hop)) for item in items]
+    windows = next((n for n in range(1, max(held)) if sum(min(of, n) for of in held) >= most), max(held))
     owners, waveforms, sources = zip(*batches(model, items, torch.device("cpu"), windows), strict=True)
     return Recordings(
         waveform=torch.cat(waveforms).numpy(),
