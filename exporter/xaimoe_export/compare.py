@@ -52,16 +52,15 @@ def compare(
             name: value.numpy()
             for name, value in reference.answers(torch.from_numpy(some), torch.from_numpy(of)).items()
         }
+        line = {routing: runtime.run(some, of, routing).scores for routing in ROUTINGS}
         for graph in (*runtime.dispatcher.graphs.values(), *others):
             outputs = graph(**{tensor.name: wanted[graph.spec.golden(tensor.name)] for tensor in graph.spec.inputs})
             for name, value in outputs.items():
                 _keep_largest(graphs, graph.spec.name, value, wanted[graph.spec.golden(name)])
             if graph.spec.role == "fused":
                 _keep_largest(scores, "fused", outputs["scores"], wanted["scores/routed"])
-                line = runtime.run(some, of, "routed").scores
-                apart = max(apart, float(np.abs(outputs["scores"] - line).max(initial=0.0)))
-        for routing in ROUTINGS:
-            found = runtime.run(some, of, routing).scores
+                apart = max(apart, float(np.abs(outputs["scores"] - line["routed"]).max(initial=0.0)))
+        for routing, found in line.items():
             _keep_largest(scores, routing, found, wanted[f"scores/{routing}"])
             if routing == "routed":
                 task = runtime.task
