@@ -28,6 +28,8 @@ from xaimoe_runtime.schema import (
 
 RATE, HOP, BINS, FRAMES = 1_000, 32, 8, 12
 CLIP = HOP * FRAMES
+WIDE_ONE = "expert Bright one"
+"""The graph that gains from INT8."""
 LABELS = ("calm", "loud")
 EXPERTS = ("Bright one", "dull")
 FEATURES = 3

@@ -11,14 +11,13 @@ from math import ceil
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import onnxruntime
 import torch
 
 from xaimoe_audio.architecture import parts
 from xaimoe_audio.checkpoint import Checkpoint
 from xaimoe_audio.config import Split
-from xaimoe_audio.data.dataset import load_dataset
+from xaimoe_audio.data.dataset import evenly, load_dataset
 from xaimoe_audio.engine import audio_spec, task_spec
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
@@ -137,8 +136,7 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -
         required=(split,),
         most=most,
     )
-    every = dataset.items
-    items = [every[i] for i in np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)]
+    items = evenly(dataset.items, most)  # of each channel, there may be more than of files
     audio = audio_spec(config)
     held = [1 + max(0, ceil((item.recording.length - audio.clip_samples) / audio.window_hop)) for item in items]
     windows = next((n for n in range(1, max(held)) if sum(min(of, n) for of in held) >= most), max(held))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class LabelledRecording:
     row: Row
 
 
+T = TypeVar("T")
 Data = tuple[list[LabelledRecording], Floats]
 """The recordings of a split, and their targets [N, L]."""
 
@@ -72,6 +74,11 @@ class LabelledDataset:
         return {split: (items, self.targets(items, labels)) for split, items in splits.items()}
 
 
+def evenly(of: Sequence[T], most: int) -> list[T]:
+    """All of them, or ``most``, evenly over the sequence."""
+    return list(of) if len(of) <= most else [of[i * len(of) // most] for i in range(most)]
+
+
 def load_dataset(
     dataset_dir: Path,
     metadata_csv: Path,
@@ -95,8 +102,8 @@ def load_dataset(
     for split in required:
         if not any(row.split == split for row in rows):
             defects.add(0, f"split {split} has no usable recording, expected at least one")
-    if most is not None and len(rows) > most:
-        rows = [rows[i * len(rows) // most] for i in range(most)]
+    if most is not None:
+        rows = evenly(rows, most)
     wanted = parse_channel(channel)
     cache = cache or AudioCache()
 
