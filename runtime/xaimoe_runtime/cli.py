@@ -121,10 +121,14 @@ def classify(
 
 
 def locally(workers: int) -> Answering:
-    """This process answers, or so many others on this machine."""
+    """This process answers, or so many others on this machine. Under a cap on memory it is others: libraries that are
+    refused memory may end the process, which then costs one recording and not the run."""
     from xaimoe_runtime.archive.run import by_processes, here
 
-    return lambda classifier, make: here(classifier) if workers == 1 else by_processes(make, workers)
+    def answering(classifier: FileClassifier, make: OpenBundle) -> Answers:
+        return here(classifier) if workers == 1 and make.memory_mb is None else by_processes(make, workers)
+
+    return answering
 
 
 def check_out(out: Path | None, resume: bool, trace: bool) -> None:

@@ -8,8 +8,9 @@ from xaimoe_runtime.errors import ConfigError
 
 
 def cap_memory(megabytes: int) -> None:
-    """From now on the process is refused memory beyond so many megabytes (10^6 bytes) of data: what it then cannot do,
-    the classification of a recording say, fails with an error instead of taking the machine down.
+    """From now on the process is refused memory beyond so many megabytes (10^6 bytes) of data: what it then cannot do
+    fails with an error instead of taking the machine down, or ends the process where a library (numpy's reductions,
+    ONNX Runtime's arena) does not expect a refusal. Where work is to go on, cap a process that another one watches.
 
     Raises:
         ConfigError: the system cannot do that, or the process has more already.

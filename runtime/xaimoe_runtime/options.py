@@ -76,7 +76,9 @@ PercentileOption = Annotated[Percentile, typer.Option(help="Of the graphs' costs
 MemoryOption = Annotated[
     int | None,
     typer.Option(
-        "--memory-mb", min=1, help="Megabytes of data that each process may hold; what needs more has an error."
+        "--memory-mb",
+        min=1,
+        help="Megabytes of data that a process may hold; a recording that needs more has an error.",
     ),
 ]
 WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]

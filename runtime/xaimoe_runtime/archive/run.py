@@ -42,22 +42,22 @@ class OpenBundle:
     public_key: Path | None = None
     provider_options: dict[str, str] | None = None
     memory_mb: int | None = None
-    """That each process may hold."""
+    """That a process which classifies may hold."""
     digest: str = ""
     """Of the manifest that the run began with; a bundle that was replaced since is refused."""
 
     def __call__(self) -> FileClassifier:
-        """Loads the bundle, and makes the classifier.
+        """Loads the bundle, and makes the classifier; from now on this process has the memory cap.
 
         Raises:
             BundleError, ConfigError, ProviderError: as ``Runtime.load``, and for options that make no sense.
         """
+        if self.memory_mb is not None:
+            cap_memory(self.memory_mb)
         return self.on(self.load())
 
     def load(self) -> Runtime:
-        """The bundle, loaded; from now on this process has the memory cap."""
-        if self.memory_mb is not None:
-            cap_memory(self.memory_mb)
+        """The bundle, loaded."""
         runtime = Runtime.load(
             self.bundle, self.provider, self.threads, self.precision, self.public_key, self.provider_options
         )
