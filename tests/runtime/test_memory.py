@@ -19,14 +19,16 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "megabytes"), [(1, 220), (1, 400), (2, 400)], ids=["numpy crashes", "an error", "two processes"]
+)
 def test_a_recording_that_needs_more_has_an_error_and_the_others_are_answered(
-    bundle: Path, tmp_path: Path, workers: int
+    bundle: Path, tmp_path: Path, workers: int, megabytes: int
 ) -> None:
     for i in range(3):
         write_wav(tmp_path / f"{i}.wav", noise(30_000, seed=i))
     write_wav(tmp_path / "long.wav", noise(16_000 * 60 * 20))
-    how = ("--memory-mb", 400, "--batch-size", 2000, "--workers", workers)
+    how = ("--memory-mb", megabytes, "--batch-size", 2000, "--workers", workers)
     done = run("infer", bundle, tmp_path, "--provider", "cpu", *how)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     kinds = {Path(record["path"]).name: record["kind"] for record in records if "path" in record}
