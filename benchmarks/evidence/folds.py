@@ -103,7 +103,7 @@ def pooled_scores(
 
 def mixed(model: MoEAudioModel, routed: Routed, gates: Tensor) -> Tensor:
     """Scores [B, L] with other gates than the routed ones."""
-    scores: Tensor = model.head(*model.mixture(routed.spectrogram, gates), routed.prior_logits)
+    scores: Tensor = model.head(*model.bank(routed.spectrogram, gates), routed.prior_logits)
     return scores
 
 

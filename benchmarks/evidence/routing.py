@@ -204,7 +204,7 @@ def tested(model: StudiedModel, heard: tuple[Tensor, Tensor], truth: Tensor, sha
     answers, ran = [], []
     for _ in range(DRAWS if arm == "random" else 1):
         routed = model.route(*heard)
-        scores = model.head(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        scores = model.head(*model.bank(routed.spectrogram, routed.gates), routed.prior_logits)
         answers.append((scores.argmax(1) == truth).float())
         ran.append(routed.gates > 0)
     model.arm = trained

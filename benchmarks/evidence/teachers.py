@@ -35,7 +35,7 @@ def cost_of_leaving_out(model: MoEAudioModel, routed: Routed, targets: Tensor) -
     """What each patch adds to the evidence for a clip's class [B, L], by leaving it out, [B, P]."""
 
     def evidence(pairs: Tensor) -> Tensor:
-        logits = model.head.logits(*model.mixture(routed.spectrogram, evenly(pairs)), routed.prior_logits)
+        logits = model.head.logits(*model.bank(routed.spectrogram, evenly(pairs)), routed.prior_logits)
         return ((logits - logits.mean(1, keepdim=True)) * targets).sum(1)
 
     pairs = routed.gates_dense

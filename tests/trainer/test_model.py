@@ -40,7 +40,7 @@ def test_dispatch_equals_running_every_expert_on_every_patch(
     gates = routed.gates_for(routing)
     assert (gates > 0).any() == (routing != "glance")
     for found, wanted in zip(
-        model.mixture(routed.spectrogram, gates), model.mixture_reference(routed.spectrogram, gates), strict=True
+        model.bank(routed.spectrogram, gates), model.bank.reference(routed.spectrogram, gates), strict=True
     ):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
@@ -54,24 +54,22 @@ def test_dispatch_is_exact_for_any_gates(model: MoEAudioModel, seed: int, share:
     spectrogram = torch.randn(batch, 1, grid.rows, grid.columns)
     gates = torch.rand(batch, grid.count, len(config.experts))
     gates = gates * (torch.rand_like(gates) < share)
-    for found, wanted in zip(
-        model.mixture(spectrogram, gates), model.mixture_reference(spectrogram, gates), strict=True
-    ):
+    for found, wanted in zip(model.bank(spectrogram, gates), model.bank.reference(spectrogram, gates), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_all_experts_have_one_trunk(model: MoEAudioModel) -> None:
-    trunks = {id(expert.trunk) for expert in model.experts.values()}
-    assert trunks == {id(model.trunk)}
+    trunks = {id(expert.trunk) for expert in model.bank.experts.values()}
+    assert trunks == {id(model.bank.trunk)}
     learned = [name for name in model.state_dict() if "trunk" in name]
-    assert learned and all(name.startswith("trunk.") for name in learned)  # kept once
+    assert learned and all(name.startswith("bank.trunk.") for name in learned)  # kept once
 
 
 def test_tiles_are_the_cells_that_the_grid_says(model: MoEAudioModel) -> None:
     grid = model.grid
     spectrogram = torch.arange(grid.rows * grid.columns).float().reshape(1, 1, grid.rows, grid.columns)
-    tiles = model.tiles(spectrogram)[0]
+    tiles = model.bank.tiles(spectrogram)[0]
     assert len(tiles) == grid.count > grid.shape[1] > 1
     for patch, (row, column) in enumerate(itertools.product(range(grid.shape[0]), range(grid.shape[1]))):
         top, left = row * grid.stride[0], column * grid.stride[1]
@@ -132,7 +130,7 @@ def test_no_expert_is_asked_about_silence_beside_a_sound(model: MoEAudioModel, c
     waveform = torch.zeros(1, config.frontend.clip_samples)
     waveform[:, : config.frontend.clip_samples // 4] = torch.rand(1, config.frontend.clip_samples // 4) - 0.5
     routed = model.route(*model.frontend(waveform, torch.tensor([[float(config.frontend.sample_rate), 0.0]])))
-    silent = model.tiles(routed.spectrogram).amax((2, 3, 4)) == routed.spectrogram.min()
+    silent = model.bank.tiles(routed.spectrogram).amax((2, 3, 4)) == routed.spectrogram.min()
     assert 0 < silent.sum() < silent.numel()
     assert (routed.saliency[silent] == 0).all()
     assert (routed.gates[silent] == 0).all()

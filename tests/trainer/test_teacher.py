@@ -40,7 +40,7 @@ def relevance_for(
 ) -> tuple[Tensor, Tensor]:
     """Relevance of the patches for a label, and how far the label's logit is ahead."""
     with Activations.recorded(model) as activations:
-        mixture = model.mixture(routed.spectrogram, gates)
+        mixture = model.bank(routed.spectrogram, gates)
     logits = model.head.logits(*mixture, routed.prior_logits)
     targets = torch.eye(logits.shape[1])[[label] * len(logits)]
     found = relevance(logits, targets, model.config.task, activations, gates, grad_cam_share)
@@ -115,7 +115,7 @@ def test_a_random_saliency_does_not_agree_with_the_teacher(
 
 def test_without_any_pair_or_any_relevance_every_patch_counts_alike(model: MoEAudioModel, routed: Routed) -> None:
     even = torch.full_like(routed.saliency, 1 / model.grid.count)
-    logits = model.head.logits(*model.mixture(routed.spectrogram, 0 * routed.gates), routed.prior_logits)
+    logits = model.head.logits(*model.bank(routed.spectrogram, 0 * routed.gates), routed.prior_logits)
     found = relevance(logits, torch.eye(3)[[0] * CLIPS], "single_label", Activations(), 0 * routed.gates, 0.0)
     torch.testing.assert_close(found, even)
     gates = torch.full((1, 4, 1), 0.25)
@@ -199,7 +199,7 @@ def test_a_clip_that_is_recognised_beyond_doubt_is_explained_as_any_other(config
 
 
 def test_without_targets_the_answer_is_explained_that_the_model_gives(model: MoEAudioModel, routed: Routed) -> None:
-    logits = model.head.logits(*model.mixture(routed.spectrogram, evenly(routed.gates_dense)), routed.prior_logits)
+    logits = model.head.logits(*model.bank(routed.spectrogram, evenly(routed.gates_dense)), routed.prior_logits)
     answers = torch.eye(logits.shape[1])[logits.argmax(1)]
     own = explained(model, routed)
     torch.testing.assert_close(own, explained(model, routed, answers))

@@ -71,16 +71,16 @@ def test_at_first_a_generalist_hears_whole_clips_and_the_experts_are_its_copies(
     for _ in range(2):
         optimizer.zero_grad()
         module.training_step(clips(module), 0).backward()
-        assert all(p.grad is None for p in module.model.fronts.parameters())
+        assert all(p.grad is None for p in module.model.bank.fronts.parameters())
         assert all(p.grad is None for p in module.model.router.parameters())
-        assert all(p.grad is not None for p in module.model.trunk.parameters())
+        assert all(p.grad is not None for p in module.model.bank.trunk.parameters())
         optimizer.step()
     assert not all(torch.equal(p, old) for p, old in zip(module.generalist.parameters(), before, strict=True))
     module.eval()
     module._heard_whole(module._augmented(clips(module))[0])
-    patches = module.model.tiles(module._augmented(clips(module))[0])[:, 0]
+    patches = module.model.bank.tiles(module._augmented(clips(module))[0])[:, 0]
     with torch.no_grad():
-        for front in module.model.fronts.values():
+        for front in module.model.bank.fronts.values():
             assert torch.allclose(front(patches), module.generalist(patches), atol=1e-4)
 
 

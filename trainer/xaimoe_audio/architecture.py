@@ -42,7 +42,7 @@ def expert_costs(model: MoEAudioModel) -> dict[str, int]:
     tile, position = parameter.new_zeros(1, 1, *model.grid.tile), parameter.new_zeros(1, 2)
     trained = model.training
     model.eval()
-    found = {name: macs_of(partial(expert, tile, position)) for name, expert in model.experts.items()}
+    found = {name: macs_of(partial(expert, tile, position)) for name, expert in model.bank.experts.items()}
     model.train(trained)
     return found
 
@@ -57,7 +57,7 @@ def parts(model: MoEAudioModel) -> list[Part]:
         source = torch.tensor([[float(config.frontend.sample_rate), 0.0]], device=device)
         spectrogram, attributes = model.frontend(waveform, source)
         saliency, context, prior = model.glance(spectrogram)
-        tile = model.tiles(spectrogram)[0, :1]
+        tile = model.bank.tiles(spectrogram)[0, :1]
         mixture, mass = torch.zeros(1, config.features, device=device), torch.zeros(1, 1, device=device)
 
     def part(name: str, module: nn.Module, inputs: tuple[Tensor, ...], gives: str) -> Part:
@@ -76,8 +76,8 @@ def parts(model: MoEAudioModel) -> list[Part]:
         ),
         part("router", model.router, (saliency, context, attributes), f"[1, {patches}, {experts}]"),
     ]
-    for name, expert in model.experts.items():
-        found.append(part(name, expert, (tile, model.positions[:1]), f"[1, {config.features}]"))
+    for name, expert in model.bank.experts.items():
+        found.append(part(name, expert, (tile, model.bank.positions[:1]), f"[1, {config.features}]"))
     found.append(part("head", model.head, (mixture, mass, prior), f"[1, {labels}]"))
     return found
 
@@ -104,11 +104,11 @@ def describe(model: MoEAudioModel) -> str:
     ]
     table = parts(model)
     lines += [f"{item.name:<24}{item.parameters:>12,}{item.macs:>14,}  {item.shapes}" for item in table]
-    expert_macs = sum(item.macs for item in table if item.name in model.experts)
+    expert_macs = sum(item.macs for item in table if item.name in model.bank.experts)
     floor = floor_macs(table)
     lines += [
         f"{'total':<24}{sum(p.numel() for p in model.parameters()):>12,}{'':>14}  "
-        f"the experts share {sum(p.numel() for p in model.trunk.parameters()):,}",
+        f"the experts share {sum(p.numel() for p in model.bank.trunk.parameters()):,}",
         "",
         f"floor (no pair)       {floor:>14,} MACs a clip after the frontend",
         f"dense (all pairs)     {floor + grid.count * expert_macs:>14,} MACs a clip after the frontend",

@@ -82,7 +82,7 @@ def export_checkpoint(
         GraphModule("frontend", model.frontend),
         GraphModule("saliency", model.glance),
         GraphModule("router", model.router),
-        *(GraphModule("expert", expert, name) for name, expert in model.experts.items()),
+        *(GraphModule("expert", expert, name) for name, expert in model.bank.experts.items()),
         GraphModule("head", model.head),
     ]
     config = model.config.frontend

@@ -16,7 +16,7 @@ from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.schema import AttributeSpec
 from xaimoe_runtime.writing import replacing
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -71,7 +71,8 @@ class Answer(nn.Module):
         """What captum takes the gradient of."""
         model = self.model
         routed = model.route(spectrogram, self.attributes)
-        logits: Tensor = model.head.logits(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        mixture, mass = model.bank(routed.spectrogram, routed.gates)
+        logits: Tensor = model.head.logits(mixture, mass, routed.prior_logits)
         return logits - logits.mean(1, keepdim=True) if model.config.task == "single_label" else logits
 
 
@@ -103,7 +104,7 @@ def attribution(model: MoEAudioModel, routed: Routed, target: int, method: Attri
     if not routed.gates.any():
         seen: Tensor = LayerGradCam(answer, model.glance.body).attribute(spectrogram, target=target)
         return _sized(seen.detach(), routed.spectrogram.shape[2:])[0, 0].cpu().numpy()
-    seen = LayerGradCam(answer, model.trunk.body).attribute(spectrogram, target=target)
+    seen = LayerGradCam(answer, model.bank.trunk.body).attribute(spectrogram, target=target)
     return _laid_out(model, routed.gates, seen.detach()).cpu().numpy()
 
 

@@ -78,7 +78,7 @@ class Scores(nn.Module):
     def forward(self, spectrogram: Tensor) -> Tensor:
         """The scores."""
         routed = self.route(spectrogram)
-        scores: Tensor = self.model.head(*self.model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        scores: Tensor = self.model.head(*self.model.bank(routed.spectrogram, routed.gates), routed.prior_logits)
         return scores
 
 

@@ -67,7 +67,7 @@ def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floa
     parts = []
     for _, spectrogram, attributes, _ in heard:
         routed = model.route(spectrogram, attributes)
-        parts.append(model.mixture(routed.spectrogram, routed.gates))
+        parts.append(model.bank(routed.spectrogram, routed.gates))
     mixture, mass = (torch.cat(column) for column in zip(*parts, strict=True))
     found: list[tuple[float, float, float]] = []
     for doubt in DOUBTS:

@@ -132,16 +132,16 @@ class TrainingModule(lightning.LightningModule):
 
     def _heard_whole(self, spectrogram: Tensor) -> Tensor:
         """The generalist's last maps of spectrograms [B, 1, F, T]; the experts are made its copies as it is now."""
-        start_alike(self.model.fronts.values(), self.generalist)  # type: ignore[arg-type]
+        start_alike(self.model.bank.fronts.values(), self.generalist)  # type: ignore[arg-type]
         maps = self.generalist(spectrogram.contiguous(memory_format=torch.channels_last))
-        return self.model.trunk.meant(maps, maps.new_full((len(maps), 2), 0.5))
+        return self.model.bank.trunk.meant(maps, maps.new_full((len(maps), 2), 0.5))
 
     def _routed_loss(self, routed: Routed, clips: Clips) -> Tensor:
         """Loss of the answers of the pairs that are run, of the router's choice of them, and of the saliency."""
         recipe, model = self.recipe, self.model
         gates, explores = self._training_gates(routed)
         with Activations.recorded(model) as activations:
-            mixture, mass = model.mixture(routed.spectrogram, gates)
+            mixture, mass = model.bank(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
         loss = self._answer_loss(logits, mixture, mass, routed, clips)
         loss = loss + recipe.balance_weight * balance_loss(routed.gates_dense)
@@ -240,7 +240,8 @@ class TrainingModule(lightning.LightningModule):
         spectrogram, attributes, targets = batch
         model = self.model
         routed = model.route(spectrogram, attributes)
-        logits = model.head.logits(*model.mixture(routed.spectrogram, routed.gates), routed.prior_logits)
+        mixture, mass = model.bank(routed.spectrogram, routed.gates)
+        logits = model.head.logits(mixture, mass, routed.prior_logits)
         used = routed.gates > 0
         found = {
             "val_loss": self.validated(losses_of(logits, targets, self.task)),

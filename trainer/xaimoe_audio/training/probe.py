@@ -60,7 +60,7 @@ class SaliencyProbe(Callback):
 
         def score(masked: Tensor) -> Tensor:
             found = model.route(masked, attributes)
-            scores: Tensor = model.head(*model.mixture(found.spectrogram, found.gates), found.prior_logits)
+            scores: Tensor = model.head(*model.bank(found.spectrogram, found.gates), found.prior_logits)
             return (scores * targets).sum(1) / targets.sum(1)
 
         deletion, insertion = map(area, deletion_insertion(score, spectrogram, routed.saliency, model.config))

@@ -41,8 +41,8 @@ class Activations:
             found.features = features
 
         handles = [
-            model.trunk.body.register_forward_hook(keep_maps),
-            model.trunk.summary.register_forward_hook(keep_features),
+            model.bank.trunk.body.register_forward_hook(keep_maps),
+            model.bank.trunk.summary.register_forward_hook(keep_features),
         ]
         try:
             yield found
@@ -65,7 +65,7 @@ def explained(
     gates = evenly(routed.gates_dense)
     with torch.enable_grad():
         with Activations.recorded(model) as activations:
-            mixture, mass = model.mixture(routed.spectrogram, gates)
+            mixture, mass = model.bank(routed.spectrogram, gates)
         logits = model.head.logits(mixture, mass, routed.prior_logits)
         if targets is None:
             targets = nn.functional.one_hot(logits.argmax(1), logits.shape[1]).to(logits)
