@@ -254,6 +254,12 @@ def windows(
         yield window(max(0, min(start, total - size)))
 
 
+def window_count(samples: int, spec: AudioSpec, hop: int | None = None) -> int:
+    """How many windows :func:`windows` cuts of so many samples at the model's rate."""
+    hop = hop or spec.window_hop
+    return 1 + max(0, math.ceil((samples - max(spec.clip_samples, hop)) / hop))
+
+
 class ClippingMeter:
     """How many native samples were clipped, by block, for as far back as windows still reach."""
 

@@ -26,6 +26,7 @@ from xaimoe_runtime.audio import (
     read_blocks,
     resample,
     select_channel,
+    window_count,
     windows,
 )
 from xaimoe_runtime.schema import AudioSpec
@@ -144,6 +145,7 @@ def test_windows_hold_what_was_recorded_where_they_say(total: int, hop: int, siz
         assert np.array_equal(window.samples[: end - start], recording[start:end])
     starts = [round(window.start_s * 1_000) for window in found]
     assert starts[:-1] == [i * hop for i in range(len(starts) - 1)]
+    assert len(found) == window_count(total, SPEC, hop)
 
 
 @given(total=st.integers(1, 600), hop=st.integers(1, 10).map(lambda n: 10 * n), size=st.integers(1, 250))
@@ -177,6 +179,7 @@ def test_a_short_recording_is_repeated_and_says_where_it_ends() -> None:
 
 def test_without_a_hop_the_models_own_is_taken() -> None:
     assert [w.start_s for w in windows([block(np.zeros(300, np.float32))], SPEC, 1_000)] == [0, 0.1, 0.2]
+    assert window_count(300, SPEC) == 3
 
 
 @pytest.mark.parametrize("hop", [50, 1_000])

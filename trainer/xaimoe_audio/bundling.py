@@ -7,7 +7,6 @@ import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -36,6 +35,7 @@ from xaimoe_export import (
 )
 from xaimoe_export.report import describe
 from xaimoe_runtime import __version__
+from xaimoe_runtime.audio import window_count
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.schema import EventSettings, ExpertSpec, FrontendSpec, PatchSpec, Provenance
 from xaimoe_runtime.streams.events import check_settings
@@ -137,8 +137,7 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -
         most=most,
     )
     items = evenly(dataset.items, most)  # of each channel, there may be more than of files
-    audio = audio_spec(config)
-    held = [1 + max(0, ceil((item.recording.length - audio.clip_samples) / audio.window_hop)) for item in items]
+    held = [window_count(item.recording.length, audio_spec(config)) for item in items]
     windows = next((n for n in range(1, max(held)) if sum(min(of, n) for of in held) >= most), max(held))
     owners, waveforms, sources = zip(*batches(model, items, torch.device("cpu"), windows), strict=True)
     return Recordings(
