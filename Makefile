@@ -23,7 +23,7 @@ test: $(INSTALLED)
 
 # Timings of a bundle, in about three minutes; by default of sonar scenes. make bench BUNDLE=folder [JSON=file]
 # bench-full takes longer over each. Peers and real clips are there if their folders are (XAIMOE_PEERS, XAIMOE_DATA).
-BENCH_BUNDLE := $(or $(BUNDLE),runs/bench/bundle)
+BENCH_BUNDLE := $(or $(BUNDLE),runs/bench/every)
 BENCH := OMP_NUM_THREADS=1 XAIMOE_BUNDLE="$(BENCH_BUNDLE)" $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' \
 	-o python_functions='bench_*' -o pythonpath=benchmarks --benchmark-columns=median,iqr,min,max,rounds --benchmark-sort=name \
 	$(if $(JSON),--benchmark-json="$(JSON)")
@@ -34,8 +34,9 @@ bench: $(INSTALLED) $(BENCH_BUNDLE)/manifest.json
 bench-full: $(INSTALLED) $(BENCH_BUNDLE)/manifest.json
 	$(BENCH) --benchmark-max-time=3 --benchmark-min-rounds=20
 
-runs/bench/bundle/manifest.json: | $(INSTALLED)
+runs/bench/every/manifest.json: | $(INSTALLED)
 	$(BIN)/xaimoe-audio demo --budget latency --epochs 3 --out runs/bench
+	$(BIN)/xaimoe-audio export --ckpt runs/bench/best.pt --out runs/bench/every --precision fp32,int8 --fused
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
