@@ -20,6 +20,8 @@ from torchmetrics.functional.classification import (
 from xaimoe_runtime.schema import TaskSpec
 
 Floats = NDArray[np.float32]
+DIGITS = 6
+"""After the point; float32 knows no more."""
 
 
 def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
@@ -36,9 +38,9 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
     if task.kind == "single_label":
         classes, wanted = len(task.labels), truth.argmax(1)
         per_class = multiclass_f1_score(predicted, wanted, classes, average="none")
-        figures["accuracy"] = float(multiclass_accuracy(predicted, wanted, classes, average="micro"))
-        figures["macro_f1"] = float(per_class[present].mean())
-        figures["ece"] = float(multiclass_calibration_error(predicted, wanted, classes, n_bins=15))
+        figures["accuracy"] = _figure(multiclass_accuracy(predicted, wanted, classes, average="micro"))
+        figures["macro_f1"] = _figure(per_class[present].mean())
+        figures["ece"] = _figure(multiclass_calibration_error(predicted, wanted, classes, n_bins=15))
         figures["confusion"] = multiclass_confusion_matrix(predicted, wanted, classes).tolist()
     else:
         wanted, over = truth.int(), (predicted >= torch.tensor(task.thresholds)).int()
@@ -49,12 +51,17 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
             per_class[i] = binary_average_precision(predicted[:, i], wanted[:, i])
             f1[i] = binary_f1_score(over[:, i], wanted[:, i])
             ece[i] = binary_calibration_error(predicted[:, i], wanted[:, i], n_bins=15)
-        figures["accuracy"] = float((over == wanted).all(1).float().mean())
-        figures["macro_f1"] = float(f1[present].mean())
-        figures["ece"] = float(ece[present].mean())
-        figures["mAP"] = float(per_class[present].mean())
-    figures["per_class"] = {task.labels[i]: float(per_class[i]) for i in present}
+        figures["accuracy"] = _figure((over == wanted).all(1).float().mean())
+        figures["macro_f1"] = _figure(f1[present].mean())
+        figures["ece"] = _figure(ece[present].mean())
+        figures["mAP"] = _figure(per_class[present].mean())
+    figures["per_class"] = {task.labels[i]: _figure(per_class[i]) for i in present}
     return figures
+
+
+def _figure(value: torch.Tensor) -> float:
+    """A float32 as a figure for people: 0.95, and not 0.949999988079071."""
+    return round(float(value), DIGITS)
 
 
 def headline(task: TaskSpec) -> str:
