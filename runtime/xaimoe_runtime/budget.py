@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from time import perf_counter
 
 import numpy as np
@@ -28,8 +29,8 @@ def check_budget(budget_ms: float | None) -> float | None:
     Raises:
         ConfigError: it is not.
     """
-    if budget_ms is not None and not 0 < budget_ms < float("inf"):
-        raise ConfigError(f"budget_ms: found {budget_ms:g}, expected milliseconds, more than 0")
+    if budget_ms is not None and not (isinstance(budget_ms, Real) and 0 < budget_ms < float("inf")):
+        raise ConfigError(f"budget_ms: found {budget_ms!r}, expected milliseconds, more than 0")
     return budget_ms
 
 

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_json, write_records
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.options import (
     BatchSizeOption,
     BudgetOption,
@@ -39,7 +39,7 @@ from xaimoe_runtime.options import (
     WorkersOption,
 )
 from xaimoe_runtime.streams.command import stream
-from xaimoe_runtime.writing import replacing
+from xaimoe_runtime.writing import check_writable, replacing
 
 if TYPE_CHECKING:
     from xaimoe_runtime.archive.run import Answers, OpenBundle
@@ -229,7 +229,7 @@ def infer(
 @app.command()
 def calibrate(
     bundle: BundlePath,
-    rounds: Annotated[int, typer.Option(min=20, help="How often each graph is timed at each batch size.")] = 200,
+    rounds: Annotated[int, typer.Option(min=50, help="How often each graph is timed at each batch size.")] = 200,
     data: Annotated[
         Path | None,
         typer.Option(help="A dataset's folder (metadata.csv, recordings): show what a budget costs in accuracy, too."),
@@ -253,11 +253,16 @@ def calibrate(
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.calibration import Calibration, measure, save
     from xaimoe_runtime.describe import describe_costs
+    from xaimoe_runtime.drawing import check_figure
     from xaimoe_runtime.providers import SessionFactory, parse_options
     from xaimoe_runtime.runtime import Runtime
 
     if data is None and (curve is not None or figure is not None):
         raise ConfigError("calibrate: found --curve or --figure, expected --data with labelled recordings, too")
+    if curve is not None:
+        check_writable(curve)
+    if figure is not None:
+        check_figure(figure)
     items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
     opened = Bundle.open(bundle, public_key)
@@ -270,14 +275,19 @@ def calibrate(
     typer.echo(f"kept for {runtime.provider}, {runtime.precision}, {threads} thread(s): {path}", err=True)
     if not items:
         return
+    failed: list[AudioError] = []
     with progress("trying budgets", len(items)) as advance:
-        points = curves.measure(runtime, items, percentile, advance)
-    typer.echo(curves.describe(points, len(items)))
+        points = curves.measure(runtime, items, percentile, advance, failed.append)
+    typer.echo(curves.describe(points, len(items) - len(failed)))
     if curve is not None:
         with replacing(curve) as file:
             file.write(msgspec.json.format(msgspec.json.encode(points)))
     if figure is not None:
         curves.draw(points, figure)
+    for error in failed:
+        typer.echo(f"left out: {error}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from xaimoe_runtime.audio import Window
 from xaimoe_runtime.budget import for_each
 from xaimoe_runtime.costs import Percentile
 from xaimoe_runtime.drawing import new_figure, save_figure
-from xaimoe_runtime.errors import DatasetError
+from xaimoe_runtime.errors import AudioError, DatasetError
 from xaimoe_runtime.inference import file_windows, run_windows
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import LINE
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 STEPS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25)
 """Budgets that are tried: the floor, and so much of what all the experts of a typical clip take on top."""
+TYPICAL = 8
+"""Recordings that a typical clip is made out from."""
 LEAST_ROOM_MS = 0.5
 """What a budget has over the floor's own time, for the runtime's own work."""
 
@@ -89,28 +92,47 @@ def budgets(runtime: Runtime, percentile: Percentile, most_pairs: float) -> list
 
 
 def measure(
-    runtime: Runtime, items: list[Labelled], percentile: Percentile, advance: Callable[[], None] = lambda: None
+    runtime: Runtime,
+    items: list[Labelled],
+    percentile: Percentile,
+    advance: Callable[[], None] = lambda: None,
+    refused: Callable[[AudioError], None] = lambda _: None,
 ) -> list[Point]:
     """Points of the curve, by rising budget, the last without one. A file at a time, with all budgets one after the
     other, so that a disturbance hits all alike.
 
+    Args:
+        runtime: that answers.
+        items: the recordings.
+        percentile: of the graphs' costs to plan with.
+        advance: is called after each recording.
+        refused: is told of each that cannot be used; it counts for nothing.
+
     Raises:
-        AudioError: a recording cannot be used.
+        DatasetError: none can be used.
     """
-    unbudgeted = [_windows(runtime, item) for item in items[:8]]
+    usable = (windows for item in items if (windows := _windows(runtime, item, lambda _: None)))
+    unbudgeted = list(islice(usable, TYPICAL))
+    if not unbudgeted:
+        raise DatasetError(f"{items[0].path}: found no recording that can be used, of {len(items)}")
     typical = max(float(np.median([runtime.infer(w.samples).trace.pairs[0] for ws in unbudgeted for w in ws])), 1.0)
     tried: list[float | None] = [*budgets(runtime, percentile, typical), None]
     tallies = [_Tally() for _ in tried]
     for item in items:
-        windows = _windows(runtime, item)
-        for budget, tally in zip(tried, tallies, strict=True):
+        windows = _windows(runtime, item, refused)
+        for budget, tally in zip(tried, tallies, strict=True) if windows else ():
             tally.add(runtime, item, windows, budget, percentile)
         advance()
     return [tally.point(budget) for budget, tally in zip(tried, tallies, strict=True)]
 
 
-def _windows(runtime: Runtime, item: Labelled) -> list[Window]:
-    return [window for _, window in file_windows(item.path, runtime.audio)]
+def _windows(runtime: Runtime, item: Labelled, refused: Callable[[AudioError], None]) -> list[Window]:
+    """The windows of a recording; none if it cannot be used."""
+    try:
+        return [window for _, window in file_windows(item.path, runtime.audio)]
+    except AudioError as error:
+        refused(error)
+        return []
 
 
 class _Tally:

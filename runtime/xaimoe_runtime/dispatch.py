@@ -220,10 +220,17 @@ class Dispatcher:
         )
 
     def run_frames(
-        self, frames: Floats, frame_sums: Floats, source: Floats, routing: Routing, budget: Budget | None = None
+        self,
+        frames: Floats,
+        frame_sums: Floats,
+        source: Floats,
+        routing: Routing,
+        budget: Budget | None = None,
+        frames_ms: float = 0.0,
     ) -> Outputs:
-        """The same from the frames of N windows, [N, F, T], and their sums."""
+        """The same from the frames of N windows, [N, F, T], and their sums, which took so many milliseconds before."""
         clock = _Stopwatch()
+        clock.ms["frames"] = frames_ms
         heard = self.window(frames=frames, frame_sums=frame_sums, source=source)
         clock.lap("window")
         return self._answer(heard, routing, budget, clock)

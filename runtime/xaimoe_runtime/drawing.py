@@ -6,11 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from xaimoe_runtime.errors import ProviderError
-from xaimoe_runtime.writing import replacing
+from xaimoe_runtime.errors import ConfigError, ProviderError
+from xaimoe_runtime.writing import check_writable, replacing
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """M. Okabe and K. Ito's palette, which colour-blind people can tell apart; a second round is dashed."""
+
+ENDINGS = (".png", ".svg", ".pdf")
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -24,6 +26,19 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError as error:
         raise ProviderError('figures need matplotlib; run: pip install "xai-moe-audio[figures]"') from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def check_figure(out: Path) -> None:
+    """Tells before the work whether a figure could be written to ``out``.
+
+    Raises:
+        ConfigError: it could not, or the file's ending is none of a figure.
+        ProviderError: matplotlib is missing.
+    """
+    new_figure(1, 1)
+    if out.suffix.lower() not in ENDINGS:
+        raise ConfigError(f"{out}: expected the name of a figure, ending in {' or '.join(ENDINGS)}")
+    check_writable(out)
 
 
 def plain(label: str) -> str:

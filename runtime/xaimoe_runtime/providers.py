@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -28,6 +29,7 @@ INSTALL = {
     "cuda": 'run pip install "xai-moe-audio[gpu]", or ',
     "tensorrt": 'run pip install "xai-moe-audio[tensorrt]", or ',
 }
+MOST_THREADS = 1024
 BEHIND: dict[str, tuple[str, ...]] = {"tensorrt": ("CUDAExecutionProvider", CPU), "cpu": ()}
 """Providers that take over the operators a provider does not have; of those not named here, the CPU."""
 
@@ -139,8 +141,10 @@ class SessionFactory:
         options: Mapping[str, object] | None = None,
         manifest: Manifest | None = None,
     ) -> None:
-        if threads < 1:
-            raise ConfigError(f"threads: found {threads}, expected 1 or more")
+        if not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(
+                f"threads: found {threads}, expected 1 to {MOST_THREADS}; this device has {os.cpu_count()} cores"
+            )
         self.ort = load_onnxruntime()
         self.threads = threads
         self.options = {name: str(value) for name, value in (options or {}).items()}

@@ -137,8 +137,8 @@ def test_runs_of_one_call_share_what_is_left_by_their_windows(monkeypatch: pytes
     assert for_each(50.0)(3) == pytest.approx(105.15)
 
 
-@pytest.mark.parametrize("budget_ms", [0, -1, float("nan"), float("inf")])
-def test_a_budget_that_is_no_time_is_refused(runtime: Runtime, budget_ms: float) -> None:
+@pytest.mark.parametrize("budget_ms", [0, -1, float("nan"), float("inf"), "5"])
+def test_a_budget_that_is_no_time_is_refused(runtime: Runtime, budget_ms: Any) -> None:
     with pytest.raises(ConfigError, match="budget_ms: found"):
         runtime.infer(noise(1_000), budget_ms=budget_ms)
     with pytest.raises(ConfigError, match="budget_ms: found"):

@@ -59,6 +59,33 @@ def test_percentiles_are_of_all_rounds_but_the_first(runtime: Runtime, monkeypat
         assert cost.p99 == pytest.approx((100, 800), rel=1e-6)
 
 
+def test_an_estimate_does_not_take_a_disturbance_for_what_a_graph_costs(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run takes a millisecond, but for those of one round, which take a second."""
+    now, rounds = [0.0], [0]
+
+    def run(*_: object) -> Callable[[], None]:
+        def passes() -> None:
+            now[0] += 1.0 if rounds[0] == 2 else 1e-3
+
+        return passes
+
+    def advance() -> None:
+        rounds[0] += 1
+
+    monkeypatch.setattr(calibration, "_run", run)
+    monkeypatch.setattr(calibration, "perf_counter", lambda: now[0])
+    found = measure(runtime.dispatcher, runtime.bundle.golden, (1,), calibration.ESTIMATE_ROUNDS, advance)
+    assert rounds[0] > 2
+    for cost in found.values():
+        assert (cost.p50, cost.p95, cost.p99) == (
+            pytest.approx((1.0,)),
+            pytest.approx((1.5,)),
+            pytest.approx((2.0,)),
+        )
+
+
 def test_where_sizes_are_fixed_experts_are_measured_at_these(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.dispatcher, "buckets", (2, 4))
     found = measure(runtime.dispatcher, runtime.bundle.golden, sizes=(1,), rounds=1)
@@ -121,13 +148,13 @@ def test_other_bundles_devices_and_precisions_lie_elsewhere(runtime: Runtime) ->
 
 def test_calibrate_prints_a_table_and_leaves_the_bundle_as_it_is(bundle: Path, cache: Path) -> None:
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
-    result = call("calibrate", bundle, "--rounds", 20, "--provider", "cpu")
+    result = call("calibrate", bundle, "--rounds", 50, "--provider", "cpu")
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()[1:3]] == ["frontend", "saliency"]
     assert "the floor, whatever the budget" in result.stdout
     (kept,) = cache.rglob("*.json")
     assert str(kept) in result.stderr.replace("\n", "")
-    assert msgspec.json.decode(kept.read_bytes(), type=Calibration).rounds == 20
+    assert msgspec.json.decode(kept.read_bytes(), type=Calibration).rounds == 50
     assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
@@ -167,7 +194,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "file"))
-    result = call("calibrate", bundle, "--rounds", 20, "--provider", "cpu")
+    result = call("calibrate", bundle, "--rounds", 50, "--provider", "cpu")
     assert result.exit_code == 2
     assert "cannot be written" in result.stderr
 

@@ -55,7 +55,7 @@ def test_the_curve_is_drawn(runtime: Runtime, scenes: Path, tmp_path: Path, suff
 def test_calibrate_shows_the_curve(bundle: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "cache"))
     out, figure = tmp_path / "curve.json", tmp_path / "curve.png"
-    result = call("calibrate", bundle, "--rounds", 20, "--data", scenes, "--curve", out, "--figure", figure)
+    result = call("calibrate", bundle, "--rounds", 50, "--data", scenes, "--curve", out, "--figure", figure)
     assert result.exit_code == 0, result.stderr
     assert "budget ms" in result.stdout and figure.is_file()
     points = json.loads(out.read_bytes())
@@ -68,6 +68,9 @@ def test_calibrate_shows_the_curve(bundle: Path, scenes: Path, tmp_path: Path, m
         (["--data", "nowhere"], "metadata.csv: cannot be read"),
         (["--data", ".", "--split", "none"], "no recordings of split 'none'"),
         (["--curve", "a.json"], "expected --data"),
+        (["--data", ".", "--curve", "."], "found a folder"),
+        (["--data", ".", "--figure", "curve.doc"], "ending in .png or .svg or .pdf"),
+        (["--data", ".", "--figure", "metadata.csv/curve.png"], "cannot be written"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_measured(
@@ -77,6 +80,22 @@ def test_wrong_use_is_told_before_anything_is_measured(
     result = call("calibrate", bundle, *arguments)
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
+
+
+def test_a_recording_that_cannot_be_used_is_left_out_and_told(
+    bundle: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "cache"))
+    write_wav(tmp_path / "a.wav", noise(20_000))
+    label = runtime.labels[0]
+    (tmp_path / "metadata.csv").write_text(f"filepath,label\nmissing.wav,{label}\na.wav,{label}\n")
+    result = call("calibrate", bundle, "--rounds", 50, "--data", tmp_path, "--curve", tmp_path / "curve.json")
+    assert result.exit_code == 1
+    assert "1 labelled recordings" in result.stdout and "left out" in result.stderr.splitlines()[-1]
+    assert "missing.wav" in result.stderr.splitlines()[-1]
+    assert len(json.loads((tmp_path / "curve.json").read_bytes())) == 8
+    with pytest.raises(DatasetError, match="no recording that can be used, of 1"):
+        measure(runtime, read_labelled(tmp_path, "test")[:1], "p50")
 
 
 def test_tables_without_splits_and_with_several_labels(tmp_path: Path) -> None:
@@ -94,5 +113,5 @@ def test_without_matplotlib_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    result = call("calibrate", bundle, "--rounds", 20, "--data", scenes, "--figure", tmp_path / "curve.png")
+    result = call("calibrate", bundle, "--rounds", 50, "--data", scenes, "--figure", tmp_path / "curve.png")
     assert result.exit_code == 4 and "xai-moe-audio[figures]" in result.stderr

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 
-from xaimoe_runtime.errors import XaimoeError
+from xaimoe_runtime.errors import BundleError, XaimoeError
 from xaimoe_runtime.files import Classified, FileClassifier, failed
 
 AHEAD = 2
@@ -89,6 +89,8 @@ def _begin(make: Make) -> None:
         _own = make()
     except XaimoeError as error:  # the parent is to know it, and not that a process died
         _own = error
+    except Exception as error:  # noqa: BLE001  likewise
+        _own = BundleError(f"a process that was to classify could not begin: {type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

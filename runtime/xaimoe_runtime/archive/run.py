@@ -47,14 +47,15 @@ class OpenBundle:
     """Of the manifest that the run began with; a bundle that was replaced since is refused."""
 
     def __call__(self) -> FileClassifier:
-        """Loads the bundle, and makes the classifier; from now on this process has the memory cap.
+        """Loads the bundle, and makes the classifier; then this process has the memory cap.
 
         Raises:
             BundleError, ConfigError, ProviderError: as ``Runtime.load``, and for options that make no sense.
         """
+        classifier = self.on(self.load())
         if self.memory_mb is not None:
             cap_memory(self.memory_mb)
-        return self.on(self.load())
+        return classifier
 
     def load(self) -> Runtime:
         """The bundle, loaded."""

@@ -59,6 +59,14 @@ def stream(
         bool,
         typer.Option("--realtime", help="A file comes as fast as it was recorded, like live.", rich_help_panel=RAW),
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="What writes to standard input can wait, as what reads a file can: nothing is given up.",
+            rich_help_panel=RAW,
+        ),
+    ] = False,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +89,10 @@ def stream(
         float | None, typer.Option(min=0, help="Seconds after an event without another.", rich_help_panel=EVENTS)
     ] = None,
     backlog: Annotated[
-        int, typer.Option(min=1, help="Windows that may wait; older ones are given up.", rich_help_panel=TROUBLE)
+        int,
+        typer.Option(
+            min=1, help="Windows that may wait, and hops that each may; others are given up.", rich_help_panel=TROUBLE
+        ),
     ] = 4,
     buffer: Annotated[
         float, typer.Option(help="Seconds of samples that may wait; more are lost.", rich_help_panel=TROUBLE)
@@ -139,9 +150,11 @@ def stream(
     from xaimoe_runtime.streams.service import Systemd, use_fifo
     from xaimoe_runtime.streams.sources import open_source
 
+    if fifo is not None:
+        use_fifo(fifo)  # first: the threads that are begun from now on have it, too
+    runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option))
     if memory_mb is not None:
         cap_memory(memory_mb)
-    runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option))
     if budget_ms is not None and runtime.uncalibrated:
         _warn(f"costs are an estimate: {runtime.uncalibrated}")
     told = {"off": off, "smooth": smooth, "min_duration_s": min_duration, "refractory_s": refractory}
@@ -165,7 +178,7 @@ def stream(
         windows=not only_events,
     )
     systemd = Systemd()
-    listener = Listener(runtime, open_source(source, rate, channels, encoding, realtime), how, systemd.alive)
+    listener = Listener(runtime, open_source(source, rate, channels, encoding, realtime, wait), how, systemd.alive)
     outlets: list[Outlet] = [StdoutLines() if out is None else FileLines(out, _warn)]
     if mqtt is not None:
         from xaimoe_runtime.streams.mqtt import Mqtt
@@ -175,8 +188,6 @@ def stream(
         from xaimoe_runtime.streams.prometheus import serve
 
         serve(listener, prometheus)
-    if fifo is not None:
-        use_fifo(fifo)
     _warn(f"{runtime.name}: provider {runtime.provider}; listening to {listener.source.name}")
     systemd.ready()
     try:
@@ -192,6 +203,8 @@ def stream(
                 _warn(f"{outlet.lost} records were lost on their way to {type(outlet).__name__}")
     if signal.SIGINT in signals:
         raise typer.Exit(EXIT_INTERRUPTED)
+    if any(outlet.lost for outlet in outlets):
+        raise typer.Exit(1)
 
 
 def _warn(text: str) -> None:

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import parse_channel
-from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.errors import AudioError, BundleError, ConfigError
 from xaimoe_runtime.files import printable
 from xaimoe_runtime.records import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
 from xaimoe_runtime.result import WindowResult
@@ -34,6 +34,10 @@ IDLE_S = 0.25
 """Seconds between two looks at a source from which nothing comes."""
 TELL_S = 1.0
 """Seconds from one report of windows given up to the next."""
+PAUSE_S = 2.0
+"""Seconds that what a live source gives may be late; after a longer pause samples are missing."""
+FAILURES = 10
+"""Windows in succession that the graphs fail at, after which that is not taken for an accident any more."""
 Dead = Literal["", "silent", "missing"]
 """Whether nothing is heard: always the same value, or nothing at all."""
 
@@ -54,7 +58,7 @@ class Listening:
     events: EventSettings | None = None
     """When a label counts as heard; as the bundle says if None."""
     backlog: int = 4
-    """Windows of a live source that may wait, of each channel; older ones are given up."""
+    """Windows of a live source that may wait, of each channel, and hops that any may wait; older ones are given up."""
     buffer_s: float = 10.0
     """Seconds of samples that may wait to be taken in."""
     dead_s: float = 10.0
@@ -114,6 +118,9 @@ class Listener:
         self._last: Floats | None = None  # sample of each
         self._untold, self._overloaded = 0, -float("inf")  # windows given up, and when that was told
         self._came = self._told = perf_counter()
+        self._until = 0.0  # when what came last was recorded, at the latest, on the same clock; 0 before anything came
+        self._failures = 0  # windows in succession that the graphs failed at
+        self._broken: BundleError | None = None
         self._reader: Reader | None = None
         self._stopped = False
 
@@ -127,12 +134,13 @@ class Listener:
 
         Raises:
             AudioError: the source broke; all that was heard before has been answered.
+            BundleError: the graphs fail at window after window.
         """
         self._reader = reader = Reader(self.source, self.how.buffer_s)
         self._came = self._told = perf_counter()
         end: End | None = None
         try:
-            while end is None and not self._stopped:
+            while end is None and not self._stopped and self._broken is None:
                 # All that has come is taken in before a window is answered: it may be too late for that one.
                 for item in reader.get(0.0 if self._waiting else IDLE_S):
                     if isinstance(item, End):
@@ -146,6 +154,8 @@ class Listener:
         finally:
             reader.close()
         yield self.summary()
+        if self._broken is not None:
+            raise self._broken
         if end is not None and end.error is not None:
             raise end.error
 
@@ -171,9 +181,10 @@ class Listener:
             if item.gap:
                 yield from self._restart()
                 self._offset_s += item.lost / self.source.rate
+                self._until += item.lost / self.source.rate
             return
-        if self.dead == "missing":
-            self._offset_s += item.arrived - self._came - len(item.samples) / self.source.rate
+        if self.source.live:
+            yield from self._skip_pause(item.arrived, len(item.samples) / self.source.rate)
         self._came, samples = item.arrived, item.samples
         if not np.isfinite(samples).all():
             bad = int(np.count_nonzero(~np.isfinite(samples)))
@@ -181,7 +192,26 @@ class Listener:
             samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
         self._count_still(samples)
         for stream in self.streams:
-            stream.take(samples, item.arrived)
+            try:
+                stream.take(samples, item.arrived)
+            except Exception as error:  # noqa: BLE001  of a graph that the frames are made with
+                yield self._failed(error)
+
+    def _skip_pause(self, arrived: float, seconds: float) -> Iterator[Record]:
+        """Where nothing came for a while, samples are missing: times go on after them, windows and events begin anew.
+
+        A source may be ahead, since what a program writes comes in bursts, and late, for the machine had other work:
+        it is the sum that tells. What a recorder's clock is slow or fast by is forgiven bit by bit.
+        """
+        paused = arrived - seconds - self._until if self._until else 0.0
+        if paused > PAUSE_S or self.dead == "missing":
+            if self.streams[0].seconds:  # else they begin anew already
+                yield self._trouble("SourceTrouble", f"nothing came for {paused:.1f} s; windows begin anew")
+                yield from self._restart()
+            self._offset_s += paused
+            self._until += paused
+        latest = arrived + self.how.buffer_s
+        self._until = min(max((self._until or arrived - seconds) + seconds, arrived - PAUSE_S / 2), latest)
 
     def _count_still(self, samples: Floats) -> None:
         """Counts the samples since each channel that is listened to last changed: a dead one stays at one value."""
@@ -198,7 +228,11 @@ class Listener:
 
     def _give_up(self) -> Iterator[Record]:
         """Lets go of the windows that a live source has no time for; tells of it once a second."""
-        given_up = sum(stream.drop(self.how.backlog) for stream in self.streams) if self.source.live else 0
+        given_up = 0
+        if self.source.live:
+            patience_s = self.how.backlog * self.streams[0].hop / self.streams[0].rate
+            before = perf_counter() - patience_s
+            given_up = sum(stream.drop(self.how.backlog, before) for stream in self.streams)
         self.tally.dropped += given_up
         self._untold += given_up
         if self._untold and perf_counter() - self._overloaded >= TELL_S:
@@ -222,8 +256,22 @@ class Listener:
             window = self.streams[i].answer(arrived if self.source.live else perf_counter())
         except AudioError as error:
             yield self._trouble(AudioError.__name__, str(error))
+        except Exception as error:  # noqa: BLE001  ONNX Runtime's share no base class
+            yield self._failed(error)
         else:
+            self._failures = 0
             yield from self._tell(i, window, arrived)
+
+    def _failed(self, error: Exception) -> Record:
+        """The record of a window that the graphs failed at."""
+        self._failures += 1
+        what = f"{type(error).__name__}: {error}"
+        if self._failures == FAILURES:
+            self._broken = BundleError(
+                f"{self.source.name}: the graphs failed at {FAILURES} windows in succession, last with {what}; verify "
+                "the bundle, and see that there is memory enough"
+            )
+        return self._trouble(type(error).__name__, what)
 
     def _tell(self, i: int, window: WindowResult, arrived: float) -> Iterator[Record]:
         """The records that an answer of the ``i``-th stream brings."""
@@ -290,6 +338,8 @@ class Listener:
                     yield from self._tell(i, window, arrived)
             except AudioError as error:
                 yield self._trouble(AudioError.__name__, str(error))
+            except Exception as error:  # noqa: BLE001  as above
+                yield self._failed(error)
             yield from self._event_records(i, self.events[i].finish())
 
     def _look(self) -> Iterator[Record]:

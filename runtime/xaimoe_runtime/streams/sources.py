@@ -129,18 +129,26 @@ class PipeSource:
         encoding: of the samples.
         descriptor: of the pipe.
         name: for messages and records.
+        live: whether what writes into it cannot wait, like a recorder; else nothing is given up.
 
     Raises:
         AudioError: a rate that no recorder has.
-        ConfigError: there are no channels.
+        ConfigError: there are no channels, or no standard input.
     """
 
-    live = True
-
     def __init__(
-        self, rate: int, channels: int = 1, encoding: Encoding = "s16", descriptor: int | None = None, name: str = STDIN
+        self,
+        rate: int,
+        channels: int = 1,
+        encoding: Encoding = "s16",
+        descriptor: int | None = None,
+        name: str = STDIN,
+        live: bool = True,
     ) -> None:
         _check_raw(rate, channels, name)
+        if descriptor is None and sys.stdin is None:
+            raise ConfigError(f"{name}: found no standard input, expected raw samples there; begin it with a pipe")
+        self.live = live
         self.name, self.rate, self.channels, self.encoding = name, rate, channels, SUBTYPES[encoding][0]
         self._coded, self._closed = encoding, False
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
@@ -298,6 +306,7 @@ def open_source(
     channels: int | None = None,
     encoding: Encoding | None = None,
     realtime: bool = False,
+    wait: bool = False,
 ) -> Source:
     """The source that a word of the command line means: ``-`` for raw samples on standard input,
     ``udp://HOST:PORT``, ``mic`` or ``mic:DEVICE``, or else a file.
@@ -308,6 +317,7 @@ def open_source(
         channels: likewise; 1 if None.
         encoding: of raw samples; ``s16`` if None.
         realtime: files come as fast as they were recorded.
+        wait: what writes to standard input can wait.
 
     Raises:
         AudioError, ConfigError, ProviderError: the source cannot be opened, raw samples are without a rate, or an
@@ -317,6 +327,8 @@ def open_source(
     is_file = not is_card and text != STDIN and "://" not in text
     if realtime and not is_file:
         raise ConfigError(f"{text}: found --realtime, which is for files; leave it out")
+    if wait and text != STDIN:
+        raise ConfigError(f"{text}: found --wait, which is for standard input; leave it out")
     if is_file and (rate, channels, encoding) != (None, None, None):
         raise ConfigError(f"{text}: found --rate, --channels or --encoding, but a file says that itself")
     if is_file:
@@ -328,7 +340,7 @@ def open_source(
     if rate is None:
         raise ConfigError(f"{text}: raw samples do not tell their sampling rate; give it with --rate, in Hz")
     if text == STDIN:
-        return PipeSource(rate, channels or 1, encoding or "s16")
+        return PipeSource(rate, channels or 1, encoding or "s16", live=not wait)
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port

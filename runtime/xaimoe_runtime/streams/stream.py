@@ -166,16 +166,23 @@ class Stream:
         source = self._source(window.begin, window.begin + self.size)
         run = self.runtime.dispatcher
         if self._frames is not None:
-            outputs = run.run_frames(*self._frames.of(window.begin), source, self.routing, budget)
+            frames, sums = self._frames.of(window.begin)
+            outputs = run.run_frames(frames, sums, source, self.routing, budget, self._frames.take_ms())
         else:
             samples = self._samples.between(window.begin, window.begin + self.size)
             outputs = run.run(samples[None], source, self.routing, budget)
         self._forget()
         return self._answered(outputs, window.begin, window.begin + self.size)
 
-    def drop(self, keep: int) -> int:
-        """Gives up the oldest windows that wait, but for the newest ``keep``; returns how many."""
-        surplus = max(len(self.waiting) - keep, 0)
+    def drop(self, keep: int, before: float = float("inf")) -> int:
+        """Gives up the oldest windows that wait; returns how many.
+
+        Args:
+            keep: of the newest.
+            before: when they had arrived, on the clock of ``perf_counter``; later ones are kept.
+        """
+        oldest = list(self.waiting)[: max(len(self.waiting) - keep, 0)]
+        surplus = sum(window.arrived < before for window in oldest)  # they rise
         for _ in range(surplus):
             self.waiting.popleft()
         self.dropped += surplus
@@ -283,6 +290,11 @@ class Frames:
         self.graph = runtime.dispatcher.frames
         sizes = {tensor.name: tensor.shape[1] for tensor in self.graph.spec.outputs}
         self.frames, self.sums = Kept(int(sizes["frames"])), Kept(int(sizes["frame_sums"]))
+        self._ms = 0.0  # that frames took since a window was told of it
+        # The first run of a graph takes several times as long: no window is to be late for that.
+        found = self.graph(waveform=np.zeros((1, self.seen + (self.count - 1) * self.hop), np.float32))
+        source = np.array([[runtime.audio.sample_rate, 0]], np.float32)
+        runtime.dispatcher.window(frames=found["frames"], frame_sums=found["frame_sums"], source=source)
 
     @property
     def heard(self) -> int:
@@ -294,9 +306,16 @@ class Frames:
         while (ready := (self.samples.end - self.heard - self.seen) // self.hop + 1) >= least:
             size = min(ready, self.count)
             end = self.heard + self.seen + (size - 1) * self.hop
+            start = perf_counter()
             found = self.graph(waveform=self.samples.between(self.heard, end)[None])
             self.frames.append(found["frames"][0])
             self.sums.append(found["frame_sums"][0])
+            self._ms += (perf_counter() - start) * 1e3
+
+    def take_ms(self) -> float:
+        """Milliseconds that frames took since this was asked last."""
+        taken, self._ms = self._ms, 0.0
+        return taken
 
     def of(self, begin: int) -> tuple[Floats, Floats]:
         """Those of the window that begins at a sample: frames [1, F, T] and their sums."""

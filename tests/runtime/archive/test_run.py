@@ -185,6 +185,19 @@ def test_a_file_that_kills_its_process_costs_only_itself() -> None:
     assert "deadly: the process that classified it died" in errors["deadly"]
 
 
+class Unable(Deadly):
+    """Whose processes cannot begin."""
+
+    def __init__(self) -> None:
+        """Without memory."""
+        raise MemoryError("no room")
+
+
+def test_processes_that_cannot_begin_end_the_run_at_once() -> None:
+    with pytest.raises(BundleError, match="could not begin: MemoryError: no room"):
+        list(classify_all(Unable, [Path(f"{i}") for i in range(5)], 2))
+
+
 def test_a_file_with_an_unforeseen_fault_costs_only_itself(
     runtime: Runtime, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,34 @@ def test_raw_samples_come_through_a_pipe(bundle: Path, runtime: Runtime) -> None
     assert list(windows[0]["scores"].values()) == pytest.approx(wanted.scores.tolist(), abs=1e-3)
 
 
+def test_a_recording_through_a_pipe_that_can_wait_is_heard_whole(bundle: Path, runtime: Runtime) -> None:
+    rate, seconds = runtime.audio.sample_rate, 30
+    with begun(bundle, "-", "--rate", rate, "--hop", "0.1", "--buffer", "1", "--wait") as process:
+        out, err = process.communicate(raw(noise(seconds * rate)), timeout=60)
+    assert process.returncode == 0, err
+    *_, summary = lines(out)
+    assert (summary["dropped"], summary["lost_s"], summary["errors"]) == (0, 0, 0)
+    assert summary["windows"] >= seconds * 10 - runtime.audio.clip_samples / rate * 10
+
+
+def test_records_that_were_lost_are_no_success(bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):  # noqa: PTH110
+        pytest.skip("this system has no /dev/full")
+    path = write_wav(tmp_path / "a.wav", noise(2 * runtime.audio.clip_samples), runtime.audio.sample_rate)
+    result = call("stream", bundle, path, "--out", "/dev/full")
+    assert result.exit_code == 1
+    assert "records were lost" in result.stderr
+
+
+def test_threads_that_compute_have_the_priority_too(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr("xaimoe_runtime.streams.service.use_fifo", lambda priority: order.append(f"fifo {priority}"))
+    load = Runtime.load
+    monkeypatch.setattr(Runtime, "load", lambda *given: (order.append("load"), load(*given))[1])
+    call("stream", bundle, "none.wav", "--fifo", 50)
+    assert order == ["fifo 50", "load"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_signals_end_it_cleanly(bundle: Path, runtime: Runtime, number: int, code: int) -> None:

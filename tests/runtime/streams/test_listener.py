@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jsonschema
@@ -15,23 +16,25 @@ import pytest
 from data import noise, write_wav
 from numpy.typing import NDArray
 
-from xaimoe_runtime import AudioError, ConfigError, EventSettings, Listener, Listening, Runtime
+from xaimoe_runtime import AudioError, BundleError, ConfigError, EventSettings, Listener, Listening, Runtime
 from xaimoe_runtime.inference import file_windows
 from xaimoe_runtime.published import json_schemas
 from xaimoe_runtime.records import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
+from xaimoe_runtime.streams import listener
 from xaimoe_runtime.streams.sources import FileSource, Trouble
 
 Floats = NDArray[np.float32]
 
 
 class Made:
-    """A source of given items, ``pace_s`` seconds apart; it is ``live`` or can wait, and ``ends`` by itself or not."""
+    """A source of given items, ``pace_s`` seconds apart; a number is a pause of so many seconds. It is ``live`` or can
+    wait, and ``ends`` by itself or not."""
 
     name, encoding, channels = "made", "", 1
 
     def __init__(
         self,
-        items: list[Floats | Trouble | Exception],
+        items: list[Floats | Trouble | Exception | float],
         rate: int,
         live: bool = False,
         pace_s: float = 0.0,
@@ -49,7 +52,10 @@ class Made:
                 return
             if isinstance(item, Exception):
                 raise item
-            yield item
+            if isinstance(item, float):
+                self.closed.wait(item)
+            else:
+                yield item
         if not self.ends:
             self.closed.wait()
 
@@ -66,7 +72,7 @@ def audio(runtime: Runtime, scenes: Path) -> Floats:
     return np.concatenate(parts)[: 4 * runtime.audio.clip_samples, None]
 
 
-def blocks(samples: Floats, size: int) -> list[Floats | Trouble | Exception]:
+def blocks(samples: Floats, size: int) -> list[Floats | Trouble | Exception | float]:
     return [samples[start : start + size] for start in range(0, len(samples), size)]
 
 
@@ -262,6 +268,15 @@ def test_overload_gives_up_the_oldest_windows_and_says_so(
     assert all(isinstance(ms, float) and ms < 1_500 for ms in waited)  # and not ever more
 
 
+def test_what_comes_in_bursts_is_answered_all_the_same(runtime: Runtime, audio: Floats) -> None:
+    """Ten windows come at once; that they are more than may wait tells nothing of the time there is."""
+    rate = runtime.audio.sample_rate
+    source = Made(blocks(audio, rate), rate, live=True, pace_s=0.3)
+    windows, _, errors, summary = heard(Listener(runtime, source, Listening(hop_s=0.1, backlog=4)))
+    assert (errors, summary.dropped) == ([], 0)
+    assert len(windows) >= (len(audio) - runtime.audio.clip_samples) // (rate // 10)
+
+
 def test_a_budget_is_late_from_the_arrival_and_says_so(
     runtime: Runtime, audio: Floats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +352,70 @@ def test_summaries_come_every_so_often(runtime: Runtime, audio: Floats) -> None:
     assert len(summaries) >= 3
     counts = [s.windows for s in summaries]
     assert counts == sorted(counts) and counts[-1] == 4
+
+
+def test_a_pause_of_a_live_source_is_a_gap(runtime: Runtime, audio: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "PAUSE_S", 0.4)
+    rate, size = runtime.audio.sample_rate, runtime.audio.clip_samples
+    part = audio[: 2 * size]
+    source = Made([part[:size], part[size:], len(part) / rate + 1.0, *blocks(part, size)], rate, live=True)
+    windows, _, errors, _ = heard(Listener(runtime, source, Listening(hop_s=0.5)))
+    (error,) = errors
+    assert error.error == "SourceTrouble" and "nothing came for 1." in error.message
+    ends = len(part) / rate
+    assert all(w.end_s <= ends + 1e-3 or w.start_s >= ends + 0.9 for w in windows)
+    begun = min(w.start_s for w in windows if w.start_s > ends)
+    assert begun == pytest.approx(ends + 1.0, abs=0.4)  # times go on after the pause
+
+
+def test_a_recorder_whose_clock_is_slow_has_no_gaps(
+    runtime: Runtime, audio: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block comes a tenth late over the one before: the delay adds up, and means nothing."""
+    monkeypatch.setattr(listener, "PAUSE_S", 0.5)
+    rate, now = runtime.audio.sample_rate, 100.0
+    one = Listener(runtime, Made([audio], rate, live=True), Listening(windows=False))
+    for _ in range(40):
+        now += 0.11
+        assert list(one._skip_pause(now, 0.1)) == []
+    assert one._offset_s == 0
+    one.streams[0].take(audio[:100])
+    assert [type(record) for record in one._skip_pause(now + 0.7, 0.1)][:1] == [ErrorRecord]
+    assert one._offset_s > 0.5
+
+
+def failing(runtime: Runtime, turns: Iterable[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the head fail at these turns, as ONNX Runtime does when it is refused memory."""
+    head, count = runtime.dispatcher.head, itertools.count()
+
+    def fails(**inputs: Floats) -> dict[str, Floats]:
+        if next(count) in turns:
+            raise RuntimeError("bad_alloc")
+        return head(**inputs)
+
+    monkeypatch.setattr(runtime.dispatcher, "head", fails)
+
+
+def test_a_window_that_the_graphs_fail_at_has_an_error_and_the_others_are_answered(
+    runtime: Runtime, audio: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(runtime, {2, 3}, monkeypatch)
+    how = Listening(hop_s=0.2)
+    windows, _, errors, summary = heard(Listener(runtime, Made(blocks(audio, 1000), runtime.audio.sample_rate), how))
+    assert [(e.error, e.message) for e in errors] == [("RuntimeError", "made: RuntimeError: bad_alloc")] * 2
+    assert len(windows) == summary.windows > 10
+
+
+def test_graphs_that_fail_again_and_again_end_it_so_that_it_is_begun_anew(
+    runtime: Runtime, audio: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(runtime, range(4, 1000), monkeypatch)
+    source = Made(blocks(audio, 1000), runtime.audio.sample_rate)
+    found: list[Record] = []
+    with pytest.raises(BundleError, match="failed at 10 windows in succession"):
+        found.extend(Listener(runtime, source, Listening(hop_s=0.1)).records())
+    windows, _, errors, summary = sorted_out(found)
+    assert len(windows) == 4 and len(errors) >= 10 and summary.errors == len(errors)
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
 def test_words_name_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: 0))
     assert isinstance(open_source("-", 8_000), PipeSource)
+    assert open_source("-", 8_000).live and not open_source("-", 8_000, wait=True).live
     udp = open_source("udp://127.0.0.1:0", 8_000, 2, "f32")
     assert isinstance(udp, UdpSource) and udp.channels == 2
     udp.close()
@@ -273,10 +274,18 @@ def test_words_that_name_none_are_errors(text: str, rate: int | None, error: typ
 def test_options_for_another_kind_of_source_are_refused(card: FakeCard) -> None:
     with pytest.raises(ConfigError, match="--realtime, which is for files"):
         open_source("-", 8000, realtime=True)
+    with pytest.raises(ConfigError, match="--wait, which is for standard input"):
+        open_source("udp://127.0.0.1:0", 8000, wait=True)
     with pytest.raises(ConfigError, match="--encoding, which is for raw samples"):
         open_source("mic", encoding="s16")
     with pytest.raises(ConfigError, match="a file says that itself"):
         open_source("a.wav", channels=2)
+
+
+def test_a_program_without_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ConfigError, match="found no standard input"):
+        open_source("-", 8000)
 
 
 def test_no_channels_are_an_error() -> None:

@@ -207,6 +207,27 @@ def test_windows_may_wait_and_the_oldest_be_given_up(runtime: Runtime, audio: Fl
     assert_same(stream.finish(), every[-1:])
 
 
+def test_of_the_windows_that_wait_only_old_ones_are_given_up(runtime: Runtime, audio: Floats) -> None:
+    stream, half = runtime.open_stream(hop_s=0.25), len(audio) // 2
+    stream.take(audio[:half], arrived=1.0)
+    old = len(stream.waiting)
+    stream.take(audio[half:], arrived=2.0)
+    assert stream.drop(0, before=1.0) == 0
+    assert stream.drop(len(stream.waiting) - 1, before=1.5) == 1
+    assert stream.drop(1, before=1.5) == old - 1
+    assert {window.arrived for window in stream.waiting} == {2.0}
+
+
+def test_what_a_window_needs_is_ready_before_it_comes_and_its_time_is_told(editable: EditableBundle) -> None:
+    own = Runtime.load(editable.path)
+    stream = own.open_stream(hop_s=0.5)
+    assert "window" in own.dispatcher.__dict__  # opened already
+    (first, second) = stream.push(noise(own.audio.clip_samples + stream.hop))
+    for window in (first, second):
+        assert list(window.result.trace.ms)[:2] == ["frames", "window"]
+    assert first.result.trace.ms["frames"] > 0
+
+
 def test_a_deadline_counts_from_the_arrival_of_the_last_sample(runtime: Runtime, audio: Floats) -> None:
     stream = runtime.open_stream(budget_ms=5_000)
     stream.take(audio, arrived=perf_counter() - 10)
