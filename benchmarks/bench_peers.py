@@ -1,6 +1,6 @@
 """The product beside its peers in one run: the same clips, from samples in memory to an answer, one thread and two.
 
-Run with ``make bench-full XAIMOE_BUNDLE=folder``. Each peer hears its own rate, for which clips were resampled before;
+Run with ``make bench-full BUNDLE=folder``. Each peer hears its own rate, for which clips were resampled before;
 what that takes stands apart. ``extra_info`` has the rate, multiply-accumulates or accuracy where they are known.
 """
 
@@ -57,7 +57,7 @@ def bench_yamnet(runtime: Runtime, clips: Floats, benchmark: Benchmark, part: st
     if not model.is_file():
         pytest.skip(f"{model} is not there; set XAIMOE_PEERS")
     benchmark.group = group(threads)
-    benchmark.extra_info |= {"rate": yamnet.RATE, "accuracy": yamnet.ACCURACY}
+    benchmark.extra_info |= {"rate": yamnet.RATE, "accuracy": yamnet.ACCURACY, "reference": True}
     peer = yamnet.YAMNet(model, threads)
     heard = [soxr.resample(clip, runtime.audio.sample_rate, yamnet.RATE) for clip in clips]
     if part == "pipeline":
@@ -83,7 +83,7 @@ def bench_mobilenet_network(benchmark: Benchmark, tmp_path: Path, threads: int) 
     """EfficientAT mn04's shape, our own, random weights: the network alone."""
     benchmark.group = group(threads)
     network, shape = mobilenet.network(10), (1, 1, mobilenet.BANDS, mobilenet.FRAMES)
-    benchmark.extra_info |= {"macs": macs_of(lambda: network(torch.zeros(shape)))}
+    benchmark.extra_info |= {"macs": macs_of(lambda: network(torch.zeros(shape))), "reference": True}
     session = session_of(network, shape, tmp_path, threads)
     spectrogram = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     name = session.get_inputs()[0].name
@@ -115,5 +115,6 @@ def bench_single_cnn(runtime: Runtime, clips: Floats, benchmark: Benchmark, tmp_
 @pytest.mark.benchmark(group=f"resampling 5 s from {NATIVE} Hz")
 @pytest.mark.parametrize("rate", [16_000, 32_000])
 def bench_resampling(benchmark: Benchmark, rate: int) -> None:
+    benchmark.extra_info["reference"] = True
     samples = np.random.default_rng(0).normal(0, 0.1, 5 * NATIVE).astype(np.float32)
     benchmark(lambda: soxr.resample(samples, NATIVE, rate))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,10 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["governor"] = governor.read_text().strip() if governor.is_file() else None
     machine_info["versions"] = {package: version(package) for package in PACKAGES}
     machine_info["cores"] = os.cpu_count()
+    machine_info["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS")
     machine_info["bundle"] = BUNDLE.name
+    manifest = BUNDLE / "manifest.json"
+    machine_info["bundle_id"] = json.loads(manifest.read_text())["bundle_id"] if manifest.is_file() else None
 
 
 @pytest.fixture(scope="session")

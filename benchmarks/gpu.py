@@ -7,7 +7,7 @@
 
 The bundle should be exported with ``--precision fp32,fp16 --fused``; what it does not hold is left out. PyTorch runs
 the checkpoint on the same device, as it is and compiled. A time is the median of calls after a warm-up, from samples on
-the host to scores on the host.
+the host to scores on the host. Where a batch is too large, the rest of that way is left out; what was timed is kept.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ def ways(checkpoint: Path, bundle: Path, provider: str, compiled: bool) -> Itera
                 f"split, {precision}",
                 lambda waveform, source, own=own: own.dispatcher.run(waveform, source, "routed", way="in turn"),
             )
-    if any(graph.role == "fused" for graph in graphs):
-        yield "fused, fp32", lambda waveform, source: runtime.dispatcher.run(waveform, source, "routed", way="fused")
+        if any(graph.role == "fused" and graph.precision == precision for graph in graphs):
+            yield (
+                f"fused, {precision}",
+                lambda waveform, source, own=own: own.dispatcher.run(waveform, source, "routed", way="fused"),
+            )
     device = torch.device("cuda" if runtime.provider in ("cuda", "tensorrt") else "cpu")
     model = load_checkpoint(checkpoint).model.to(device).eval()
 
@@ -79,17 +82,27 @@ def main(
         for size in sizes:
             waveform = draw.normal(0, 0.1, (size, runtime.audio.clip_samples)).astype(np.float32)
             source = np.tile(np.float32([runtime.audio.sample_rate, 0]), (size, 1))
-            times = []
-            for _ in range(WARM_UP + rounds):
-                start = perf_counter()
-                run(waveform, source)
-                times.append((perf_counter() - start) * 1e3)
-            ms = median(times[WARM_UP:])
+            try:
+                ms = median_ms(lambda run=run, given=(waveform, source): run(*given), rounds)
+            except Exception as error:  # noqa: BLE001  out of memory, by whatever name the library has for it
+                typer.echo(f"{name:<20}{size:>6} clips: {type(error).__name__}: {error}", err=True)
+                rows.append({"way": name, "batch": size, "error": type(error).__name__})
+                break
             rows.append({"way": name, "batch": size, "ms": ms, "clips_per_s": size / ms * 1e3})
             typer.echo(f"{name:<20}{size:>6} clips {ms:>10.2f} ms {size / ms * 1e3:>12.0f} clips/s")
-    if out is not None:
-        with replacing(out) as file:
-            file.write(json.dumps(about | {"times": rows}, indent=1).encode())
+        if out is not None:
+            with replacing(out) as file:
+                file.write(json.dumps(about | {"times": rows}, indent=1).encode())
+
+
+def median_ms(call: Callable[[], Any], rounds: int) -> float:
+    """Of the calls after a warm-up."""
+    times = []
+    for _ in range(WARM_UP + rounds):
+        start = perf_counter()
+        call()
+        times.append((perf_counter() - start) * 1e3)
+    return median(times[WARM_UP:])
 
 
 if __name__ == "__main__":

@@ -27,12 +27,13 @@ import scaling
 
 
 def run_of(**medians: float) -> dict[str, Any]:
-    """A file of pytest-benchmark with these medians in milliseconds."""
+    """A file of pytest-benchmark with these medians in milliseconds; names that begin with ``ref`` are references."""
     return {
         "benchmarks": [
             {
                 "name": name,
                 "fullname": name,
+                "extra_info": {"reference": True} if name.startswith("ref") else {},
                 "stats": {"median": ms / 1e3, "iqr": ms / 1e4, "q1": ms * 0.95 / 1e3, "q3": ms * 1.05 / 1e3},
             }
             for name, ms in medians.items()
@@ -49,15 +50,30 @@ def compared(tmp_path: Path, before: dict[str, Any], after: dict[str, Any], *opt
 
 
 def test_what_got_slower_is_told_and_ends_with_1(tmp_path: Path) -> None:
-    before = run_of(a=1, b=2, c=3)
-    result = compared(tmp_path, before, run_of(a=1, b=3, c=3))
+    before = run_of(ref=1, b=2, c=3)
+    result = compared(tmp_path, before, run_of(ref=1, b=3, c=3))
     assert result.exit_code == 1
     assert next(line for line in result.stdout.splitlines() if "slower" in line).endswith("b")
-    assert compared(tmp_path, before, run_of(a=1, b=3, c=3), "--band", "0.6").exit_code == 0
+    assert compared(tmp_path, before, run_of(ref=1, b=3, c=3), "--band", "0.6").exit_code == 0
+
+
+def test_a_product_that_is_slower_throughout_is_not_taken_for_a_slow_machine(tmp_path: Path) -> None:
+    result = compared(tmp_path, run_of(ref=1, a=1, b=2, c=3), run_of(ref=1, a=2, b=4, c=6))
+    assert (result.exit_code, result.stdout.count("slower")) == (1, 3)
+
+
+def test_without_a_reference_the_machines_change_is_not_known(tmp_path: Path) -> None:
+    result = compared(tmp_path, run_of(a=1, b=1), run_of(a=1, b=1))
+    assert result.exit_code == 0 and "no reference is in both" in result.stdout
+
+
+def test_a_benchmark_that_is_gone_is_told_and_ends_with_1(tmp_path: Path) -> None:
+    result = compared(tmp_path, run_of(ref=1, a=1, b=1), run_of(ref=1, a=1))
+    assert result.exit_code == 1 and "missing b" in result.stdout
 
 
 def test_another_machine_is_not_a_change(tmp_path: Path) -> None:
-    result = compared(tmp_path, run_of(a=1, b=2, c=3), run_of(a=3, b=6, c=9))
+    result = compared(tmp_path, run_of(ref=1, b=2, c=3), run_of(ref=3, b=6, c=9))
     assert (result.exit_code, "3.00 times as long" in result.stdout) == (0, True)
 
 
@@ -159,10 +175,59 @@ def ratio(one: Callable[[], Any], other: Callable[[], Any], rounds: int = 40) ->
     return median(times[0][5:]) / median(times[1][5:])
 
 
+def reference_kernel() -> Callable[[], None]:
+    """Fixed work that is none of ours, a millisecond or so: half of it large matrix products, half small operations,
+    like that of a call."""
+    draw = np.random.default_rng(0)
+    wide, weights = (draw.normal(size=shape).astype(np.float32) for shape in ((128, 256), (256, 256)))
+    narrow = wide[0, :64].copy()
+
+    def work() -> None:
+        for _ in range(5):
+            np.maximum(wide @ weights, 0)
+        for _ in range(800):
+            np.maximum(narrow, 0)
+
+    return work
+
+
+BOUNDS = {"call": 2.5, "frontend": 1.0, "saliency": 0.2, "router": 0.25, "expert": 0.2, "head": 0.12}
+"""Times over the reference kernel's, some 2.5 times what was measured on an EPYC: whole calls, and graphs by role."""
+
+
+def test_calls_and_graphs_are_no_slower_than_they_were(runtime: Runtime) -> None:
+    kernel, clip = reference_kernel(), runtime.bundle.golden["waveform"][0]
+    found = {"call": ratio(lambda: runtime.infer(clip), kernel)}
+    for name, graph in runtime.dispatcher.graphs.items():
+        given = {one.name: runtime.bundle.golden[graph.spec.golden(one.name)][:1] for one in graph.spec.inputs}
+        found[name] = ratio(lambda graph=graph, given=given: graph(**given), kernel)
+    slow = {name: round(value, 3) for name, value in found.items() if value > BOUNDS[name.split()[0]]}
+    assert not slow, f"{slow}, of {found}"
+
+
+def test_a_call_takes_little_more_than_its_graphs(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the same runs of the same sessions on the same inputs, bare."""
+    clip, calls = runtime.bundle.golden["waveform"][0], list[Callable[[], Any]]()
+
+    class Recorded:
+        def __init__(self, session: Any) -> None:
+            self.session = session
+
+        def run(self, *given: Any) -> Any:
+            calls.append(lambda: self.session.run(*given))
+            return self.session.run(*given)
+
+    with monkeypatch.context() as recording:
+        for graph in runtime.dispatcher.graphs.values():
+            recording.setattr(graph, "session", Recorded(graph.session))
+        runtime.infer(clip)
+    assert ratio(lambda: runtime.infer(clip), lambda: [call() for call in calls]) < 2.5
+
+
 def test_running_fewer_pairs_saves_time(runtime: Runtime) -> None:
     clip = runtime.bundle.golden["waveform"][0]
-    assert ratio(lambda: runtime.infer(clip), lambda: runtime.infer(clip, routing="dense")) < 1.1
-    assert ratio(lambda: runtime.infer(clip, routing="glance"), lambda: runtime.infer(clip, routing="dense")) < 1.0
+    assert ratio(lambda: runtime.infer(clip), lambda: runtime.infer(clip, routing="dense")) < 0.8
+    assert ratio(lambda: runtime.infer(clip, routing="glance"), lambda: runtime.infer(clip, routing="dense")) < 0.7
 
 
 def test_the_frontend_is_within_reach_of_a_bare_fft(runtime: Runtime) -> None:

@@ -47,6 +47,11 @@ def plain(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
+def shortened(label: str, length: int = 24) -> str:
+    """The same where there is no room for a long one."""
+    return plain(label if len(label) <= length else label[: length - 1] + "…")
+
+
 def save_figure(figure: Any, out: Path, dpi: int = 150) -> None:
     """Writes a figure of matplotlib in the format of the file's ending, PNG if it has none.
 

@@ -43,6 +43,7 @@ def illustrate(
         spectrogram=on_host(sound["spectrogram"])[0, 0],
         centres_hz=np.array(manifest.frontend.centres_hz, np.float32),
         start_s=window.start_s,
+        end_s=window.end_s,
         frame_s=manifest.audio.frame_hop / manifest.audio.sample_rate,
         grid=manifest.patches.grid,
         saliency=outputs.saliency[0],

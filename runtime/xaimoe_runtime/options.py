@@ -50,6 +50,7 @@ RoutingOption = Annotated[
 ChannelOption = Annotated[
     str, typer.Option(help="mix, each (a record for every channel), or the number of one, from 0.")
 ]
+OneChannelOption = Annotated[str, typer.Option(help="mix, or the number of one, from 0.")]
 HopOption = Annotated[float | None, typer.Option("--hop", help="Seconds from window to window; default: the bundle's.")]
 MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" below this score.')]
 OutOption = Annotated[

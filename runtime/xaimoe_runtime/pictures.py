@@ -37,6 +37,8 @@ class Heard:
     centres_hz: Floats
     """Middle of each band, [F], rising."""
     start_s: float
+    end_s: float
+    """Where the recording's own sound ends; after it, it is repeated to fill the window."""
     frame_s: float
     """Seconds from frame to frame."""
     grid: PatchGrid
@@ -161,6 +163,14 @@ def _spectrogram(axes: Any, heard: Heard, x_label: bool = True) -> None:
     if high - low < 1e-6:
         low, high = low - 1, high + 1
     axes.imshow(heard.spectrogram, origin="lower", aspect="auto", extent=heard.extent, cmap=SOUND, vmin=low, vmax=high)
+    _, end_s, low_band, high_band = heard.extent
+    if (repeated := end_s - heard.end_s) > 2 * heard.frame_s:
+        axes.axvspan(heard.end_s, end_s, facecolor="none", edgecolor="#808080", hatch="///", linewidth=0, zorder=3)
+        axes.axvline(heard.end_s, color="#808080", linestyle="--", linewidth=1, zorder=3)
+        if repeated > (end_s - heard.start_s) / 8:
+            middle = (heard.end_s + end_s) / 2, (low_band + high_band) / 2
+            ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+            axes.text(*middle, "repeated", ha="center", va="center", fontsize=8, color="#404040", bbox=ground, zorder=4)
     hz = _round_frequencies(heard.centres_hz)
     axes.set_yticks(np.interp(hz, heard.centres_hz, _edges(heard)), [_hz(value) for value in hz], fontsize=8)
     axes.set(ylabel="Frequency [Hz]", ylim=heard.extent[2:], xlim=heard.extent[:2])

@@ -29,15 +29,20 @@ class Browser:
         folder: for the browser's own files.
         size: of the window.
         dark: whether the person likes dark pages.
+        microphone: whether there is one (which beeps), and pages may use it.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int] = (1280, 900), dark: bool = False) -> None:
+    def __init__(
+        self, folder: Path, size: tuple[int, int] = (1280, 900), dark: bool = False, microphone: bool = False
+    ) -> None:
         self.problems: list[str] = []
         self._number = 0
         self._session: str | None = None
         read_theirs, write_ours = os.pipe()
         read_ours, write_theirs = os.pipe()
         command = [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        if microphone:
+            command += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
         command += [f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}", "about:blank"]
         # Chromium reads from descriptor 3 and writes to 4.
         shell = f'exec 3<&{read_theirs} 4>&{write_theirs}; exec "$@"'

@@ -18,7 +18,7 @@ from xaimoe_runtime.pictures import Heard, draw_grid, draw_routing, draw_salienc
 NAMES = ("saliency_router", "patch_routing", "patch_grid")
 
 
-def heard(rows: int = 1, pairs: int = 3, label: str = "ship") -> Heard:
+def heard(rows: int = 1, pairs: int = 3, label: str = "ship", heard_s: float = 8.0) -> Heard:
     """A made-up window of 8 s with a grid of one or more rows of patches."""
     grid = PatchGrid(rows=32, columns=80, tile=(32 // rows, 16), stride=(32 // rows, 16))
     rng = np.random.default_rng(0)
@@ -29,6 +29,7 @@ def heard(rows: int = 1, pairs: int = 3, label: str = "ship") -> Heard:
         spectrogram=rng.normal(size=(32, 80)).astype(np.float32),
         centres_hz=np.geomspace(50, 8000, 32).astype(np.float32),
         start_s=3.0,
+        end_s=3.0 + heard_s,
         frame_s=0.1,
         grid=grid,
         saliency=saliency / saliency.sum(),
@@ -36,6 +37,14 @@ def heard(rows: int = 1, pairs: int = 3, label: str = "ship") -> Heard:
         experts=("A", "B", "C", "D"),
         answer=f"answered {label}",
     )
+
+
+@pytest.mark.parametrize(("heard_s", "told"), [(8.0, []), (7.5, []), (2.0, ["repeated"])])
+def test_where_a_recording_ends_within_the_window_is_shown(heard_s: float, told: list[str]) -> None:
+    (axes, *_) = draw_saliency(heard(heard_s=heard_s)).get_axes()
+    ends = [float(line.get_xdata()[0]) for line in axes.get_lines()]
+    assert ends == ([] if heard_s == 8.0 else [3.0 + heard_s])
+    assert [text.get_text() for text in axes.texts] == told
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])

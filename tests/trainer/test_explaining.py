@@ -142,6 +142,30 @@ def test_where_nothing_is_answered_the_best_label_is_explained_whatever_its_name
     assert json.loads((tmp_path / "out" / "explain.json").read_text())["label"] == explanation.label
 
 
+def test_of_many_labels_one_that_was_answered_is_explained(classifier: MoEAudioClassifier, recording: Path) -> None:
+    """The best score need not reach its label's threshold."""
+    model = copy.deepcopy(classifier.engine.model)
+    model.config = msgspec.structs.replace(model.config, task="multi_label")
+    labels = model.config.labels
+    (best, second, *_) = explain_recording(classifier.engine, recording, "saliency").scores.argsort()[::-1]
+    thresholds = [1.0] * len(labels)
+    thresholds[second] = 0.0
+    engine = TorchEngine(model, tuple(thresholds), torch.device("cpu"), "best.pt")
+    explanation = explain_recording(engine, recording, "gradcam")
+    assert explanation.scores[best] > explanation.scores[second]
+    assert explanation.answer == (labels[second],) and explanation.label == labels[second]
+    told = numbers_of(explanation, engine, recording)
+    assert told["answer"] == [labels[second]] and told["thresholds"][labels[second]] == 0.0
+
+
+def test_what_is_only_repeated_is_told_apart(classifier: MoEAudioClassifier, tmp_path: Path) -> None:
+    rate = classifier.engine.audio.sample_rate
+    found = classifier.explain(write_wav(tmp_path / "a.wav", noise(rate // 2), rate), "saliency")
+    assert found["end_s"] == pytest.approx(0.5)
+    assert {patch["repeated"] for patch in found["patches"]} == {False, True}
+    assert all(patch["repeated"] == (patch["middle_s"] > 0.5) for patch in found["patches"])
+
+
 def test_of_a_long_recording_the_clearest_window_is_explained(classifier: MoEAudioClassifier, recording: Path) -> None:
     explanation = explain_recording(classifier.engine, recording, "saliency")
     scores = [window.result.scores for window in _windows(classifier, recording)]

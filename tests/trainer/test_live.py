@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -67,6 +68,59 @@ def test_the_page_answers_as_the_runtime_does(
             browser.evaluate("document.querySelectorAll('#live .patch').length") == runtime.manifest.patches.grid.count
         )
         assert browser.problems == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        ("flac", {"format": "FLAC"}),
+        ("ogg", {"format": "OGG", "subtype": "VORBIS"}),
+        ("mp3", {"format": "MP3", "subtype": "MPEG_LAYER_III"}),
+    ],
+)
+def test_a_file_of_another_format_is_heard_at_its_own_rate(
+    page: Path, fused: Path, tmp_path: Path, ending: str, how: dict[str, str]
+) -> None:
+    """The rate is an input of the graphs; a decoder of a browser would make 48 kHz of it."""
+    runtime = Runtime.load(fused, "cpu")
+    rate, count = runtime.audio.sample_rate, 2 * runtime.audio.clip_samples
+    samples = 0.3 * np.sin(2 * np.pi * 441 * np.arange(count) / rate) + noise(count)
+    path = tmp_path / f"heard.{ending}"
+    soundfile.write(path, samples, rate, **how)
+    wanted = runtime.infer(soundfile.read(path, dtype="float32")[0], rate)
+    with Browser(tmp_path / "chromium") as browser:
+        browser.open(page, READY)
+        browser.give_file("#own-file", path)
+        browser.until(ANSWERED)
+        found = json.loads(browser.evaluate("document.body.dataset.scores"))
+        assert list(found.values()) == pytest.approx(wanted.scores.tolist(), abs=2e-3 if ending == "flac" else 0.05)
+        rates = browser.evaluate(
+            f"fetch('data:audio/x;base64,{encoded(path)}').then((r) => r.arrayBuffer()).then(nativeRate)"
+        )
+        assert rates == rate
+
+
+def encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def test_the_microphone_is_heard_by_a_page_that_is_a_file(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "chromium", microphone=True) as browser:
+        browser.open(page, READY)
+        browser.evaluate("document.querySelector('#live button').click()")
+        browser.until(ANSWERED)
+        assert browser.evaluate("document.body.dataset.failed") is None
+        assert sum(json.loads(browser.evaluate("document.body.dataset.scores")).values()) == pytest.approx(1, abs=1e-3)
+        assert browser.problems == []
+
+
+def test_without_a_microphone_it_is_said_what_to_do(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "chromium") as browser:
+        browser.open(page, READY)
+        browser.evaluate("document.querySelector('#live button').click()")
+        browser.until(ANSWERED)
+        told = browser.evaluate("document.querySelector('#live [aria-live]').textContent")
+        assert told.startswith("Microphone: ") and told.endswith("see that one is connected.")
 
 
 def test_what_is_no_recording_is_told(page: Path, tmp_path: Path) -> None:

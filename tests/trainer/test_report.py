@@ -137,6 +137,16 @@ def test_recordings_that_have_moved_are_told_of(checkpoint: Path, tmp_path: Path
     assert "/gone: the recordings are not there any more; give --dataset" in note
 
 
+def test_a_recording_that_cannot_be_used_is_left_out_and_told(checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(scenes, tmp_path / "scenes"))
+    tested = next(line for line in (folder / "metadata.csv").read_text().splitlines() if ",test," in line)
+    (folder / tested.split(",")[0]).write_bytes(b"no sound")
+    (note,) = write_report(checkpoint.parent, tmp_path / "page.html", clips=4, dataset=folder, device="cpu")
+    assert note.startswith("left out of the clips: row ") and tested.split(",")[0] in note
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('"sound":"data:audio') == 4
+
+
 def test_a_bundle_of_another_checkpoint_is_refused(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(checkpoint.parent, tmp_path / "run"))
     classifier = MoEAudioClassifier.load(checkpoint, "cpu")
@@ -154,6 +164,8 @@ def test_a_bundle_of_another_checkpoint_is_refused(checkpoint: Path, bundle: Pat
         (("--run", "nowhere"), 2, "expected the folder of a finished training"),
         (("--run", "RUN", "--live"), 2, "expected one with a fused graph"),
         (("--run", "RUN", "--live", "--bundle", "BUNDLE"), 3, "export again with --fused"),
+        (("--run", "RUN", "--curve", "curve.json"), 2, "--curve: found no --bundle"),
+        (("--run", "RUN", "--onnxruntime-web", "folder"), 2, "--onnxruntime-web: found no --live"),
         (("--run", "RUN", "--bundle", "BUNDLE", "--curve", "nowhere"), 2, "calibrate --data D --curve FILE"),
     ],
 )

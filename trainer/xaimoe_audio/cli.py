@@ -316,7 +316,7 @@ def explain(
         ExplanationMethod, typer.Option(help="saliency: what steers the router, without another method.")
     ] = "gradcam",
     label: Annotated[str | None, typer.Option(help="To be explained.", show_default="the best one")] = None,
-    channel: device_options.ChannelOption = "mix",
+    channel: device_options.OneChannelOption = "mix",
     device: options.DeviceOption = "auto",
 ) -> None:
     """Show what in a recording spoke for the answer, and which experts heard it; the numbers are JSON on stdout."""

@@ -29,6 +29,7 @@ from xaimoe_runtime.files import printable
 from xaimoe_runtime.inference import file_windows, inputs_of
 from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
 from xaimoe_runtime.result import decide, pool
+from xaimoe_runtime.schema import TaskSpec
 from xaimoe_runtime.writing import replacing
 
 Floats = NDArray[np.float32]
@@ -48,10 +49,10 @@ class Explanation:
     """That is explained."""
     scores: Floats
     """[L]"""
+    answer: tuple[str, ...]
+    """What the recording was answered with; empty if no label reached its threshold."""
     maps: dict[Attribution, Floats]
     """Of each method, [F, T]; positive where it speaks for the label."""
-    end_s: float
-    """Where the window ends."""
     samples: Floats
     """That were heard, [S], at the model's rate."""
 
@@ -136,7 +137,7 @@ def explain_recording(
         engine: the model.
         path: of the recording.
         method: ``gradcam``, ``gradxinput``, ``saliency`` (the router's own, which is always there) or ``all``.
-        label: to be explained; the best one if None, whether or not its score reaches a threshold.
+        label: to be explained; the best one of the answer if None, or of all where nothing was answered.
         channel: ``mix`` or the number of a channel.
 
     Raises:
@@ -156,7 +157,8 @@ def explain_recording(
     if not np.isfinite(scores).all():
         raise AudioError(f"{path}: the model answered with scores that are not finite; nothing is explained")
     whole = pool(scores)
-    target = int(whole.argmax()) if label is None else labels.index(label)
+    answered = decide(whole, engine.task)
+    target = answered_with(whole, engine.task) if label is None else labels.index(label)
     # Read again: a recording of a day is not held in memory for the sake of one window.
     every = (window for _, window in file_windows(path, engine.audio, picked))
     window = next(islice(every, int(scores[:, target].argmax()), None))
@@ -169,20 +171,27 @@ def explain_recording(
     elif chosen != "saliency":
         wanted = (chosen,)
     config = model.config.frontend
-    answered = ", ".join(decide(whole, engine.task)) or "nothing"
     heard = Heard(
         spectrogram=routed.spectrogram[0, 0].cpu().numpy(),
         centres_hz=model.frontend.window.backend.centres().float().cpu().numpy(),
         start_s=window.start_s,
+        end_s=window.end_s,
         frame_s=config.hop / config.sample_rate,
         grid=model.grid,
         saliency=routed.saliency[0].cpu().numpy(),
         gates=routed.gates[0].cpu().numpy(),
         experts=engine.experts,
-        answer=f"answered {answered} ({labels[target]} {whole[target]:.2f})",
+        answer=f"answered {', '.join(answered) or 'nothing'} ({labels[target]} {whole[target]:.2f})",
     )
     maps = {name: attribution(model, routed, target, name) for name in wanted}
-    return Explanation(heard, labels[target], whole, maps, window.end_s, window.samples)
+    return Explanation(heard, labels[target], whole, answered, maps, window.samples)
+
+
+def answered_with(scores: Floats, task: TaskSpec) -> int:
+    """Number of the label that a recording with these scores [L] is explained by: the best one that was answered, or
+    the best of all if none was."""
+    answer = decide(scores, task)
+    return task.labels.index(answer[0]) if answer else int(scores.argmax())
 
 
 def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dict[str, Any]:
@@ -199,14 +208,17 @@ def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dic
         "path": printable(path),
         "model": printable(engine.name),
         "start_s": round(heard.start_s, 6),
-        "end_s": round(explanation.end_s, 6),
+        "end_s": round(heard.end_s, 6),
         "label": explanation.label,
+        "answer": list(explanation.answer),
         "scores": {label: float(s) for label, s in zip(engine.task.labels, explanation.scores, strict=True)},
+        "thresholds": dict(zip(engine.task.labels, engine.task.thresholds, strict=False)),
         "patches": [
             {
                 "middle_s": round(seconds, 4),
                 "middle_hz": round(hertz, 1),
                 "saliency": float(heard.saliency[patch]),
+                "repeated": seconds > heard.end_s,
             }
             for patch, (seconds, hertz) in enumerate(middles)
         ],

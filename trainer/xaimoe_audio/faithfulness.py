@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from xaimoe_audio.data.dataset import LabelledRecording
 from xaimoe_audio.engine import TorchEngine
-from xaimoe_audio.explaining import Attribution, attribution
+from xaimoe_audio.explaining import Attribution, answered_with, attribution
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.territory import means_of_territories, nearest_tiles
 from xaimoe_audio.quantus_metrics import REMOVED, QuantusMetrics
@@ -133,7 +133,7 @@ def judge(engine: TorchEngine, items: list[LabelledRecording], seed: int = 0) ->
                 with torch.no_grad():
                     spectrogram, attributes = model.frontend(waveform, source)
                     scores = Scores(model, attributes).eval()
-                    target = int(scores(spectrogram)[0].argmax())
+                    target = answered_with(scores(spectrogram)[0].cpu().numpy(), engine.task)
                     routed = scores.route(spectrogram)
                 patches: dict[str, Tensor] = {}
                 values: dict[str, dict[str, Any]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -89,14 +89,17 @@ def load_dataset(
     splits: tuple[Split, ...] = SPLITS,
     required: tuple[Split, ...] = ("train", "val"),
     most: int | None = None,
+    refused: Callable[[str], None] | None = None,
 ) -> LabelledDataset:
     """Checks the table and decodes the recordings of ``splits`` at ``rate`` Hz, with a progress bar on stderr.
 
     With channel ``each`` every channel of a file is a recording of its own, in the file's split. The ``required``
-    splits must not be empty. Of more than ``most`` files, as many are taken, evenly over the table.
+    splits must not be empty. Of more than ``most`` files, as many are taken, evenly over the table. With ``refused``,
+    which is told of each, defects are left out.
 
     Raises:
-        DatasetError: all defects of table and recordings in one message, each with its row.
+        DatasetError: all defects of table and recordings in one message, each with its row; with ``refused`` only if
+            nothing can be used.
     """
     rows, defects = read_metadata(metadata_csv, dataset_dir, task, splits)
     for split in required:
@@ -127,7 +130,11 @@ def load_dataset(
             else:
                 items += loaded
             advance()
-    defects.raise_if_any()
+    if refused is None or not items:
+        defects.raise_if_any()
+    else:
+        for defect in defects.listed():
+            refused(defect)
     labels = tuple(sorted({label for item in items for label in item.row.labels}))
     return LabelledDataset(tuple(items), labels, rate)
 

@@ -20,7 +20,6 @@ from xaimoe_runtime.console import progress
 from xaimoe_runtime.errors import AudioError
 from xaimoe_runtime.files import printable
 from xaimoe_runtime.pictures import LOUD, QUIET
-from xaimoe_runtime.result import decide
 
 Floats = NDArray[np.float32]
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -50,24 +49,28 @@ def choose(rows: Sequence[Row], right: Sequence[bool], count: int) -> list[int]:
     return sorted(dealt[:count])
 
 
-def clips_of(engine: TorchEngine, rows: Sequence[Row], channel: str = "mix") -> list[dict[str, Any]]:
-    """What the inspector shows of recordings; one that cannot be used is left out.
+def clips_of(
+    engine: TorchEngine, rows: Sequence[Row], channel: str = "mix"
+) -> tuple[list[dict[str, Any]], list[AudioError]]:
+    """What the inspector shows of recordings, and why others cannot be used.
 
     Raises:
         ConfigError: no such channel.
         ProviderError: captum is installed but broken.
     """
     method = "gradcam" if find_spec("captum") is not None else "saliency"
-    found = []
+    found, refused = [], []
     with progress("explaining clips", len(rows)) as advance:
         for row in rows:
             try:
                 explanation = explain_recording(engine, row.path, method, channel=channel)
-            except AudioError:
-                continue
-            found.append(_clip(engine, explanation) | {"path": printable(row.path.name), "truth": list(row.labels)})
+            except AudioError as error:
+                refused.append(error)
+            else:
+                told = {"path": printable(row.path.name), "truth": list(row.labels)}
+                found.append(_clip(engine, explanation) | told)
             advance()
-    return found
+    return found, refused
 
 
 def _clip(engine: TorchEngine, explanation: Explanation) -> dict[str, Any]:
@@ -76,9 +79,11 @@ def _clip(engine: TorchEngine, explanation: Explanation) -> dict[str, Any]:
     patches, experts = np.nonzero(heard.gates)
     sound, louder_db = mp3_of(explanation.samples, engine.audio.sample_rate)
     clip = {
-        "answer": list(decide(scores, engine.task)),
+        "answer": list(explanation.answer),
+        "label": explanation.label,
         "scores": [[engine.task.labels[i], round(float(scores[i]), 4)] for i in order[:5]],
         "start_s": heard.start_s,
+        "end_s": heard.end_s,
         "spectrogram": packed(shades_of(heard.spectrogram)),
         "saliency": [round(float(value), 4) for value in heard.saliency],
         "pairs": [[int(p), int(e), round(float(heard.gates[p, e]), 4)] for p, e in zip(patches, experts, strict=True)],
@@ -93,7 +98,8 @@ def _clip(engine: TorchEngine, explanation: Explanation) -> dict[str, Any]:
 
 
 def geometry(engine: TorchEngine, centres_hz: Floats) -> dict[str, Any]:
-    """What all clips have in common: axes, where each patch answers, and the experts' names."""
+    """What all clips have in common: axes, where each patch answers, the experts' names, and from which score a label
+    is answered (any number a recording)."""
     model, config = engine.model, engine.model.config.frontend
     rows, columns = model.grid.territories()
     return {
@@ -104,6 +110,7 @@ def geometry(engine: TorchEngine, centres_hz: Floats) -> dict[str, Any]:
         "row_edges": _edges(rows),
         "column_edges": _edges(columns),
         "experts": list(engine.experts),
+        "thresholds": dict(zip(engine.task.labels, engine.task.thresholds, strict=False)),
         "sample_rate": config.sample_rate,
     }
 

@@ -24,7 +24,7 @@ from xaimoe_audio.report.live import live_parts
 from xaimoe_audio.training.assess import answer
 from xaimoe_runtime.errors import ConfigError, DatasetError
 from xaimoe_runtime.result import decide
-from xaimoe_runtime.writing import replacing
+from xaimoe_runtime.writing import check_writable, replacing
 
 SCRIPTS = ("elements.js", "charts.js", "sections.js", "panel.js", "inspector.js")
 LIVE_SCRIPT, MAIN_SCRIPT = "live.js", "main.js"
@@ -68,6 +68,11 @@ def write_report(
     """
     if live and bundle is None:
         raise ConfigError("--live: found no --bundle, expected one with a fused graph (xaimoe-audio export --fused)")
+    if curve is not None and bundle is None:
+        raise ConfigError("--curve: found no --bundle, expected the one that the curve was measured with")
+    if onnxruntime_web is not None and not live:
+        raise ConfigError("--onnxruntime-web: found no --live, which is what needs it; give both or neither")
+    check_writable(out)
     content: dict[str, Any] = gather.of_run(run_folder)
     checkpoint = load_checkpoint(run_folder / run.BEST)
     engine = TorchEngine.of(checkpoint, resolve_device(device))
@@ -78,7 +83,8 @@ def write_report(
         content["bundle"] = gather.of_bundle(bundle, checkpoint, curve)
     if clips:
         try:
-            content["clips"] = _inspected(engine, run_folder, clips, dataset, metadata)
+            content["clips"], left_out = _inspected(engine, run_folder, clips, dataset, metadata)
+            notes += [f"left out of the clips: {why}" for why in left_out]
         except DatasetError as error:
             notes.append(f"no clips to look into: {error}")
     content["notes"] = notes
@@ -91,20 +97,23 @@ def write_report(
 
 def _inspected(
     engine: TorchEngine, run_folder: Path, count: int, dataset: Path | None, metadata: Path | None
-) -> list[dict[str, Any]]:
-    """Clips of the test split."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Clips of the test split, and why others are not among them."""
     config = json.loads((run_folder / run.RUN_CONFIG).read_text())
     folder = dataset or Path(config["dataset_dir"])
     table = metadata or (dataset / "metadata.csv" if dataset else Path(config["metadata_csv"]))
     if not folder.is_dir() or not table.is_file():
         raise DatasetError(f"{folder}: the recordings are not there any more; give --dataset (and --metadata)")
     channel = config["channel"] if config["channel"] != "each" else "mix"
-    data = load_dataset(folder, table, engine.task.kind, engine.audio.sample_rate, channel, splits=TEST, required=TEST)
+    left_out: list[str] = []
+    rate, kind = engine.audio.sample_rate, engine.task.kind
+    data = load_dataset(folder, table, kind, rate, channel, splits=TEST, required=TEST, refused=left_out.append)
     items = list(data.items)
     scores = answer(engine, items, "routed").scores
     right = [set(decide(row, engine.task)) == set(item.row.labels) for row, item in zip(scores, items, strict=True)]
     rows = [item.row for item in items]
-    return clips_of(engine, [rows[i] for i in choose(rows, right, count)], channel)
+    found, refused = clips_of(engine, [rows[i] for i in choose(rows, right, count)], channel)
+    return found, [*left_out, *map(str, refused)]
 
 
 def _viridis() -> list[str]:
@@ -133,7 +142,9 @@ def assemble(content: dict[str, Any], embedded: str | None = None) -> str:
     policy = [
         "default-src 'none'",
         f"style-src '{_hash(style)}'",
-        "script-src " + " ".join(f"'{_hash(text)}'" for text in code) + (" 'wasm-unsafe-eval' blob:" if live else ""),
+        "script-src "
+        + " ".join(f"'{_hash(text)}'" for text in code)
+        + (" 'wasm-unsafe-eval' blob: data:" if live else ""),
         "media-src data: blob:",
         "img-src data:",
         *(["worker-src blob:", "connect-src data: blob:"] if live else []),

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xaimoe_runtime.drawing import COLOURS, plain, save_figure
+from xaimoe_runtime.drawing import COLOURS, save_figure, shortened
 
 CURVES = (
     ("Loss", (("loss", "training"), ("val_loss", "validation"))),
-    ("Validation score", (("val_score", "routed"),)),
+    ("Validation: share with all labels right", (("val_score", "routed"),)),
     (
         "Saliency",
         (
@@ -37,7 +37,7 @@ def write_confusion(confusion: list[list[int]], labels: tuple[str, ...], out: Pa
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    names = [plain(label) for label in labels]
+    names = [shortened(label) for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=90)
     axes.set_yticks(range(len(labels)), names)
     axes.set(xlabel="Predicted", ylabel="True")

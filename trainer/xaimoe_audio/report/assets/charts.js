@@ -12,6 +12,13 @@ function ticks(low, high, count = 4) {
   return found;
 }
 
+/** The ticks of an axis as text, all with as many digits after the point as their step has. */
+function named(values) {
+  const step = values.length > 1 ? values[1] - values[0] : values[0] || 1;
+  const digits = Math.min(Math.max(-Math.floor(Math.log10(Math.abs(step)) + 1e-9), 0), 6);
+  return values.map((value) => [value, value.toFixed(digits)]);
+}
+
 /**
  * A chart of lines.
  *
@@ -22,7 +29,7 @@ function ticks(low, high, count = 4) {
 function lineChart(title, lines, x, y, { zero = false } = {}) {
   const shown = lines.filter((line) => line.points.length);
   if (!shown.length) return null;
-  const [W, H, left, bottom, top, right] = [420, 240, 46, 34, 8, 10];
+  const [W, H, left, bottom, top, right] = [420, 240, y ? 64 : 50, 34, 8, 14];
   const all = shown.flatMap((line) => line.points);
   const range = (i) => [Math.min(...all.map((p) => p[i])), Math.max(...all.map((p) => p[i]))];
   let [[x0, x1], [y0, y1]] = [range(0), range(1)];
@@ -60,10 +67,10 @@ function lineChart(title, lines, x, y, { zero = false } = {}) {
       if (step) { event.preventDefault(); tell(at + step); }
     },
   },
-  ticks(y0, y1, 5).map((value) => [
+  named(ticks(y0, y1, 5)).map(([value, text]) => [
     svg("line", { class: "grid-line", x1: left, x2: W - right, y1: up(value), y2: up(value) }),
-    svg("text", { x: left - 6, y: up(value) + 4, "text-anchor": "end", text: short(value) })]),
-  ticks(x0, x1, 5).map((value) => svg("text", { x: across(value), y: H - bottom + 16, "text-anchor": "middle", text: short(value) })),
+    svg("text", { x: left - 6, y: up(value) + 4, "text-anchor": "end", text })]),
+  named(ticks(x0, x1, 5)).map(([value, text]) => svg("text", { x: across(value), y: H - bottom + 16, "text-anchor": "middle", text })),
   svg("text", { x: (W + left) / 2, y: H - 3, "text-anchor": "middle", text: x }),
   y ? svg("text", { x: 11, y: (H - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 11 ${(H - bottom) / 2})`, text: y }) : null,
   shown.map((line, i) => svg("polyline", {

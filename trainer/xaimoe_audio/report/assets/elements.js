@@ -49,9 +49,29 @@ function table(head, rows, caption, wide = false) {
 /** A cell whose ground is the darker the larger its share, 0…1. */
 function shaded(text, share, title) {
   const node = el("td", { class: "shade", text, title });
-  node.style.background = `rgba(var(--cell), ${(0.85 * share).toFixed(3)})`;
-  if (share > 0.55) node.style.color = "var(--on-accent)";
+  const alpha = 0.85 * share;
+  node.style.background = `rgba(var(--cell), ${alpha.toFixed(3)})`;
+  onTheme(() => {
+    const style = getComputedStyle(document.documentElement), over = style.getPropertyValue("--cell").split(",").map(Number);
+    const paper = channels(style.getPropertyValue("--paper")), ground = paper.map((value, i) => value + alpha * (over[i] - value));
+    const inks = ["--ink", "--paper"].map((name) => [contrast(channels(style.getPropertyValue(name)), ground), name]);
+    node.style.color = `var(${inks.sort((a, b) => b[0] - a[0])[0][1]})`;
+  });
   return node;
+}
+
+/** #rgb or #rrggbb as [r, g, b]. */
+function channels(hex) {
+  const digits = hex.trim().slice(1), wide = digits.length === 3 ? [...digits].map((digit) => digit + digit).join("") : digits;
+  return [0, 2, 4].map((at) => parseInt(wide.slice(at, at + 2), 16));
+}
+
+/** Contrast of two colours, 1 to 21, as WCAG 2.1 has it. */
+function contrast(one, other) {
+  const [low, high] = [one, other].map((colour) => colour.map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0)).sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
 }
 
 /** A section of the page with its line in the contents; nothing if there is nothing to show. */
@@ -76,7 +96,7 @@ function viridis(share) {
 
 const themes = [];
 /** Calls back now and whenever the theme changes. */
-function onTheme(draw) { themes.push(draw); }
+function onTheme(draw) { themes.push(draw); draw(); }
 
 function theme(name) {
   document.documentElement.dataset.theme = name;

@@ -30,6 +30,7 @@ function inspector() {
   const asked = [...clips.keys()].filter((i) => clips[i].pairs.length), first = asked[0] ?? 0;
   const unlike = asked.find((i) => clips[i].truth[0] !== clips[first].truth[0]), second = unlike ?? (first + 1) % clips.length;
   return [
+    data.notes.map((note) => el("p", { class: "muted small", text: note })),
     el("p", { class: "muted", text: "What the router made of each clip: outlined patches were heard by the experts below them, all others cost nothing. Saliency is the share of its attention." }),
     el("div", { class: "compare" }, beside(first), clips.length > 1 ? beside(second) : null),
   ];

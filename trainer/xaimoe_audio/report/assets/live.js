@@ -18,14 +18,39 @@ async function loadEngine() {
   return { ort, session, about };
 }
 
-/** The rate that a WAV file says it has, else 48000 Hz, at which other formats are decoded. */
+const DECODED = 48000;
+
+/** The rate that a file says it has (WAV, FLAC, Ogg Vorbis, MP3), else that at which others are decoded. */
 function nativeRate(buffer) {
-  const view = new DataView(buffer), text = (at) => String.fromCharCode(...new Uint8Array(buffer, at, 4));
-  if (buffer.byteLength < 44 || text(0) !== "RIFF" || text(8) !== "WAVE") return 48000;
-  for (let at = 12; at + 16 <= buffer.byteLength; at += 8 + view.getUint32(at + 4, true) + (view.getUint32(at + 4, true) & 1)) {
+  const view = new DataView(buffer), text = (at, length = 4) => String.fromCharCode(...new Uint8Array(buffer, at, length));
+  if (buffer.byteLength < 64) return DECODED;
+  const rate = text(0) === "RIFF" && text(8) === "WAVE" ? rateOfWav(view, text)
+    : text(0) === "fLaC" ? view.getUint32(18) >>> 12
+    : text(0) === "OggS" ? rateOfOgg(view, text)
+    : rateOfMp3(view, text);
+  return rate >= 3000 && rate <= 768000 ? rate : DECODED; // what browsers decode at
+}
+
+function rateOfWav(view, text) {
+  for (let at = 12; at + 16 <= view.byteLength; at += 8 + view.getUint32(at + 4, true) + (view.getUint32(at + 4, true) & 1)) {
     if (text(at) === "fmt ") return view.getUint32(at + 12, true);
   }
-  return 48000;
+  return 0;
+}
+
+/** Of Vorbis's first header, in the first page; Opus is always decoded at 48000 Hz. */
+function rateOfOgg(view, text) {
+  const at = 27 + view.getUint8(26);
+  return at + 16 <= view.byteLength && text(at + 1, 6) === "vorbis" ? view.getUint32(at + 12, true) : 0;
+}
+
+/** Of the first frame after the tag. */
+function rateOfMp3(view, text) {
+  const tagged = text(0, 3) === "ID3", size = [6, 7, 8, 9].reduce((sum, at) => sum * 128 + (view.getUint8(at) & 127), 0);
+  const at = tagged ? 10 + size : 0;
+  if (at + 4 > view.byteLength || (view.getUint16(at) & 0xffe0) !== 0xffe0) return 0;
+  const halvings = { 3: 0, 2: 1, 0: 2 }[view.getUint8(at + 1) >> 3 & 3], rate = [44100, 48000, 32000][view.getUint8(at + 2) >> 2 & 3];
+  return halvings === undefined || rate === undefined ? 0 : rate >> halvings;
 }
 
 /** A file's samples at the model's rate, its native rate, and the share of clipped samples. */
@@ -88,6 +113,7 @@ async function classify({ samples, native, clipping }) {
   const single = about.kind === "single_label";
   return {
     start_s: best.start / about.sample_rate,
+    end_s: Math.min(best.start + size, samples.length) / about.sample_rate,
     spectrogram: shades(best.found.spectrogram.data),
     saliency: [...best.found.saliency.data],
     pairs: pairsOf(best.found.gates),
@@ -118,7 +144,7 @@ async function recorded(seconds, rate) {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
   const context = new AudioContext();
   try {
-    await context.audioWorklet.addModule(URL.createObjectURL(new Blob([RECORDER], { type: "text/javascript" })));
+    await context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(RECORDER)}`); // a page from a file may not load its own blobs here
     const recorder = new AudioWorkletNode(context, "recorder"), parts = [];
     const wanted = Math.ceil(seconds * context.sampleRate);
     let count = 0;
@@ -136,23 +162,22 @@ async function recorded(seconds, rate) {
 }
 
 function live() {
-  const shown = panel(), status = el("p", { class: "muted", "aria-live": "polite", text: "Nothing is sent anywhere: the model runs in this page." });
-  shown.node.hidden = true;
-  const answer = async (what, take) => {
+  const shown = panel(), place = el("div", { class: "panel", hidden: true }, shown.node), status = el("p", { class: "muted", "aria-live": "polite", text: "Nothing is sent anywhere: the model runs in this page." });
+  const answer = async (what, hint, take) => {
     status.textContent = `${what} …`;
     try {
       const { about } = await engine.load();
       const start = performance.now(), clip = await classify(await take(about));
-      shown.node.hidden = false;
+      place.hidden = false;
       shown.show(clip);
       status.textContent = `${what}: answered in ${Math.round(performance.now() - start)} ms on this machine.`;
       document.body.dataset.scores = JSON.stringify(clip.all);
     } catch (error) {
-      status.textContent = `${what}: ${error.message}. A recording that the browser can play is expected.`;
+      status.textContent = `${what}: ${error.message.replace(/\.+$/, "")}. ${hint}`;
       document.body.dataset.failed = error.message;
     }
   };
-  const of = (file) => file && answer(file.name, async (about) => heardIn(await file.arrayBuffer(), about.sample_rate));
+  const of = (file) => file && answer(file.name, "A recording that the browser can play is expected.", async (about) => heardIn(await file.arrayBuffer(), about.sample_rate));
   const picker = el("input", { type: "file", accept: "audio/*,.wav,.flac,.ogg", id: "own-file", onchange: () => of(picker.files[0]) });
   const drop = el("div", {
     class: "drop",
@@ -163,7 +188,7 @@ function live() {
   el("p", {}, el("label", { for: "own-file", text: "Drop a recording here, or choose one: " }), picker),
   el("p", {}, el("button", {
     type: "button", text: "Listen to the microphone",
-    onclick: () => answer("Microphone", (about) => recorded(about.clip_samples / about.sample_rate, about.sample_rate)),
+    onclick: () => answer("Microphone", "Allow the page to use it, and see that one is connected.", (about) => recorded(about.clip_samples / about.sample_rate, about.sample_rate)),
   })));
-  return [drop, status, el("div", { class: "panel" }, shown.node)];
+  return [drop, status, place];
 }

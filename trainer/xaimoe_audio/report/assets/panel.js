@@ -1,7 +1,7 @@
 // One clip: spectrogram, what lies over it, its patches, and which expert heard which.
 "use strict";
 
-const LAYERS = { none: "Spectrogram", saliency: "Saliency", gradcam: "Grad-CAM" };
+const LAYERS = { none: () => "Spectrogram", saliency: () => "Saliency", gradcam: (clip) => `Grad-CAM for ${clip.label}` };
 
 const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 
@@ -32,7 +32,7 @@ function panel() {
   function draw() {
     if (!clip) return;
     const dark = document.documentElement.dataset.theme === "dark";
-    const image = new ImageData(g.frames, g.bands), most = Math.max(...clip.saliency, 1e-9);
+    const image = new ImageData(g.frames, g.bands), most = Math.max(...clip.saliency, 1e-9), end = endOf(clip);
     for (let f = 0; f < g.bands; f++) {
       for (let t = 0; t < g.frames; t++) {
         const cell = f * g.frames + t, at = 4 * ((g.bands - 1 - f) * g.frames + t);
@@ -42,7 +42,7 @@ function panel() {
         else if (layer === "gradcam" && clip.gradcam) heat = clip.gradcam[cell] / 255;
         const alpha = layer === "none" ? 0 : 0.6 * heat, colour = viridis(heat);
         for (let i = 0; i < 3; i++) image.data[at + i] = shade + alpha * (colour[i] - shade);
-        image.data[at + 3] = 255;
+        image.data[at + 3] = t > end ? 110 : 255; // what is only repeated is pale
       }
     }
     canvas.getContext("2d").putImageData(image, 0, 0);
@@ -103,8 +103,8 @@ function panel() {
   }
 
   function choose() {
-    layers.replaceChildren(...Object.entries(LAYERS).filter(([name]) => name !== "gradcam" || clip.gradcam).map(([name, text]) =>
-      el("button", { type: "button", text, "aria-pressed": `${name === layer}`, onclick: () => { layer = name; choose(); draw(); } })),
+    layers.replaceChildren(...Object.entries(LAYERS).filter(([name]) => name !== "gradcam" || clip.gradcam).map(([name, of]) =>
+      el("button", { type: "button", text: of(clip), "aria-pressed": `${name === layer}`, onclick: () => { layer = name; choose(); draw(); } })),
       scale());
   }
 
@@ -116,7 +116,7 @@ function panel() {
       mark.style.left = `${100 * place}%`;
       return mark;
     }));
-    facts.replaceChildren(...told_of(clip));
+    facts.replaceChildren(...told_of(clip).filter(Boolean));
     choose(); patches(); experts(); draw(); tell(null);
   }
 
@@ -131,14 +131,23 @@ function scale() {
   return el("span", { class: "small muted" }, "least", bar, "most");
 }
 
-/** Answer and best scores. */
+/** The frame up to which a clip is the recording's own sound; after it, it is repeated to fill the window. */
+const endOf = (clip) => (clip.end_s - clip.start_s) / data.geometry.frame_s;
+
+/** Answer and best scores; where any number of labels is answered, with the score that each has to reach. */
 function told_of(clip) {
   const answer = clip.answer.join(", ") || "nothing";
   const right = clip.truth && clip.truth.length === clip.answer.length && clip.truth.every((label) => clip.answer.includes(label));
   return [
     el("p", {}, "answered ", el("strong", { text: answer }), clip.truth ? [" · truth ", el("strong", { text: clip.truth.join(", ") }), " · ", el("span", { class: right ? "right" : "wrong", text: right ? "right" : "wrong" })] : null),
-    el("p", { class: "muted small", text: clip.scores.map(([label, score]) => `${label} ${score.toFixed(2)}`).join(" · ") }),
+    el("p", { class: "muted small", text: clip.scores.map(([label, score]) => `${label} ${score.toFixed(2)}${reached(label, score)}`).join(" · ") }),
+    endOf(clip) < data.geometry.frames - 2 ? el("p", { class: "muted small", text: `The recording ends at ${clip.end_s.toFixed(2)} s; the pale rest is its repetition.` }) : null,
   ];
+}
+
+function reached(label, score) {
+  const threshold = data.geometry.thresholds[label];
+  return threshold === undefined ? "" : score >= threshold ? ` (reaches ${threshold.toFixed(2)})` : ` (under ${threshold.toFixed(2)})`;
 }
 
 /** Round frequencies on the axis with their places 0…1, none closer than a tenth. */

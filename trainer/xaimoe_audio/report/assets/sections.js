@@ -66,7 +66,7 @@ function curves() {
   const line = (name, label) => ({ name: label, points: of[name] ?? [] });
   return [el("div", { class: "grid" },
     lineChart("Loss", [line("loss", "training"), line("val_loss", "validation")], "epoch"),
-    lineChart("Validation score", [line("val_score", "routed")], "epoch"),
+    lineChart(single ? "Validation accuracy" : "Validation: share with all labels right, from 0.5", [line("val_score", "routed")], "epoch"),
     lineChart("Saliency", [line("val_rank_correlation", "rank correlation with the teacher"), line("val_deletion", "deletion"), line("val_insertion", "insertion")], "epoch"),
     lineChart("Compute", [line("val_pairs_share", "share of pairs run"), line("val_experts_share", "share of experts used")], "epoch", "", { zero: true }))];
 }
