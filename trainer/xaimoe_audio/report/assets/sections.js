@@ -54,7 +54,7 @@ function usage() {
     classes.length ? el("h3", { text: "Share of each class's pairs" }) : null,
     classes.length ? table(["class", "pairs", ...experts], classes.map(([name, of]) =>
       [name, of.pairs_per_window.toFixed(1), ...experts.map((e) => shaded(of.pair_share[e] ? Math.round(100 * of.pair_share[e]) : "", of.pair_share[e] / most, `${e}: ${percent(of.pair_share[e])}`))]), "Experts by class") : null,
-    classes.length ? el("p", { class: "muted small", text: "In per cent; a dark cell is an expert that hears much of that class." }) : null,
+    classes.length ? el("p", { class: "muted small", text: "In per cent; the stronger a cell, the more of that class the expert hears." }) : null,
     el("h3", { text: "How many experts a window asks" }),
     table(["experts", ...Object.keys(found.k_histogram)], [["windows", ...Object.values(found.k_histogram)]], "Number of experts"),
   ];
