@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,7 @@ BOUNDS = {"call": 2.5, "frontend": 1.0, "saliency": 0.2, "router": 0.25, "expert
 """Times over the reference kernel's, some 2.5 times what was measured on an EPYC: whole calls, and graphs by role."""
 
 
+@pytest.mark.skipif(not os.environ.get("XAIMOE_BOUNDS"), reason="XAIMOE_BOUNDS: bounds of one kind of processor")
 def test_calls_and_graphs_are_no_slower_than_they_were(runtime: Runtime) -> None:
     kernel, clip = reference_kernel(), runtime.bundle.golden["waveform"][0]
     found = {"call": ratio(lambda: runtime.infer(clip), kernel)}

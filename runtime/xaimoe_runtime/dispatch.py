@@ -132,15 +132,29 @@ class Dispatcher:
         return {graph.spec.name: graph for graph in every}
 
     @cached_property
-    def frames(self) -> Graph:
-        """The frontend's first stage, for streams: only bundles whose frames can be shared have it. Frames are kept on
-        the host."""
-        return Graph(self.factory, self.bundle, self.manifest.graph("frames", None, self.precision))
+    def stages(self) -> tuple[Graph, Graph]:
+        """The frontend in two stages, for streams: frames, which are kept on the host, and a window of them. Only
+        bundles whose frames can be shared have them.
 
-    @cached_property
+        Both have run once: the first run of a graph takes several times as long, and no window is to be late for that.
+        """
+        frames = Graph(self.factory, self.bundle, self.manifest.graph("frames", None, self.precision))
+        window = self._graph("window")
+        audio, frontend = self.manifest.audio, self.manifest.frontend
+        samples = frontend.context_samples + frontend.frames * audio.frame_hop
+        found = frames(waveform=np.zeros((1, samples), np.float32))
+        window(**found, source=np.array([[audio.sample_rate, 0]], np.float32))
+        return frames, window
+
+    @property
+    def frames(self) -> Graph:
+        """The first of the stages."""
+        return self.stages[0]
+
+    @property
     def window(self) -> Graph:
-        """The frontend's second stage."""
-        return self._graph("window")
+        """The second of the stages."""
+        return self.stages[1]
 
     @cached_property
     def ways(self) -> tuple[Way, ...]:

@@ -19,9 +19,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize(
-    ("workers", "megabytes"), [(1, 220), (1, 400), (2, 400)], ids=["numpy crashes", "an error", "two processes"]
-)
+@pytest.mark.parametrize(("workers", "megabytes"), [(1, 220), (1, 400), (2, 400)])
 def test_a_recording_that_needs_more_has_an_error_and_the_others_are_answered(
     bundle: Path, tmp_path: Path, workers: int, megabytes: int
 ) -> None:

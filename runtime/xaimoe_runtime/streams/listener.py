@@ -36,6 +36,8 @@ TELL_S = 1.0
 """Seconds from one report of windows given up to the next."""
 PAUSE_S = 2.0
 """Seconds that what a live source gives may be late; after a longer pause samples are missing."""
+AHEAD_S = 5.0
+"""Seconds that it may be ahead, and pause for besides: it may write in bursts."""
 FAILURES = 10
 """Windows in succession that the graphs fail at, after which that is not taken for an accident any more."""
 Dead = Literal["", "silent", "missing"]
@@ -118,7 +120,7 @@ class Listener:
         self._last: Floats | None = None  # sample of each
         self._untold, self._overloaded = 0, -float("inf")  # windows given up, and when that was told
         self._came = self._told = perf_counter()
-        self._until = 0.0  # when what came last was recorded, at the latest, on the same clock; 0 before anything came
+        self._until: float | None = None  # when what came last was recorded, on the same clock, as far as is known
         self._failures = 0  # windows in succession that the graphs failed at
         self._broken: BundleError | None = None
         self._reader: Reader | None = None
@@ -181,7 +183,7 @@ class Listener:
             if item.gap:
                 yield from self._restart()
                 self._offset_s += item.lost / self.source.rate
-                self._until += item.lost / self.source.rate
+                self._until = None if self._until is None else self._until + item.lost / self.source.rate
             return
         if self.source.live:
             yield from self._skip_pause(item.arrived, len(item.samples) / self.source.rate)
@@ -194,24 +196,27 @@ class Listener:
         for stream in self.streams:
             try:
                 stream.take(samples, item.arrived)
-            except Exception as error:  # noqa: BLE001  of a graph that the frames are made with
-                yield self._failed(error)
+            except Exception as error:  # noqa: BLE001  of the frames' graph, which a window's answer will ask again
+                yield self._trouble(type(error).__name__, str(error))
 
     def _skip_pause(self, arrived: float, seconds: float) -> Iterator[Record]:
         """Where nothing came for a while, samples are missing: times go on after them, windows and events begin anew.
 
-        A source may be ahead, since what a program writes comes in bursts, and late, for the machine had other work:
-        it is the sum that tells. What a recorder's clock is slow or fast by is forgiven bit by bit.
+        It is the sum of what came that tells: a block may come early, in a burst, or late, when the machine had other
+        work. By ``AHEAD_S`` at most a source stays ahead; half of ``PAUSE_S`` is forgiven one that is late, since that
+        may be a recorder's slow clock.
         """
-        paused = arrived - seconds - self._until if self._until else 0.0
+        begun = arrived - seconds
+        until = begun if self._until is None else self._until
+        paused = max(begun - until, 0.0)
         if paused > PAUSE_S or self.dead == "missing":
             if self.streams[0].seconds:  # else they begin anew already
                 yield self._trouble("SourceTrouble", f"nothing came for {paused:.1f} s; windows begin anew")
                 yield from self._restart()
             self._offset_s += paused
-            self._until += paused
-        latest = arrived + self.how.buffer_s
-        self._until = min(max((self._until or arrived - seconds) + seconds, arrived - PAUSE_S / 2), latest)
+            until += paused
+            self.dead = "" if self.dead == "missing" else self.dead
+        self._until = min(max(until + seconds, arrived - PAUSE_S / 2), arrived + AHEAD_S)
 
     def _count_still(self, samples: Floats) -> None:
         """Counts the samples since each channel that is listened to last changed: a dead one stays at one value."""
@@ -259,7 +264,6 @@ class Listener:
         except Exception as error:  # noqa: BLE001  ONNX Runtime's share no base class
             yield self._failed(error)
         else:
-            self._failures = 0
             yield from self._tell(i, window, arrived)
 
     def _failed(self, error: Exception) -> Record:
@@ -275,6 +279,7 @@ class Listener:
 
     def _tell(self, i: int, window: WindowResult, arrived: float) -> Iterator[Record]:
         """The records that an answer of the ``i``-th stream brings."""
+        self._failures = 0
         window = replace(window, start_s=window.start_s + self._offset_s, end_s=window.end_s + self._offset_s)
         self.tally.count(window.result, sum(window.result.trace.ms.values()))
         if self.how.windows:

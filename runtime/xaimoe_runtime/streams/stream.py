@@ -291,10 +291,6 @@ class Frames:
         sizes = {tensor.name: tensor.shape[1] for tensor in self.graph.spec.outputs}
         self.frames, self.sums = Kept(int(sizes["frames"])), Kept(int(sizes["frame_sums"]))
         self._ms = 0.0  # that frames took since a window was told of it
-        # The first run of a graph takes several times as long: no window is to be late for that.
-        found = self.graph(waveform=np.zeros((1, self.seen + (self.count - 1) * self.hop), np.float32))
-        source = np.array([[runtime.audio.sample_rate, 0]], np.float32)
-        runtime.dispatcher.window(frames=found["frames"], frame_sums=found["frame_sums"], source=source)
 
     @property
     def heard(self) -> int:

@@ -221,7 +221,7 @@ def test_of_the_windows_that_wait_only_old_ones_are_given_up(runtime: Runtime, a
 def test_what_a_window_needs_is_ready_before_it_comes_and_its_time_is_told(editable: EditableBundle) -> None:
     own = Runtime.load(editable.path)
     stream = own.open_stream(hop_s=0.5)
-    assert "window" in own.dispatcher.__dict__  # opened already
+    assert "stages" in own.dispatcher.__dict__  # opened already
     (first, second) = stream.push(noise(own.audio.clip_samples + stream.hop))
     for window in (first, second):
         assert list(window.result.trace.ms)[:2] == ["frames", "window"]

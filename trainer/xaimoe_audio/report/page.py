@@ -17,6 +17,7 @@ from xaimoe_audio import run
 from xaimoe_audio.checkpoint import load_checkpoint
 from xaimoe_audio.config import Split
 from xaimoe_audio.data.dataset import load_dataset
+from xaimoe_audio.data.metadata import MAX_LISTED
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.report import gather
 from xaimoe_audio.report.clips import choose, clips_of, geometry
@@ -84,7 +85,8 @@ def write_report(
     if clips:
         try:
             content["clips"], left_out = _inspected(engine, run_folder, clips, dataset, metadata)
-            notes += [f"left out of the clips: {why}" for why in left_out]
+            notes += [f"left out of the clips: {why}" for why in left_out[:MAX_LISTED]]
+            notes += [f"and {more} more"] if (more := len(left_out) - MAX_LISTED) > 0 else []
         except DatasetError as error:
             notes.append(f"no clips to look into: {error}")
     content["notes"] = notes

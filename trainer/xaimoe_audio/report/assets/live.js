@@ -48,7 +48,7 @@ function rateOfOgg(view, text) {
 function rateOfMp3(view, text) {
   const tagged = text(0, 3) === "ID3", size = [6, 7, 8, 9].reduce((sum, at) => sum * 128 + (view.getUint8(at) & 127), 0);
   const at = tagged ? 10 + size : 0;
-  if (at + 4 > view.byteLength || (view.getUint16(at) & 0xffe0) !== 0xffe0) return 0;
+  if (at + 4 > view.byteLength || (view.getUint16(at) & 0xffe0) !== 0xffe0 || !(view.getUint8(at + 1) & 6)) return 0; // without a layer it is AAC
   const halvings = { 3: 0, 2: 1, 0: 2 }[view.getUint8(at + 1) >> 3 & 3], rate = [44100, 48000, 32000][view.getUint8(at + 2) >> 2 & 3];
   return halvings === undefined || rate === undefined ? 0 : rate >> halvings;
 }
