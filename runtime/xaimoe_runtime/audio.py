@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,8 +117,9 @@ def resample(samples: Floats, rate: float, wanted: float) -> Floats:
 
 def check_rate(rate: float, name: str) -> None:
     """Raises AudioError for a native rate in Hz that no recorder has."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{name}: found a sampling rate of {rate:g} Hz, expected {MIN_RATE} to {MAX_RATE} Hz")
+    if not isinstance(rate, Real) or not MIN_RATE <= rate <= MAX_RATE:
+        told = f"{rate:g} Hz" if isinstance(rate, Real) else repr(rate)
+        raise AudioError(f"{name}: found a sampling rate of {told}, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def check_finite(samples: Floats, name: str) -> float:

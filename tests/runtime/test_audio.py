@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,8 +342,9 @@ def test_a_file_whose_name_is_not_text_is_read_or_named(runtime: Runtime, tmp_pa
         (np.zeros(4, complex), 16_000, "found complex128, expected floating point"),
         (np.zeros(4), 0, "sample_rate: found a sampling rate of 0 Hz"),
         (np.zeros(4), float("nan"), "sample_rate: found a sampling rate of nan Hz"),
+        (np.zeros(4), "16000", "sample_rate: found a sampling rate of '16000'"),
     ],
 )
-def test_samples_in_memory_that_cannot_be_used_are_refused(samples: object, rate: float, what: str) -> None:
+def test_samples_in_memory_that_cannot_be_used_are_refused(samples: Any, rate: Any, what: str) -> None:
     with pytest.raises(AudioError, match=what):
-        array_block(samples, rate, 16_000)  # type: ignore[arg-type]
+        array_block(samples, rate, 16_000)

@@ -82,8 +82,9 @@ class Stream:
         if self.channel == "each":
             raise ConfigError("channel: found each, expected mix or a number; open a stream for each channel")
         self.size, self.hop, self.rate = spec.clip_samples, hop_samples(hop_s, spec), spec.sample_rate
-        self.native = float(sample_rate if sample_rate is not None else spec.sample_rate)
-        check_rate(self.native, "sample_rate")
+        native = spec.sample_rate if sample_rate is None else sample_rate
+        check_rate(native, "sample_rate")
+        self.native = float(native)
         self.routing = check_routing(routing or runtime.manifest.routing)
         self.min_score = check_min_score(min_score)
         self.budget_ms, self.percentile = check_budget(budget_ms), check_percentile(percentile)

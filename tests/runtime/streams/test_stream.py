@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -170,10 +171,12 @@ def test_bad_samples_are_refused_and_the_stream_goes_on(
     assert_same(found, pushed(runtime, audio, [len(audio)]))
 
 
-@pytest.mark.parametrize("rate", [1, 10_000_001, float("nan")])
-def test_a_rate_that_no_recorder_has_is_refused(runtime: Runtime, rate: float) -> None:
+@pytest.mark.parametrize("rate", [1, 10_000_001, float("nan"), "16000"])
+def test_a_rate_that_no_recorder_has_is_refused(runtime: Runtime, rate: Any) -> None:
     with pytest.raises(AudioError, match="sampling rate"):
         runtime.open_stream(rate)
+    with pytest.raises(AudioError, match="sampling rate"):
+        runtime.infer(noise(100), rate)
 
 
 @pytest.mark.parametrize("options", [{"hop_s": 0}, {"budget_ms": 0}, {"routing": "all"}, {"percentile": "p50.5"}])
