@@ -220,33 +220,44 @@ def _one_thread() -> dict[str, str]:
 
 @app.command()
 def archive(bundle: Bundle, recordings: Recordings, files: int = 2000, turns: int = 3) -> None:
-    """An archive of FLAC files by one process and by one for each core, beside as many times the first's rate."""
+    """An archive of FLAC files by one process and by one for each core, beside as many times the first's rate, and
+    beside as many commands of one process each, at once, that know nothing of each other: what the cores can give."""
     runtime, cores = Runtime.load(bundle, provider="cpu"), len(os.sched_getaffinity(0))
     clips = clips_of(runtime, recordings)
     with tempfile.TemporaryDirectory() as folder:
         for i in range(files):
             soundfile.write(Path(folder) / f"{i:06}.flac", clips[i % len(clips)], runtime.audio.sample_rate)
-        ratios, rates = [], []
-        for _ in range(turns):
-            rate = {workers: files / _classify(bundle, Path(folder), workers) for workers in (1, cores)}
-            rates.append(rate)
-            ratios.append(rate[cores] / (cores * rate[1]))
-        one, all_ = (statistics.median(rate[workers] for rate in rates) for workers in (1, cores))
+        ways = (1, 1), (cores, 1), (1, cores)  # processes of a command, commands at once
+        rates = np.array([[_rate(bundle, Path(folder), *way) for way in ways] for _ in range(turns)])
+    one, all_, apart = np.median(rates, axis=0)
+    of_ideal, of_apart = np.median(rates[:, 1, None] / (rates[:, [0, 2]] * (cores, 1)), axis=0)
     typer.echo(
-        f"{files} FLAC files: {one:.0f} a second by one process, {all_:.0f} by {cores}: "
-        f"{statistics.median(ratios):.2f} of the ideal"
+        f"{files} FLAC files: {one:.0f} a second by one process, {all_:.0f} by {cores}, {apart:.0f} by {cores} commands "
+        f"at once: {of_ideal:.2f} of the ideal, {of_apart:.2f} of what the commands make"
     )
 
 
-def _classify(bundle: Path, folder: Path, workers: int) -> float:
-    """Seconds that the command takes without its start, which is that of no files but one."""
-    command = [sys.executable, "-c", COMMAND, "infer", str(bundle), "--workers", str(workers)]
-    taken = []
-    for paths in ([str(folder / "000000.flac")], [str(folder)]):
+def _rate(bundle: Path, folder: Path, workers: int, commands: int) -> float:
+    """Files a second of so many commands at once, each with its share of the files, without their start, which is that
+    of no files but one."""
+    command = [sys.executable, "-c", COMMAND, "infer", str(bundle), "--workers", str(workers), "--list"]
+    files, taken = sorted(folder.glob("*.flac")), []
+    for chosen in (files[:commands], files):
+        lists = [folder / f"{i}.txt" for i in range(commands)]
+        for i, path in enumerate(lists):
+            path.write_text("\n".join(map(str, chosen[i::commands])))
         begin = perf_counter()
-        subprocess.run([*command, *paths], capture_output=True, check=True, env=_one_thread())
+        running = [
+            subprocess.Popen(
+                [*command, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_one_thread()
+            )
+            for path in lists
+        ]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            raise RuntimeError("a command failed")
         taken.append(perf_counter() - begin)
-    return taken[1] - taken[0]
+    return len(files) / (taken[1] - taken[0])
 
 
 @app.command()
