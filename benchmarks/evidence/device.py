@@ -229,11 +229,11 @@ def archive(bundle: Bundle, recordings: Recordings, files: int = 2000, turns: in
             soundfile.write(Path(folder) / f"{i:06}.flac", clips[i % len(clips)], runtime.audio.sample_rate)
         ways = (1, 1), (cores, 1), (1, cores)  # processes of a command, commands at once
         rates = np.array([[_rate(bundle, Path(folder), *way) for way in ways] for _ in range(turns)])
-    one, all_, apart = np.median(rates, axis=0)
+    one, many, apart = np.median(rates, axis=0)
     of_ideal, of_apart = np.median(rates[:, 1, None] / (rates[:, [0, 2]] * (cores, 1)), axis=0)
     typer.echo(
-        f"{files} FLAC files: {one:.0f} a second by one process, {all_:.0f} by {cores}, {apart:.0f} by {cores} commands "
-        f"at once: {of_ideal:.2f} of the ideal, {of_apart:.2f} of what the commands make"
+        f"FLAC files a second, of {files}: {one:.0f} by one process, {many:.0f} by {cores}, {apart:.0f} by {cores} "
+        f"commands at once: {of_ideal:.2f} of the ideal, {of_apart:.2f} of what the commands make"
     )
 
 
