@@ -311,6 +311,30 @@ def table(out: Annotated[Path, typer.Option(help="Where the cells are.")]) -> No
         folds = {cell["fold"] for cell in found}
         beside = [cell for cell in alone if cell["seed"] == seed and cell["fold"] in folds]
         _tell(seed, sorted(found, key=lambda cell: int(cell["fold"])), beside)
+    every = {seed: {cell["fold"]: cell for cell in found} for seed, found in by_seed.items()}
+    common = sorted(set.intersection(*map(set, every.values()))) if len(every) > 1 else []
+    if common:
+        _tell_together([[cells[fold] for fold in common] for cells in every.values()])
+
+
+def _tell_together(runs: list[list[dict[str, Any]]]) -> None:
+    """Means over seeds, of the folds that all have."""
+    groups = [f"{cell['fold']}-{group}" for cell in runs[0] for group in cell["groups"]]
+    typer.echo(f"{len(runs)} seeds together, folds {', '.join(str(cell['fold']) for cell in runs[0])}:")
+
+    def right(way: str) -> NDArray[np.float64]:
+        return np.stack([np.concatenate([cell["ways"][way]["right"] for cell in run]) for run in runs])
+
+    steps = [(f"cut {less}", f"cut {more}") for more, less in itertools.pairwise(CUTS)]
+    for way, beside in [("cut 1.0", None), ("dense", "cut 1.0"), *steps]:
+        line = f"  {way:<28} {right(way).mean():.4f}"
+        for name in ("ece", "macs"):
+            value = np.mean([cell["ways"][way][name] for run in runs for cell in run])
+            line += f", ECE {value:.3f}" if name == "ece" else f", {value / 1e6:.1f} M MACs after the frontend"
+        if beside is not None:
+            mean, low, high = interval(right(beside) - right(way), groups)
+            line += f"; {beside} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        typer.echo(line)
 
 
 def _tell(seed: int, cells: list[dict[str, Any]], singles: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from operator import add
 from time import perf_counter
 
 import numpy as np
@@ -116,7 +117,7 @@ def worth_their_time(
     """
     fits = np.zeros(gates.size, bool)
     each, start = ([getattr(cost, of)(percentile) for cost in costs] for of in ("each", "start"))
-    if room_ms < min(each):
+    if room_ms < min(map(add, each, start)):
         return fits.reshape(gates.shape)
     chosen = np.flatnonzero(gates > 0 if waiting is None else waiting)
     expert = chosen % gates.shape[2]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Annotated, Literal, get_args
 
-import numpy as np
 from msgspec import Meta, Struct
 
 from xaimoe_runtime.choices import one_of
@@ -40,12 +40,16 @@ class Cost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         batches are filled up, of the next size."""
         if size == 0:
             return 0.0
-        times = getattr(self, percentile)
-        if size > self.sizes[-1]:
-            return float(times[-1] * size / self.sizes[-1])
-        if self.filled_up:
-            return float(times[np.searchsorted(self.sizes, size)])
-        return float(np.interp(size, self.sizes, times))
+        times: tuple[float, ...] = getattr(self, percentile)
+        sizes = self.sizes
+        if size > sizes[-1]:
+            return times[-1] * size / sizes[-1]
+        # Without numpy, which takes ten times as long for one number: a plan asks dozens of times.
+        at = bisect_left(sizes, size)
+        if at == 0 or self.filled_up:
+            return times[at]
+        part = (size - sizes[at - 1]) / (sizes[at] - sizes[at - 1])
+        return times[at - 1] + part * (times[at] - times[at - 1])
 
     def each(self, percentile: Percentile) -> float:
         """Milliseconds that one more costs, up to a whole chunk."""

@@ -164,7 +164,9 @@ def mix_within(mixing: Mixing, gates: Floats, budget: Budget, costs: list[Cost])
     while True:
         fits = worth_their_time(gates, costs, budget.room_ms(windows), budget.percentile, waiting)
         counts = fits.sum((0, 1))
-        price = np.array([cost.predict(n, budget.percentile) for cost, n in zip(costs, counts, strict=True)])
+        if not counts.any():
+            return np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
+        price = np.array([cost.predict(int(n), budget.percentile) for cost, n in zip(costs, counts, strict=True)])
         worth = (gates * fits).sum((0, 1)) / np.maximum(price, 1e-9)
         before = predicted
         for e in np.argsort(-worth, kind="stable")[: np.count_nonzero(counts)].tolist():
@@ -179,7 +181,7 @@ def mix_within(mixing: Mixing, gates: Floats, budget: Budget, costs: list[Cost])
                 waiting[clips[chunk], patches[chunk], e] = False
                 predicted += costs[e].predict(size, budget.percentile)
         if predicted == before:
-            return np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
+            return np.where(waiting, np.float32(0), gates), predicted
 
 
 def weights(gates: Floats, e: int, clips: Indices, patches: Indices, size: int) -> Floats:
