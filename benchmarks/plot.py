@@ -105,7 +105,7 @@ def draw_scaling(scaling: dict[str, list[dict[str, float]]]) -> Any:
 
 def draw_deadlines(deadlines: list[dict[str, Any]]) -> Any:
     """Share of calls that came more than a tenth late, by budget, beside a loop that only waits."""
-    figure = new_figure(5.5, 3.4)
+    figure = new_figure(6.2, 3.6)
     axes = figure.subplots()
     runs = list(dict.fromkeys(one["run"] for one in deadlines))
     for i, run in enumerate(runs):
@@ -117,7 +117,7 @@ def draw_deadlines(deadlines: list[dict[str, Any]]) -> Any:
             )
     axes.set(xlabel="Budget [floors]", ylabel="Late by more than a tenth [%]", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
