@@ -21,7 +21,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term-missing:skip-covered
 	$(BIN)/python -m coverage report --include="runtime/*,exporter/*" --fail-under=90 --format=total
 
-# Timings of a bundle, in about three minutes; by default of sonar scenes. make bench BUNDLE=folder [JSON=file]
+# Timings of a bundle, in three to four minutes; by default of sonar scenes. make bench BUNDLE=folder [JSON=file]
 # bench-full takes longer over each. Peers and real clips are there if their folders are (XAIMOE_PEERS, XAIMOE_DATA).
 BENCH_BUNDLE := $(or $(BUNDLE),runs/bench/every)
 BENCH := OMP_NUM_THREADS=1 XAIMOE_BUNDLE="$(BENCH_BUNDLE)" $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' \
