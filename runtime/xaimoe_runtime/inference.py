@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xaimoe_runtime import audio
-from xaimoe_runtime.audio import Window, check_rate
+from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_outputs, decide, pool
@@ -134,8 +134,7 @@ def cut(spec: AudioSpec, samples: ArrayLike, sample_rate: float | None) -> tuple
     Raises:
         AudioError: samples that are empty, not finite, or of the wrong shape or type.
     """
-    rate: float = spec.sample_rate if sample_rate is None else sample_rate
-    check_rate(rate, "sample_rate")
+    rate = spec.sample_rate if sample_rate is None else sample_rate
     try:
         signal = np.asarray(samples)
     except ValueError as error:

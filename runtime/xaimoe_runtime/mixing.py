@@ -165,7 +165,7 @@ def mix_within(mixing: Mixing, gates: Floats, budget: Budget, costs: list[Cost])
         fits = worth_their_time(gates, costs, budget.room_ms(windows), budget.percentile, waiting)
         counts = fits.sum((0, 1))
         if not counts.any():
-            return np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
+            break
         price = np.array([cost.predict(int(n), budget.percentile) for cost, n in zip(costs, counts, strict=True)])
         worth = (gates * fits).sum((0, 1)) / np.maximum(price, 1e-9)
         before = predicted
@@ -181,7 +181,8 @@ def mix_within(mixing: Mixing, gates: Floats, budget: Budget, costs: list[Cost])
                 waiting[clips[chunk], patches[chunk], e] = False
                 predicted += costs[e].predict(size, budget.percentile)
         if predicted == before:
-            return np.where(waiting, np.float32(0), gates), predicted
+            break
+    return np.where(waiting, np.float32(0), gates), predicted  # NaN stays, to be found
 
 
 def weights(gates: Floats, e: int, clips: Indices, patches: Indices, size: int) -> Floats:

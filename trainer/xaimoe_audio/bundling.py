@@ -137,7 +137,8 @@ def _recordings(model: MoEAudioModel, source: Source, split: Split, most: int) -
         most=most,
     )
     items = evenly(dataset.items, most)  # of each channel, there may be more than of files
-    held = [window_count(item.recording.length, audio_spec(config)) for item in items]
+    audio = audio_spec(config)
+    held = [window_count(item.recording.length, audio) for item in items]
     windows = next((n for n in range(1, max(held)) if sum(min(of, n) for of in held) >= most), max(held))
     owners, waveforms, sources = zip(*batches(model, items, torch.device("cpu"), windows), strict=True)
     return Recordings(
