@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_json, write_records
+from xaimoe_runtime.archive.command import check_figures, check_out, classify_with_bundle, locally
+from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.options import (
     BatchSizeOption,
@@ -41,11 +40,6 @@ from xaimoe_runtime.options import (
 from xaimoe_runtime.streams.command import stream
 from xaimoe_runtime.writing import check_writable, replacing
 
-if TYPE_CHECKING:
-    from xaimoe_runtime.archive.run import Answers, OpenBundle
-    from xaimoe_runtime.files import FileClassifier, FileOptions
-    from xaimoe_runtime.runtime import Runtime
-
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
@@ -60,116 +54,6 @@ app.command()(stream)
 @app.callback()
 def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
-
-
-Answering = Callable[["FileClassifier", "OpenBundle"], "Answers"]
-"""Chooses who answers: this process with its classifier, or others that open the bundle themselves."""
-
-
-def classify_with_bundle(
-    make: OpenBundle,
-    found: list[Path],
-    out: Path | None,
-    resume: bool,
-    answering: Answering,
-    figures: Path | None = None,
-) -> None:
-    """As :func:`classify`, with a bundle; then figures, if a folder is given for them."""
-    from xaimoe_runtime.archive.run import fingerprint
-
-    runtime = make.load()
-    if make.options.budget_ms is not None and runtime.uncalibrated:
-        typer.echo(f"costs are an estimate: {runtime.uncalibrated}", err=True)
-    classifier, digest = make.on(runtime), runtime.manifest.digest
-    identity = fingerprint(classifier, digest, runtime.precision, make.percentile, make.provider_options)
-    try:
-        classify(classifier, answering(classifier, replace(make, digest=digest)), found, out, resume, identity)
-    except typer.Exit:  # some failed; the others have figures nevertheless
-        if figures is not None:
-            draw(runtime, found, figures, make.options)
-        raise
-    if figures is not None:
-        draw(runtime, found, figures, make.options)
-
-
-def classify(
-    classifier: FileClassifier,
-    answers: Answers,
-    found: list[Path],
-    out: Path | None,
-    resume: bool,
-    identity: dict[str, Any],
-) -> None:
-    """Answers for all recordings, with a progress bar; exit code 1 if some failed."""
-    from xaimoe_runtime.archive import run
-
-    typer.echo(f"{classifier.engine.name}: provider {classifier.engine.provider}", err=True)
-    with progress("classifying", len(found)) as advance:
-        if out is None:
-            errors = write_records(run.stream_records(classifier, answers, found, advance), None)
-        else:
-            try:
-                summary = run.write_records(classifier, answers, found, advance, out, identity, resume)
-            except KeyboardInterrupt:
-                typer.echo(f"{out}: what was done is kept beside it; --resume goes on", err=True)
-                raise
-            errors = summary.errors
-    if out is not None and out.suffix.lower() != ".jsonl":  # a table has no row for it
-        typer.echo(msgspec.json.encode(summary).decode(), err=True)
-    if errors:
-        raise typer.Exit(1)
-
-
-def locally(workers: int) -> Answering:
-    """This process answers, or so many others on this machine. Under a cap on memory it is others: libraries that are
-    refused memory may end the process, which then costs one recording and not the run."""
-    from xaimoe_runtime.archive.run import by_processes, here
-
-    def answering(classifier: FileClassifier, make: OpenBundle) -> Answers:
-        return here(classifier) if workers == 1 and make.memory_mb is None else by_processes(make, workers)
-
-    return answering
-
-
-def check_out(out: Path | None, resume: bool, trace: bool) -> None:
-    """Raises ConfigError for ``--resume`` without ``--out``, and for traces in a table."""
-    if resume and out is None:
-        raise ConfigError("--resume: found no --out, expected the file of the run to go on with")
-    if trace and out is not None and out.suffix.lower() != ".jsonl":
-        raise ConfigError(f"--trace: found {out}, expected a file ending in .jsonl; a table has no room for traces")
-
-
-def check_figures(figures: Path | None, trace: bool, channel: str, budget_ms: float | None) -> None:
-    """Raises ConfigError for ``--figures`` that cannot be drawn, before anything is done."""
-    if figures is None:
-        return
-    if not trace:
-        raise ConfigError("--figures: found no --trace, expected both: figures show what a trace tells")
-    if budget_ms is not None:
-        raise ConfigError("--figures: found --budget-ms, expected none: figures show all pairs that the router chose")
-    if channel == "each":
-        raise ConfigError("--figures: found --channel each, expected mix or the number of a channel")
-    from xaimoe_runtime.drawing import new_figure
-
-    new_figure(1, 1)  # matplotlib is there
-
-
-def draw(runtime: Runtime, found: list[Path], folder: Path, options: FileOptions) -> None:
-    """Figures of all recordings; what cannot be used is left to the records to tell."""
-    from xaimoe_runtime.errors import AudioError, XaimoeError
-    from xaimoe_runtime.illustrate import illustrate, stems
-
-    with progress("drawing", len(found)) as advance:
-        for path, stem in zip(found, stems(found), strict=True):
-            try:
-                illustrate(runtime, path, stem, folder, options.routing, options.channel, options.hop_s)
-            except AudioError:
-                pass
-            except XaimoeError:
-                raise
-            except Exception as error:  # noqa: BLE001  one file does not end the rest
-                typer.echo(f"{path}: no figure ({type(error).__name__}: {error})", err=True)
-            advance()
 
 
 @app.command()

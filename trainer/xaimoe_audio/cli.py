@@ -14,6 +14,7 @@ from xaimoe_audio import options
 from xaimoe_audio.config import Budget, ExplanationMethod, Split
 from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime import options as device_options
+from xaimoe_runtime.archive import command as archives
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.schema import PrecisionChoice
@@ -277,8 +278,8 @@ def infer(
     from xaimoe_runtime.files import FileClassifier, FileOptions
     from xaimoe_runtime.providers import parse_options
 
-    device_cli.check_out(out, resume, trace)
-    device_cli.check_figures(figures, trace, channel, budget_ms)
+    archives.check_out(out, resume, trace)
+    archives.check_figures(figures, trace, channel, budget_ms)
     how = FileOptions(
         routing=routing,
         channel=channel,
@@ -294,17 +295,17 @@ def infer(
     if bundle is not None:
         told = parse_options(provider_option)
         make = OpenBundle(bundle, how, percentile, provider, threads, precision, public_key, told, memory_mb)
-        answering = device_cli.locally(workers)
+        answering = archives.locally(workers)
         if engine == "ray":
             from xaimoe_audio.scaling import on_ray
 
             answering = on_ray(workers, address)
-        device_cli.classify_with_bundle(make, found, out, resume, answering, figures)
+        archives.classify_with_bundle(make, found, out, resume, answering, figures)
         return
     assert ckpt is not None
     classifier = FileClassifier(_classifier().load(ckpt, device).engine, how)
     identity = fingerprint(classifier, hashlib.sha256(ckpt.read_bytes()).hexdigest())
-    device_cli.classify(classifier, here(classifier), found, out, resume, identity)
+    archives.classify(classifier, here(classifier), found, out, resume, identity)
 
 
 @app.command()
