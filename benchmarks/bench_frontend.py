@@ -62,7 +62,7 @@ class LogMelAlone(torch.nn.Module):
         self.spectrum = PowerSpectrumProjection(config.n_fft, config.win_length, config.hop, mel(config))
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        return 10 * torch.log10(torch.clamp(self.spectrum(waveform), min=POWER_FLOOR))
+        return 10 * torch.log10(torch.clamp(self.spectrum(waveform), min=POWER_FLOOR)).transpose(1, 2)
 
 
 def mel(config: FrontendConfig) -> torch.Tensor:

@@ -7,7 +7,8 @@
 
 The bundle should be exported with ``--precision fp32,fp16 --fused``; what it does not hold is left out. PyTorch runs
 the checkpoint on the same device, as it is and compiled. A time is the median of calls after a warm-up, from samples on
-the host to scores on the host. Where a batch is too large, the rest of that way is left out; what was timed is kept.
+the host to scores on the host, of as many as fit into ``--seconds``. Where a batch is too large, the rest of that way
+is left out; what was timed is kept. ``--only`` times a part and adds it to what ``--out`` holds.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def main(
     provider: Annotated[str, typer.Option()] = "cuda",
     batches: Annotated[str, typer.Option(help="Comma-separated.")] = "1,4,16,64,256,1024",
     rounds: Annotated[int, typer.Option(min=1)] = 30,
+    seconds: Annotated[float, typer.Option(min=0, help="Most that one way at one size is timed for.")] = 3.0,
+    only: Annotated[str, typer.Option(help="The ways whose names hold this.")] = "",
     compiled: Annotated[bool, typer.Option(help="Compile PyTorch's model, too; takes minutes.")] = True,
 ) -> None:
     """Time every way at every batch size."""
@@ -78,31 +81,38 @@ def main(
     about = {"provider": runtime.provider, "device": runtime.conditions.device, "torch": torch.__version__}
     sizes, draw = [int(size) for size in batches.split(",")], np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
+    if only and out is not None and out.exists():
+        rows = [row for row in json.loads(out.read_bytes())["times"] if only not in row["way"]]
     for name, run in ways(checkpoint, bundle, provider, compiled):
+        if only not in name:
+            continue
         for size in sizes:
             waveform = draw.normal(0, 0.1, (size, runtime.audio.clip_samples)).astype(np.float32)
             source = np.tile(np.float32([runtime.audio.sample_rate, 0]), (size, 1))
             try:
-                ms = median_ms(lambda run=run, given=(waveform, source): run(*given), rounds)
+                times = timed(lambda run=run, given=(waveform, source): run(*given), rounds, seconds)
             except Exception as error:  # noqa: BLE001  out of memory, by whatever name the library has for it
                 typer.echo(f"{name:<20}{size:>6} clips: {type(error).__name__}: {error}", err=True)
                 rows.append({"way": name, "batch": size, "error": type(error).__name__})
                 break
-            rows.append({"way": name, "batch": size, "ms": ms, "clips_per_s": size / ms * 1e3})
+            ms = median(times)
+            rows.append({"way": name, "batch": size, "ms": ms, "clips_per_s": size / ms * 1e3, "calls": len(times)})
             typer.echo(f"{name:<20}{size:>6} clips {ms:>10.2f} ms {size / ms * 1e3:>12.0f} clips/s")
         if out is not None:
             with replacing(out) as file:
                 file.write(json.dumps(about | {"times": rows}, indent=1).encode())
 
 
-def median_ms(call: Callable[[], Any], rounds: int) -> float:
-    """Of the calls after a warm-up."""
-    times = []
-    for _ in range(WARM_UP + rounds):
+def timed(call: Callable[[], Any], rounds: int, seconds: float) -> list[float]:
+    """Milliseconds of calls after a warm-up: so many, or as many as fit into the time, but at least one."""
+    for _ in range(WARM_UP):
+        call()
+    times: list[float] = []
+    while not times or (len(times) < rounds and sum(times) < seconds * 1e3):
         start = perf_counter()
         call()
         times.append((perf_counter() - start) * 1e3)
-    return median(times[WARM_UP:])
+    return times
 
 
 if __name__ == "__main__":

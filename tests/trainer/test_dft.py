@@ -15,20 +15,20 @@ from xaimoe_audio.spectrogram.framing import frame_lengths
 
 @settings(max_examples=40, deadline=None)
 @given(
-    exponent=st.integers(6, 14),
+    rows=st.integers(2, 512),
     share=st.floats(0.51, 1.0),
     step=st.integers(1, 40),
     frames=st.integers(1, 4),
     seed=st.integers(0, 2**16),
 )
-def test_power_of_every_bin_is_that_of_the_fft(exponent: int, share: float, step: int, frames: int, seed: int) -> None:
-    n_fft = 2**exponent
+def test_power_of_every_bin_is_that_of_the_fft(rows: int, share: float, step: int, frames: int, seed: int) -> None:
+    n_fft = 32 * rows
     win_length = max(32, round(share * n_fft / 32) * 32)
     hop = min(32 * step, win_length)
     count = -(-(win_length + (frames - 1) * hop) // hop) * hop
     samples = noise(count, seed)
     projection = PowerSpectrumProjection(n_fft, win_length, hop, torch.eye(n_fft // 2 + 1))
-    found = projection(torch.from_numpy(samples)[None])[0].double().numpy()
+    found = projection(torch.from_numpy(samples)[None])[0].T.double().numpy()
     starts = range(0, count - win_length + 1, hop)
     window = hann(win_length)
     framed = np.stack([samples[i : i + win_length].astype(np.float64) * window for i in starts])
@@ -48,8 +48,7 @@ def test_frames_are_runs_of_rows() -> None:
 @pytest.mark.parametrize(("frame_s", "hop_s"), [(0.064, 0.01), (0.064, 0.02), (0.016, 0.005)])
 def test_frame_lengths_are_near_those_asked_for_and_fast(rate: int, frame_s: float, hop_s: float) -> None:
     n_fft, win_length, hop = frame_lengths(rate, frame_s, hop_s)
-    assert n_fft & (n_fft - 1) == 0
-    assert n_fft / 2 < win_length <= n_fft
+    assert n_fft == win_length
     assert win_length % 32 == hop % 32 == 0
     assert hop <= win_length / 2
     assert abs(win_length - max(frame_s * rate, 256)) <= 16

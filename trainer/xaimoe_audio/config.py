@@ -99,6 +99,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Size(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two model sizes that ``budget`` chooses between."""
 
+    frame_s: float
+    """Length of a frame in seconds, about; half of it is the longest hop."""
     bins: int
     """Bands of the spectrogram."""
     k_max: int
@@ -114,13 +116,12 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(bins=64, k_max=4, pair_share=0.25, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
-    "latency": Size(bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), expert_width=12),
+    "accuracy": Size(frame_s=0.064, bins=64, k_max=4, pair_share=0.25, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
+    "latency": Size(frame_s=0.04, bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), expert_width=12),
 }
 
 DEFAULT_SAMPLE_RATE = 16_000
 DEFAULT_CLIP_S = 5.0
-DEFAULT_FRAME_S = 0.064
 DEFAULT_HOP_S = 0.02
 DEFAULT_SPECTROGRAM = "logmel"
 DEFAULT_FMIN = 50.0

@@ -11,7 +11,6 @@ from xaimoe_audio.config import (
     DEFAULT_CLIP_S,
     DEFAULT_EXPERTS,
     DEFAULT_FMIN,
-    DEFAULT_FRAME_S,
     DEFAULT_HOP_S,
     DEFAULT_LEARNING_RATE,
     DEFAULT_SALIENCY_TEACHER,
@@ -32,7 +31,7 @@ BY_USER = "chosen by the user"
 DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "sample_rate": lambda f, m: DEFAULT_SAMPLE_RATE,
     "clip_s": lambda f, m: DEFAULT_CLIP_S,
-    "frame_s": lambda f, m: DEFAULT_FRAME_S,
+    "frame_s": lambda f, m: SIZES[f.budget].frame_s,
     "hop_s": lambda f, m: DEFAULT_HOP_S,
     "spectrogram": lambda f, m: DEFAULT_SPECTROGRAM,
     "fmin": lambda f, m: DEFAULT_FMIN,

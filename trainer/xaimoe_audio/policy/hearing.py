@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xaimoe_audio.config import DEFAULT_FMIN, DEFAULT_FRAME_S, SIZES
+from xaimoe_audio.config import DEFAULT_FMIN, SIZES
 from xaimoe_audio.policy.facts import Facts
 from xaimoe_audio.policy.rule import Made, Rule, always, by_budget
 from xaimoe_audio.spectrogram.framing import constant_q
@@ -141,16 +141,18 @@ HEARING: tuple[Rule, ...] = (
         "ultrasound",
         lambda f, m: f.centre > ULTRASOUND,
         lambda f, m: 0.016,
-        lambda f, m: f"calls around {f.centre:.0f} Hz > 16 kHz are short: a frame of 64 ms would hold many",
+        lambda f, m: f"calls around {f.centre:.0f} Hz > 16 kHz are short: a longer frame would hold many",
         ("centre",),
     ),
     Rule(
         "frame_s",
-        "usual",
+        "budget",
         always,
-        lambda f, m: DEFAULT_FRAME_S,
-        lambda f, m: f"about 64 ms, and 256 samples at least; sounds around {f.centre:.0f} Hz need no shorter one",
-        ("centre",),
+        lambda f, m: SIZES[f.budget].frame_s,
+        lambda f, m: (
+            f"{by_budget(f, m)}, and 256 samples at least; sounds around {f.centre:.0f} Hz need no shorter one"
+        ),
+        ("budget", "centre"),
     ),
     Rule(
         "hop_s",

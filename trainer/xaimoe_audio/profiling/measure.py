@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xaimoe_audio.config import DEFAULT_FRAME_S, DEFAULT_HOP_S
+from xaimoe_audio.config import DEFAULT_HOP_S, SIZES
 from xaimoe_audio.profiling.bands import BAND_CENTRES, BAND_EDGES
 from xaimoe_audio.profiling.record import FileProfile
 from xaimoe_audio.spectrogram.attributes import (
@@ -35,7 +35,7 @@ WINDOW_S = 5.0
 """Recordings are measured in windows of this length, in seconds."""
 NOISE_S = 40.0
 """Length of the white noise that they are compared with, in seconds."""
-FRAME_S, HOP_S = DEFAULT_FRAME_S, DEFAULT_HOP_S
+FRAME_S, HOP_S = SIZES["accuracy"].frame_s, DEFAULT_HOP_S
 """Length and step of the frames, in seconds."""
 
 LIES = ("should be", "*** Chunk size")
@@ -51,7 +51,8 @@ class Probe(nn.Module):
 
     def __init__(self, rate: int) -> None:
         super().__init__()
-        self.n_fft, self.win_length, self.hop = frame_lengths(rate, FRAME_S, HOP_S)
+        _, self.win_length, self.hop = frame_lengths(rate, FRAME_S, HOP_S)
+        self.n_fft = 1 << (self.win_length - 1).bit_length()  # finer lines, for the lowest third octaves
         window_power = float(np.sum(hann(self.win_length) ** 2))
         lines = np.arange(self.n_fft // 2 + 1) * rate / self.n_fft
         lines[: offset_bins(self.n_fft, self.win_length)] = np.nan
@@ -69,10 +70,10 @@ class Probe(nn.Module):
         self.measured = np.logical_and.accumulate(told[::-1])[::-1] & within
         size = whole_hops(max(round(NOISE_S * rate), self.win_length), self.hop)
         noise = torch.randn(1, size, generator=torch.Generator().manual_seed(0))
-        self.noise = self.spectrum(noise).transpose(1, 2)[:, :-BANDS]
+        self.noise = self.spectrum(noise)[:, :-BANDS]
 
     def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
-        projected = self.spectrum(waveform).transpose(1, 2)  # [1, bands, T]
+        projected = self.spectrum(waveform)  # [1, bands, T]
         frames = projected.shape[2]
         square = torch.square(waveform[:, : frames * self.hop].reshape(1, frames, self.hop))
         moments = torch.stack([square.sum(-1), torch.square(square).sum(-1)], dim=1)

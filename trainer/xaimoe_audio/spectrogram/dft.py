@@ -1,4 +1,4 @@
-"""Power spectra by matrix products alone, so that any ONNX provider takes the graph whole.
+"""Power spectra by one convolution and matrix products, so that any ONNX provider takes the graph whole.
 
 The DFT of a frame of N = A*B samples is done in two stages (the Cooley-Tukey factorisation: J. W. Cooley and
 J. W. Tukey, "An algorithm for the machine calculation of complex Fourier series", 1965). With n = B*n1 + n2 and
@@ -6,8 +6,9 @@ k = k1 + A*k2::
 
     X[k1 + A*k2] = sum_n2 W_N^(n2*(k1 + A*k2)) * sum_n1 x[B*n1 + n2] W_A^(n1*k1)
 
-The inner sum is one matrix product shared by all columns n2, the outer one is a matrix product for each k1. The
-input is real, so k1 = 0…A/2 suffice: the other bins are complex conjugates and have the same power.
+The inner sum is a convolution over the rows of B samples, each column n2 with the filters of its part of the window;
+the outer one is a matrix product for each k1. The input is real, so k1 = 0…A/2 suffice: the other bins are complex
+conjugates and have the same power.
 """
 
 from __future__ import annotations
@@ -27,19 +28,18 @@ def hann(length: int) -> NDArray[np.float64]:
 
 
 class PowerSpectrumProjection(nn.Module):
-    """Power spectrum of overlapping frames, projected by fixed filters: [B, N] -> [B, T, filters].
+    """Power spectrum of overlapping frames, projected by fixed filters: [B, N] -> [B, filters, T].
 
     Frame t is of the samples t*hop … t*hop + win_length, under a periodic Hann window. Zeros fill it up to ``n_fft``;
     where they stand does not change the power, so they are never computed with.
 
     Args:
-        n_fft: length of the DFT, a power of two.
+        n_fft: length of the DFT.
         win_length: samples a frame sees, at most ``n_fft``.
-        hop: samples from frame to frame. The three's greatest common divisor sets the speed: 32 or more is fast.
+        hop: samples from frame to frame. The three's greatest common divisor sets the speed: 16 or more is fast.
         filters: [n_fft // 2 + 1, filters], the weights on the power of each bin.
     """
 
-    window: Tensor
     stage1: Tensor
     stage2: Tensor
     folded: Tensor
@@ -47,34 +47,41 @@ class PowerSpectrumProjection(nn.Module):
     def __init__(self, n_fft: int, win_length: int, hop: int, filters: Tensor) -> None:
         super().__init__()
         self.win_length, self.hop = win_length, hop
-        self.row = math.gcd(n_fft, hop, win_length, 1 << (n_fft.bit_length() // 2))
+        self.row = math.gcd(n_fft, hop, win_length, _even_row(n_fft))
         a, b = n_fft // self.row, self.row
         k1, n1 = np.arange(a // 2 + 1)[:, None], np.arange(win_length // b)[None, :]
-        stage1 = np.exp(-2j * np.pi * n1 * k1 / a)
+        inner = np.exp(-2j * np.pi * n1 * k1 / a)
+        window = hann(win_length).reshape(-1, 1, b)
+        stage1 = window.T * np.concatenate([inner.real, inner.imag])  # [B, 2*K1, win_length / B]
         n2, k2 = np.arange(b)[:, None], np.arange(b)[None, :]
         bins = k1[:, :, None] + a * k2[None]  # [K1, 1, B]
-        stage2 = np.exp(-2j * np.pi * n2[None] * bins / n_fft)  # [K1, B, B]
-        # (re + i im)(c + i s): the columns give the real, then the imaginary part of the answer.
-        real = np.concatenate([stage2.real, stage2.imag], axis=2)
-        imaginary = np.concatenate([-stage2.imag, stage2.real], axis=2)
-        self._constant("window", hann(win_length).reshape(-1, b))
-        self._constant("stage1", np.concatenate([stage1.real, stage1.imag]))  # [2*K1, win_length / B]
+        outer = np.exp(-2j * np.pi * n2[None] * bins / n_fft).swapaxes(1, 2)  # [K1, B of k2, B of n2]
+        # (re + i im)(c + i s): the rows give the real, then the imaginary part of the answer.
+        real = np.stack([outer.real, -outer.imag], axis=3).reshape(-1, b, 2 * b)
+        imaginary = np.stack([outer.imag, outer.real], axis=3).reshape(-1, b, 2 * b)
+        self._constant("stage1", stage1.reshape(-1, 1, win_length // b))  # [B * 2*K1, 1, win_length / B]
         self._constant("stage2", np.concatenate([real, imaginary], axis=1))  # [K1, 2*B, 2*B]
-        self.register_buffer("folded", _fold(filters, bins[:, 0, :], n_fft), persistent=False)
+        self._constant("folded", _fold(filters, bins[:, 0, :], n_fft))
 
     def _constant(self, name: str, value: NDArray[np.float64]) -> None:
         self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         batch, samples = waveform.shape
-        a, b, k = self.win_length // self.row, self.row, self.stage2.shape[0]
+        b, k = self.row, self.stage2.shape[0]
         frames = (samples - self.win_length) // self.hop + 1
-        x = frame_rows(waveform, b, a, self.hop // b, frames).reshape(batch, frames, a, b) * self.window
-        y = self.stage1 @ x  # [B, T, 2*K1, B]: real parts, then imaginary parts
-        y = y.reshape(batch, frames, 2, k, b).permute(0, 3, 1, 2, 4).reshape(batch, k, frames, 2 * b)
-        z = torch.square(y @ self.stage2)  # [B, K1, T, 2*B]
-        power = z[..., :b] + z[..., b:]
-        return power.transpose(1, 2).reshape(batch, frames, k * b) @ self.folded
+        columns = waveform.reshape(batch, samples // b, b).transpose(1, 2)
+        y = nn.functional.conv1d(columns, self.stage1, stride=self.hop // b, groups=b)  # [B, B * 2*K1, T]
+        y = y.reshape(batch, b, 2, k, frames).permute(0, 3, 1, 2, 4).reshape(batch, k, 2 * b, frames)
+        z = self.stage2 @ y  # [B, K1, 2*B, T]
+        z = z * z
+        power = z[:, :, :b] + z[:, :, b:]
+        return self.folded @ power.reshape(batch, k * b, frames)
+
+
+def _even_row(n_fft: int) -> int:
+    """The largest power of two up to sqrt(n_fft / 2), where both stages have about as much to do."""
+    return 1 << ((n_fft // 2).bit_length() - 1) // 2
 
 
 def frame_rows(waveform: Tensor, row: int, count: int, step: int, frames: int) -> Tensor:
@@ -89,10 +96,10 @@ def frame_rows(waveform: Tensor, row: int, count: int, step: int, frames: int) -
     return rows.reshape(batch, frames, count * row)
 
 
-def _fold(filters: Tensor, bins: NDArray[np.int64], n_fft: int) -> Tensor:
-    """Filters on the bins as the two stages lay them out, conjugate twins sharing the weight: [K1 * B, filters]."""
+def _fold(filters: Tensor, bins: NDArray[np.int64], n_fft: int) -> NDArray[np.float64]:
+    """Filters on the bins as the two stages lay them out, conjugate twins sharing the weight: [filters, K1 * B]."""
     flat = bins.reshape(-1)
     rfft_bin = np.minimum(flat, n_fft - flat)
     copies = np.bincount(rfft_bin, minlength=n_fft // 2 + 1)
-    weights = filters.double().numpy()[rfft_bin] / copies[rfft_bin, None]
-    return torch.from_numpy(weights.astype(np.float32))
+    weights: NDArray[np.float64] = (filters.double().numpy()[rfft_bin] / copies[rfft_bin, None]).T
+    return weights

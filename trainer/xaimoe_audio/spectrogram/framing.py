@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FACTOR = 32
-"""The matrix DFT works on rows of gcd(n_fft, win_length, hop) samples; under 32 it grows slow."""
+"""The DFT works on rows of up to gcd(n_fft, win_length, hop) samples; under 16 it grows slow."""
 MIN_FRAME = 256
 """Samples of the shortest frame: 16 would not tell one band from the next."""
 
@@ -11,12 +11,12 @@ MIN_FRAME = 256
 def frame_lengths(rate: float, frame_s: float, hop_s: float) -> tuple[int, int, int]:
     """``n_fft``, ``win_length`` and ``hop`` in samples, near the lengths in seconds.
 
-    Window and hop are multiples of ``FACTOR``, the hop at most half a window, and n_fft is the power of two that holds
-    the window.
+    All are multiples of ``FACTOR``, the hop at most half a window, and the DFT as long as the window: zeros after it
+    would cost time and tell nothing new.
     """
     win_length = max(MIN_FRAME, round(frame_s * rate / FACTOR) * FACTOR)
     hop = min(max(FACTOR, round(hop_s * rate / FACTOR) * FACTOR), win_length // 2 // FACTOR * FACTOR)
-    return 1 << (win_length - 1).bit_length(), win_length, hop
+    return win_length, win_length, hop
 
 
 def constant_q(fmin: float, fmax: float, bins: int) -> float:

@@ -36,10 +36,11 @@ class FrameStage(nn.Module):
         self.spectrum = PowerSpectrumProjection(config.n_fft, config.win_length, config.hop, filters)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        projected = self.spectrum(waveform).transpose(1, 2)
+        projected = self.spectrum(waveform)
         batch, _, frames = projected.shape
-        square = torch.square(waveform[:, : frames * self.hop].reshape(batch, frames, self.hop))
-        moments = torch.stack([square.sum(-1), torch.square(square).sum(-1)], dim=1)
+        samples = waveform[:, : frames * self.hop].reshape(batch, frames, self.hop)
+        square = samples * samples
+        moments = torch.stack([square.sum(-1), (square * square).sum(-1)], dim=1)
         power = projected[:, :-BANDS] if self.clip_backend is None else self.clip_backend.power(waveform)
         return power, torch.cat([projected[:, -BANDS:], moments], dim=1)
 
