@@ -1,4 +1,4 @@
-"""Power spectra by one convolution and matrix products, so that any ONNX provider takes the graph whole.
+"""Power spectra by matrix products alone, so that any ONNX provider takes the graph whole.
 
 The DFT of a frame of N = A*B samples is done in two stages (the Cooley-Tukey factorisation: J. W. Cooley and
 J. W. Tukey, "An algorithm for the machine calculation of complex Fourier series", 1965). With n = B*n1 + n2 and
@@ -6,9 +6,8 @@ k = k1 + A*k2::
 
     X[k1 + A*k2] = sum_n2 W_N^(n2*(k1 + A*k2)) * sum_n1 x[B*n1 + n2] W_A^(n1*k1)
 
-The inner sum is a convolution over the rows of B samples, each column n2 with the filters of its part of the window;
-the outer one is a matrix product for each k1. The input is real, so k1 = 0…A/2 suffice: the other bins are complex
-conjugates and have the same power.
+The inner sum is a matrix product for each n2, which its part of the window is multiplied into; the outer one is one for
+each k1. The input is real, so k1 = 0…A/2 suffice: the other bins are complex conjugates and have the same power.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class PowerSpectrumProjection(nn.Module):
         # (re + i im)(c + i s): the rows give the real, then the imaginary part of the answer.
         real = np.stack([outer.real, -outer.imag], axis=3).reshape(-1, b, 2 * b)
         imaginary = np.stack([outer.imag, outer.real], axis=3).reshape(-1, b, 2 * b)
-        self._constant("stage1", stage1.reshape(-1, 1, win_length // b))  # [B * 2*K1, 1, win_length / B]
+        self._constant("stage1", stage1)
         self._constant("stage2", np.concatenate([real, imaginary], axis=1))  # [K1, 2*B, 2*B]
         self._constant("folded", _fold(filters, bins[:, 0, :], n_fft))
 
@@ -70,8 +69,8 @@ class PowerSpectrumProjection(nn.Module):
         batch, samples = waveform.shape
         b, k = self.row, self.stage2.shape[0]
         frames = (samples - self.win_length) // self.hop + 1
-        columns = waveform.reshape(batch, samples // b, b).transpose(1, 2)
-        y = nn.functional.conv1d(columns, self.stage1, stride=self.hop // b, groups=b)  # [B, B * 2*K1, T]
+        x = frame_columns(waveform, self.win_length, self.hop, frames)
+        y = self.stage1 @ x.reshape(batch, -1, b, frames).transpose(1, 2)  # [B, B, 2*K1, T]
         y = y.reshape(batch, b, 2, k, frames).permute(0, 3, 1, 2, 4).reshape(batch, k, 2 * b, frames)
         z = self.stage2 @ y  # [B, K1, 2*B, T]
         z = z * z
@@ -84,16 +83,16 @@ def _even_row(n_fft: int) -> int:
     return 1 << ((n_fft // 2).bit_length() - 1) // 2
 
 
-def frame_rows(waveform: Tensor, row: int, count: int, step: int, frames: int) -> Tensor:
-    """Overlapping frames of a waveform [B, N]: ``count`` rows of ``row`` samples each, every ``step`` rows.
+def frame_columns(waveform: Tensor, win_length: int, hop: int, frames: int) -> Tensor:
+    """Overlapping frames of a waveform [B, N], each a column: [B, win_length, frames].
 
-    Whole rows are copied, which is many times faster than a gather of samples. [B, frames, count * row]
+    Cut into hops and turned round, so that what is copied are runs of neighbouring frames, not samples.
     """
-    batch, samples = waveform.shape
-    first = torch.arange(frames, device=waveform.device) * step
-    index = (first[:, None] + torch.arange(count, device=waveform.device)).flatten()
-    rows = waveform.reshape(batch, samples // row, row).index_select(1, index)
-    return rows.reshape(batch, frames, count * row)
+    steps = -(-win_length // hop)
+    blocks = frames + steps - 1
+    filled = nn.functional.pad(waveform, (0, blocks * hop - waveform.shape[1]))
+    hops = filled.reshape(waveform.shape[0], blocks, hop).transpose(1, 2)
+    return torch.cat([hops[:, : win_length - i * hop, i : i + frames] for i in range(steps)], dim=1)
 
 
 def _fold(filters: Tensor, bins: NDArray[np.int64], n_fft: int) -> NDArray[np.float64]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.config import FrontendConfig
-from xaimoe_audio.spectrogram.dft import frame_rows
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,18 @@ class _Halving(nn.Module):
         return (rows @ self.toeplitz).reshape(batch, blocks * BLOCK)[:, : samples // 2]
 
 
+def frame_rows(waveform: Tensor, row: int, count: int, step: int, frames: int) -> Tensor:
+    """Overlapping frames of a waveform [B, N]: ``count`` rows of ``row`` samples each, every ``step`` rows.
+
+    Whole rows are copied, which is many times faster than a gather of samples. [B, frames, count * row]
+    """
+    batch, samples = waveform.shape
+    first = torch.arange(frames, device=waveform.device) * step
+    index = (first[:, None] + torch.arange(count, device=waveform.device)).flatten()
+    rows = waveform.reshape(batch, samples // row, row).index_select(1, index)
+    return rows.reshape(batch, frames, count * row)
+
+
 class _Group(nn.Module):
     """Filters that run at one rate with one step: signal at that rate [B, N] -> mean power [B, filters, T].
 
@@ -146,6 +157,6 @@ class _Group(nn.Module):
         needed = (self.runs - 1 + self.rows) * self.block
         pad_right = max(needed - (samples - self.skip) - self.pad_left, 0)
         filled = nn.functional.pad(signal[:, self.skip :], (self.pad_left, pad_right))[:, :needed]
-        response = torch.square(frame_rows(filled, self.block, self.rows, 1, self.runs) @ self.kernels)
-        power = response.reshape(batch, self.frames, self.points, -1, 2).sum(4)
+        response = frame_rows(filled, self.block, self.rows, 1, self.runs) @ self.kernels
+        power = (response * response).reshape(batch, self.frames, self.points, -1, 2).sum(4)
         return power.mean(2).transpose(1, 2)
