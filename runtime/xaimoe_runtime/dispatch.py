@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, lru_cache, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.costs import Cost
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.mixing import Mixing, OnDevice, OnHost, Tensor, mix, mix_within, on_host
+from xaimoe_runtime.onnxfile import operators
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
 from xaimoe_runtime.schema import EXCHANGE, LINE, GraphSpec, Manifest, Precision, Role, Routing
@@ -22,9 +24,13 @@ from xaimoe_runtime.schema import EXCHANGE, LINE, GraphSpec, Manifest, Precision
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    import onnxruntime
+
 Floats = NDArray[np.float32]
 Way = Literal["in turn", "side by side", "fused"]
 """How the line is run: expert after expert, several experts at a time, or as one graph."""
+SHAPES = 16
+"""Shapes of inputs that a graph keeps a session for, where it needs one for each; more than a bundle has buckets."""
 
 
 class Graph:
@@ -35,7 +41,8 @@ class Graph:
         self.spec = spec
         # One thread means no thread pool; experts are too small to gain from one.
         threads = 1 if spec.role == "expert" else None
-        self.session = factory.create(name, bundle.files[spec.file], threads, spec)
+        self._open = partial(factory.create, name, bundle.files[spec.file], threads, spec)
+        self.session = self._open()
         self.outputs = [tensor.name for tensor in spec.outputs]
         for kind, wanted, found in (
             ("inputs", spec.inputs, self.session.get_inputs()),
@@ -65,15 +72,29 @@ class ClipByClip(Graph):
 
 
 class BoundGraph(Graph):
-    """A graph whose outputs stay on a device; inputs may lie there, too."""
+    """A graph whose outputs stay on a device; inputs may lie there, too.
+
+    Where the provider plans convolutions anew whenever the shape changes, each shape has a session of its own.
+    """
 
     def __init__(self, factory: SessionFactory, bundle: Bundle, spec: GraphSpec, device: str) -> None:
         super().__init__(factory, bundle, spec)
         self.device, self.device_id = device, int(factory.options.get("device_id", "0"))
+        self._per_shape = factory.plans_anew and "Conv" in operators(bundle.files[spec.file])
+        unused = [self.session]
+
+        @lru_cache(maxsize=SHAPES)
+        def session_of(shapes: tuple[tuple[int, ...], ...]) -> onnxruntime.InferenceSession:
+            with suppress(IndexError):
+                return unused.pop()
+            return self._open()
+
+        self._session_of = session_of
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs by name."""
-        binding = self.session.io_binding()
+        session = self._session_of(tuple(map(_shape, inputs.values()))) if self._per_shape else self.session
+        binding = session.io_binding()
         for name, value in inputs.items():
             if isinstance(value, np.ndarray):
                 binding.bind_cpu_input(name, np.ascontiguousarray(value))
@@ -81,8 +102,12 @@ class BoundGraph(Graph):
                 binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
             binding.bind_output(name, self.device, self.device_id)
-        self.session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tensor.shape if isinstance(tensor, np.ndarray) else tuple(tensor.shape())
 
 
 def _sizes(shape: Iterable[int | str | None]) -> list[int | str]:

@@ -54,6 +54,12 @@ def check(name: str, content: bytes) -> None:
         raise BundleError(f"{name}: no ONNX graph ({error}); export or copy the bundle again") from error
 
 
+def operators(content: bytes) -> frozenset[str]:
+    """Names of the operators in a file that :func:`check` lets pass."""
+    (graph,) = _messages(_message(memoryview(content)), 7)
+    return frozenset(_text(node, 4) for node in _messages(graph, 1))
+
+
 def _check_graph(name: str, graph: _Message) -> None:
     numbers = {_text(tensor, 8): tensor for tensor in _messages(graph, 5)}
     numbers |= {

@@ -30,6 +30,8 @@ INSTALL = {
     "tensorrt": 'run pip install "xai-moe-audio[tensorrt]", or ',
 }
 MOST_THREADS = 1024
+FATAL = 4
+"""ONNX Runtime's severity of what it cannot go on after."""
 BEHIND: dict[str, tuple[str, ...]] = {"tensorrt": ("CUDAExecutionProvider", CPU), "cpu": ()}
 """Providers that take over the operators a provider does not have; of those not named here, the CPU."""
 
@@ -159,6 +161,10 @@ class SessionFactory:
         if self.provider != "cpu" and (preload := getattr(self.ort, "preload_dlls", None)):
             with redirect_stdout(sys.stderr):  # stdout is for records
                 preload()  # the libraries of the CUDA packages on PyPI, which the system's loader does not find
+        if self.plans_anew:
+            # Without TF32 cuDNN finds no plan at first for many a convolution, which ONNX Runtime calls an error and
+            # puts right itself. Real errors are raised as well as logged.
+            self.ort.set_default_logger_severity(FATAL)
 
     @property
     def provider(self) -> str:
@@ -179,6 +185,12 @@ class SessionFactory:
     def prefers_few_sizes(self) -> bool:
         """Whether each new batch size costs time once: GPUs choose their kernels by it."""
         return self.provider != "cpu"
+
+    @property
+    def plans_anew(self) -> bool:
+        """Whether a session forgets how to convolve tensors of one shape as soon as it is given another, and takes a
+        tenth of a second for each convolution to find out again: CUDA's, since cuDNN 9, keep the last plan alone."""
+        return self.provider == "cuda"
 
     def create(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +80,31 @@ def test_on_a_device_tensors_stay_there(device: Dispatcher, clips: tuple[Floats,
     assert isinstance(mixing, OnDevice)
     mixing.add(0, np.array([0, 2]), np.array([1, 0]))
     assert not isinstance(mixing.mixture, np.ndarray)
+
+
+def test_each_shape_has_a_session_where_convolutions_would_be_planned_anew(
+    opened: Bundle, host: Dispatcher, clips: tuple[Floats, Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionFactory, "plans_anew", True)
+    made: list[str] = []
+    create = SessionFactory.create
+
+    def counted(factory: SessionFactory, name: str, *given: Any, **more: Any) -> Any:
+        made.append(Path(name).name)
+        return create(factory, name, *given, **more)
+
+    monkeypatch.setattr(SessionFactory, "create", counted)
+    line = Dispatcher(opened, SessionFactory("cpu"), device="cpu")
+    waveform, source = clips
+    for count in (1, 3, 1, 3, 2, 1):
+        found = line.run(waveform[:count], source[:count], "dense")
+        wanted = host.run(waveform[:count], source[:count], "dense")
+        assert np.abs(found.scores - wanted.scores).max() < CLOSE
+    assert made.count("saliency.onnx") == 3
+    assert {made.count(name) for name in ("router.onnx", "head.onnx", "gather.onnx", "scatter.onnx")} == {1}
+    buckets = {size for count in (1, 3, 2) for _, size in filled_batches(count * line.grid.count, line.buckets)}
+    # The silent clip leaves some experts out.
+    assert {made.count(Path(expert.spec.file).name) for expert in line.experts} == {len(buckets) - 1, len(buckets)}
 
 
 def test_a_device_keeps_budgets_too(host: Dispatcher, device: Dispatcher, clips: tuple[Floats, Floats]) -> None:

@@ -9,7 +9,7 @@ from data import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, frame_rows, hann
+from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, frame_columns, hann
 from xaimoe_audio.spectrogram.framing import frame_lengths
 
 
@@ -38,10 +38,11 @@ def test_power_of_every_bin_is_that_of_the_fft(rows: int, share: float, step: in
     assert np.abs(found - wanted).sum() / wanted.sum() < 1e-5
 
 
-def test_frames_are_runs_of_rows() -> None:
-    signal = torch.arange(24.0)[None]
-    found = frame_rows(signal, row=4, count=3, step=2, frames=2)
-    assert found.tolist() == [[list(map(float, range(12))), list(map(float, range(8, 20)))]]
+@pytest.mark.parametrize("samples", [24, 27, 30], ids=["whole hops", "a rest that fits no frame", "a frame more"])
+def test_frames_are_columns(samples: int) -> None:
+    signal = torch.arange(float(samples))[None]
+    found = frame_columns(signal, win_length=10, hop=6, frames=(samples - 10) // 6 + 1)
+    assert torch.equal(found, signal.unfold(1, 10, 6).transpose(1, 2))
 
 
 @pytest.mark.parametrize("rate", [100, 4_000, 5_120, 11_025, 16_000, 22_050, 44_100, 96_000, 192_000, 1_000_000])
