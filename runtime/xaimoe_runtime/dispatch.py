@@ -187,8 +187,9 @@ class Dispatcher:
         ways: tuple[Way, ...] = ("in turn",)
         if self.device is None and self.factory.threads > 1:
             ways += ("side by side",)
-        has_fused = any(graph.role == "fused" for graph in self.manifest.graphs)
-        if self.factory.prefers_few_sizes and has_fused and self.factory.provider != "tensorrt":  # no engine of it
+        # TensorRT has no engine of it; inside it the experts' batches have another size with every clip.
+        may = self.factory.prefers_few_sizes and self.factory.provider != "tensorrt" and not self.factory.plans_anew
+        if may and any(graph.role == "fused" for graph in self.manifest.graphs):
             ways += ("fused",)
         return ways
 

@@ -167,6 +167,15 @@ def many_ways(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispa
     yield Dispatcher(opened, SessionFactory("cpu", threads=2))
 
 
+def test_a_graph_whose_shapes_change_inside_is_no_way_where_each_is_planned_anew(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionFactory, "prefers_few_sizes", True)
+    assert "fused" in Dispatcher(opened, SessionFactory("cpu")).ways
+    monkeypatch.setattr(SessionFactory, "plans_anew", True)
+    assert "fused" not in Dispatcher(opened, SessionFactory("cpu")).ways
+
+
 def test_the_fused_graph_answers_as_the_split_ones(many_ways: Dispatcher, clips: tuple[Floats, Floats]) -> None:
     assert many_ways.ways == ("in turn", "side by side", "fused")
     found, wanted = (many_ways.run(*clips, "routed", way=way) for way in ("fused", "in turn"))

@@ -150,9 +150,26 @@ class Session:
 
 def given(monkeypatch: pytest.MonkeyPatch, provider: str, options: dict[str, object]) -> dict[str, dict[str, str]]:
     """What ONNX Runtime is told of each provider, where all are there."""
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, OPENVINO, CPU])
+    every_provider(monkeypatch)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     return dict(SessionFactory(provider, options=options).create("graph", b"").given)  # type: ignore[attr-defined]
+
+
+def every_provider(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As if all were there; the severities that ONNX Runtime's default logger is set to."""
+    severities: list[int] = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, OPENVINO, CPU])
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", severities.append)
+    return severities
+
+
+@pytest.mark.parametrize(("provider", "wanted"), [("cuda", [4]), ("openvino", []), ("cpu", [])])
+def test_plans_that_cudnn_does_not_find_are_no_errors(
+    provider: str, wanted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    severities = every_provider(monkeypatch)
+    SessionFactory(provider)
+    assert severities == wanted
 
 
 def test_cuda_is_told_to_choose_kernels_by_rule_and_to_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:
