@@ -36,7 +36,6 @@ Floats = NDArray[np.float32]
 Way = Callable[[Floats, Floats], Any]
 BATCHES = 4
 """Different batches of a size that are taken in turn."""
-WARM_UP = BATCHES
 
 
 def ways(checkpoint: Path, bundle: Path, provider: str, compiled: bool) -> Iterator[tuple[str, Way]]:
@@ -94,14 +93,17 @@ def main(
         for size in sizes:
             given = [made_up(draw, size, runtime.audio) for _ in range(BATCHES)]
             try:
-                times = timed(lambda turn, run=run, given=given: run(*given[turn % BATCHES]), rounds, seconds)
+                first, times = timed(lambda turn, run=run, given=given: run(*given[turn % BATCHES]), rounds, seconds)
             except Exception as error:  # noqa: BLE001  out of memory, by whatever name the library has for it
                 typer.echo(f"{name:<20}{size:>6} clips: {type(error).__name__}: {error}", err=True)
                 rows.append({"way": name, "batch": size, "error": type(error).__name__})
                 break
             ms = median(times)
-            rows.append({"way": name, "batch": size, "ms": ms, "clips_per_s": size / ms * 1e3, "calls": len(times)})
-            typer.echo(f"{name:<20}{size:>6} clips {ms:>10.2f} ms {size / ms * 1e3:>12.0f} clips/s")
+            row = {"way": name, "batch": size, "first_ms": first, "ms": ms, "clips_per_s": size / ms * 1e3}
+            rows.append(row | {"calls": len(times)})
+            typer.echo(
+                f"{name:<20}{size:>6} clips {ms:>10.2f} ms {size / ms * 1e3:>10.0f} clips/s, first {first:.0f} ms"
+            )
         if out is not None:
             with replacing(out) as file:
                 file.write(json.dumps(about | {"times": rows}, indent=1).encode())
@@ -118,16 +120,20 @@ def made_up(draw: np.random.Generator, size: int, audio: AudioSpec) -> tuple[Flo
     return waveform, np.tile(np.float32([audio.sample_rate, 0]), (size, 1))
 
 
-def timed(call: Callable[[int], Any], rounds: int, seconds: float) -> list[float]:
-    """Milliseconds of calls after a warm-up: so many, or as many as fit into the time, but one of each batch."""
-    for turn in range(WARM_UP):
+def timed(call: Callable[[int], Any], rounds: int, seconds: float) -> tuple[float, list[float]]:
+    """Milliseconds of the first call, and of those after a warm-up: so many, or as many as fit into the time, but one
+    of each batch."""
+
+    def one(turn: int) -> float:
+        start = perf_counter()
         call(turn)
+        return (perf_counter() - start) * 1e3
+
+    first, *_ = (one(turn) for turn in range(BATCHES))
     times: list[float] = []
     while len(times) < BATCHES or (len(times) < rounds and sum(times) < seconds * 1e3):
-        start = perf_counter()
-        call(len(times))
-        times.append((perf_counter() - start) * 1e3)
-    return times
+        times.append(one(len(times)))
+    return first, times
 
 
 if __name__ == "__main__":
