@@ -105,10 +105,6 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """Bands of the spectrogram."""
     k_max: int
     """Most experts that a clip uses."""
-    pair_share: float
-    """Share of all (patch, expert) pairs that a clip may run at most."""
-    focus: float
-    """Power of the saliency: few pairs are worth most where the sound is, many tell more if each patch gets one."""
     unsure: tuple[float, float]
     """How unsure the glance must be of its answer before any pair is run, and before all may be."""
     expert_width: int
@@ -116,8 +112,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SIZES: dict[Budget, Size] = {
-    "accuracy": Size(frame_s=0.064, bins=64, k_max=4, pair_share=0.25, focus=4.0, unsure=(0.02, 0.2), expert_width=16),
-    "latency": Size(frame_s=0.04, bins=48, k_max=2, pair_share=0.125, focus=16.0, unsure=(0.05, 0.3), expert_width=12),
+    "accuracy": Size(frame_s=0.064, bins=64, k_max=4, unsure=(0.02, 0.2), expert_width=16),
+    "latency": Size(frame_s=0.04, bins=48, k_max=2, unsure=(0.05, 0.3), expert_width=12),
 }
 
 DEFAULT_SAMPLE_RATE = 16_000

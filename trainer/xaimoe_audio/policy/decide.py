@@ -21,7 +21,7 @@ from xaimoe_audio.config import (
 )
 from xaimoe_audio.policy.facts import Facts
 from xaimoe_audio.policy.hearing import resampled
-from xaimoe_audio.policy.network import TILE_FRAMES, half_overlapping
+from xaimoe_audio.policy.network import FOCUS, PAIR_SHARE, TILE_FRAMES, half_overlapping
 from xaimoe_audio.policy.rule import Made
 from xaimoe_audio.policy.rules import RULES
 
@@ -40,8 +40,8 @@ DEFAULTS: dict[str, Callable[[Facts, Made], Any]] = {
     "k_max": lambda f, m: min(SIZES[f.budget].k_max, len(m["experts"])),
     "tile": lambda f, m: (m["bins"], TILE_FRAMES),
     "stride": lambda f, m: half_overlapping(m["tile"]),
-    "pair_share": lambda f, m: SIZES[f.budget].pair_share,
-    "focus": lambda f, m: SIZES[f.budget].focus,
+    "pair_share": lambda f, m: PAIR_SHARE,
+    "focus": lambda f, m: FOCUS,
     "unsure": lambda f, m: SIZES[f.budget].unsure,
     "expert_width": lambda f, m: SIZES[f.budget].expert_width,
     "learning_rate": lambda f, m: DEFAULT_LEARNING_RATE,

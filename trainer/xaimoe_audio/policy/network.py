@@ -18,6 +18,9 @@ FINE_QUALITY = 0.05
 """The router keeps the experts of fine resolution from clips under this quality."""
 TILE_FRAMES, SHORT_TILE_FRAMES = 64, 32
 """Width of a tile, and its width in clips of less than two such tiles: fewer patches leave nothing to choose."""
+PAIR_SHARE, FOCUS = 0.25, 4.0
+"""Share of all pairs that a clip may run at most, and power of the saliency. With an eighth, and a power of 16 that
+gives several experts to few patches, the experts learned less: see benchmarks/RESULTS.md, the latency budget."""
 FEW_RECORDINGS = 10
 """Training recordings a class under which the smaller networks are taken."""
 WHOLE_HEIGHT = "a tile as high as the spectrogram sees lines and their harmonics together"
@@ -126,19 +129,19 @@ NETWORK: tuple[Rule, ...] = (
     ),
     Rule(
         "pair_share",
-        "budget",
+        "usual",
         always,
-        lambda f, m: SIZES[f.budget].pair_share,
-        lambda f, m: f"{by_budget(f, m)}: share of all pairs that a clip may run",
-        ("budget",),
+        lambda f, m: PAIR_SHARE,
+        lambda f, m: "of all pairs that a clip may run; with half as many the experts learned less",
+        (),
     ),
     Rule(
         "focus",
-        "budget",
+        "usual",
         always,
-        lambda f, m: SIZES[f.budget].focus,
-        lambda f, m: f"{by_budget(f, m)}: power of the saliency; few pairs concentrate on the best patches",
-        ("budget",),
+        lambda f, m: FOCUS,
+        lambda f, m: "power of the saliency: every patch gets an expert before the best ones get more",
+        (),
     ),
     Rule(
         "unsure",
