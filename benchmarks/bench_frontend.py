@@ -104,15 +104,12 @@ def scipy_rfft(config: FrontendConfig) -> Way:
 
 
 def of_torchaudio(config: FrontendConfig) -> Way:
-    # A window shorter than n_fft stands in the middle of a frame there; padding makes the frames those of the others.
     transform = torchaudio.transforms.Spectrogram(config.n_fft, config.win_length, config.hop, power=2, center=False)
     filters = mel(config)
-    pad = config.n_fft - config.win_length
 
     @torch.no_grad()
     def way(clip: Floats) -> Floats:
-        filled = torch.nn.functional.pad(torch.from_numpy(clip), (pad // 2, pad - pad // 2))
-        power = transform(filled).T @ filters
+        power = transform(torch.from_numpy(clip)).T @ filters
         found: Floats = (10 * torch.log10(torch.clamp(power, min=POWER_FLOOR))).numpy()
         return found
 
@@ -121,13 +118,9 @@ def of_torchaudio(config: FrontendConfig) -> Way:
 
 def of_librosa(config: FrontendConfig) -> Way:
     filters = mel(config).numpy()
-    pad = config.n_fft - config.win_length
 
     def way(clip: Floats) -> Floats:
-        filled = np.pad(clip, (pad // 2, pad - pad // 2))
-        spectrum = librosa.stft(
-            filled, n_fft=config.n_fft, hop_length=config.hop, win_length=config.win_length, center=False
-        )
+        spectrum = librosa.stft(clip, n_fft=config.n_fft, hop_length=config.hop, center=False)
         power = (np.abs(spectrum) ** 2).T @ filters
         found: Floats = 10 * np.log10(np.maximum(power, POWER_FLOOR))
         return found
@@ -165,21 +158,16 @@ def graph(config: FrontendConfig, nodes: list[onnx.NodeProto], constants: dict[s
 
 
 def stft_operator(config: FrontendConfig) -> Way:
-    # The operator has no shorter window than its frame; the zeros come at the end, as in ours.
-    window = np.zeros(config.n_fft, np.float32)
-    window[: config.win_length] = hann(config.win_length)
     nodes = [
-        helper.make_node("Pad", ["waveform", "pads"], ["filled"]),
-        helper.make_node("Unsqueeze", ["filled", "last"], ["signal"]),
+        helper.make_node("Unsqueeze", ["waveform", "last"], ["signal"]),
         helper.make_node("STFT", ["signal", "hop", "window", "length"], ["complex"], onesided=1),
         helper.make_node("ReduceSumSquare", ["complex", "last"], ["power"], keepdims=0),
     ]
     constants: dict[str, NDArray[Any]] = {
-        "pads": np.array([0, 0, 0, config.n_fft - config.win_length]),
         "last": np.array([-1]),
         "hop": np.array(config.hop),
         "length": np.array(config.n_fft),
-        "window": window,
+        "window": hann(config.win_length).astype(np.float32),
     }
     return graph(config, nodes, constants)
 

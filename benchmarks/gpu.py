@@ -7,10 +7,11 @@
 
 The bundle should be exported with ``--precision fp32,fp16 --fused``; what it does not hold is left out. PyTorch runs
 the checkpoint on the same device, as it is and compiled. A time is the median of calls after a warm-up, from samples on
-the host to scores on the host, of as many as fit into ``--seconds``. Several batches are taken in turn, since a GPU's
-libraries are quickest with what they were given last: which pairs run, and so how many an expert gets, differs from
-clip to clip. Where a batch is too large, the rest of that way is left out; what was timed is kept. ``--only`` times a
-part and adds it to what ``--out`` holds.
+the host to scores on the host, of as many as fit into ``--seconds``. The first call of a size, in which a GPU's kernels
+are chosen, is told apart (of the split graphs, those for 1 and 4 clips are chosen when the bundle is loaded). Several
+batches are taken in turn, since a GPU's libraries are quickest with what they were given last: which pairs run, and so
+how many an expert gets, differs from clip to clip. Where a batch is too large, the rest of that way is left out; what
+was timed is kept. ``--only`` times a part and adds it to what ``--out`` holds.
 """
 
 from __future__ import annotations
@@ -121,19 +122,21 @@ def made_up(draw: np.random.Generator, size: int, audio: AudioSpec) -> tuple[Flo
 
 
 def timed(call: Callable[[int], Any], rounds: int, seconds: float) -> tuple[float, list[float]]:
-    """Milliseconds of the first call, and of those after a warm-up: so many, or as many as fit into the time, but one
-    of each batch."""
+    """Milliseconds of the first call, and of those after a warm-up: so many, or as many as fit into the time."""
 
     def one(turn: int) -> float:
         start = perf_counter()
         call(turn)
         return (perf_counter() - start) * 1e3
 
-    first, *_ = (one(turn) for turn in range(BATCHES))
-    times: list[float] = []
-    while len(times) < BATCHES or (len(times) < rounds and sum(times) < seconds * 1e3):
-        times.append(one(len(times)))
-    return first, times
+    def until(count: int) -> list[float]:
+        found = [one(0)]
+        while len(found) < count and sum(found) < seconds * 1e3:
+            found.append(one(len(found)))
+        return found
+
+    first, *_ = until(BATCHES)
+    return first, until(rounds)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ TOLERANCES: dict[Precision, Tolerance] = {
 }
 """Of a device from the golden answers. Those of INT8 and FP16 are the graphs' own, on the CPU: a device whose integer
 sums saturate, or that computes in another precision than it says, is farther off."""
-BUCKETS = (16, 128)
-"""Batches of patches. On an H100 an expert took 0.7 to 1.4 ms for any number from 1 to 128, but the first run of a new
-one 0.03 s from 8 on, 0.2 s for 4 and up to 1 s for 1 and 2, for which cuDNN compiles kernels."""
+BUCKETS = (8, 16, 32, 64, 128)
+"""Batches of patches. On an H100 an expert took 0.7 to 1.4 ms for any number from 1 to 128, but the first run of a size
+0.02 to 0.03 s from 8 on, 0.2 s for 4 and up to 1 s for 1 and 2, for which cuDNN compiles kernels."""
 BATCHES = Profile(min=1, opt=1, max=32)
 """Clips."""
 PATCHES = Profile(min=1, opt=BUCKETS[0], max=BUCKETS[-1])

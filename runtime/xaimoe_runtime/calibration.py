@@ -38,7 +38,7 @@ WHOLE_SIZES = (1, 8)
 ROUNDS = 200
 """Times that each is."""
 ESTIMATE_SIZES, ESTIMATE_ROUNDS = (1, 4), 3
-"""Of the estimate that does without a calibration: some tens of milliseconds in all."""
+"""Of the estimate that does without a calibration: some tens of milliseconds in all, on a GPU some seconds."""
 ESTIMATED: dict[Percentile, float] = {"p50": 1.0, "p95": 1.5, "p99": 2.0}
 """Percentiles of an estimate, in medians: of three times, the largest tells nothing but whether it was disturbed."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
+from itertools import product
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -34,7 +35,10 @@ SHAPES = 16
 
 
 class Graph:
-    """A session whose inputs and outputs are bound by name."""
+    """A session whose inputs and outputs are bound by name.
+
+    Where the provider plans convolutions anew whenever the shape changes, each shape has a session of its own.
+    """
 
     def __init__(self, factory: SessionFactory, bundle: Bundle, spec: GraphSpec) -> None:
         name = str(bundle.path / spec.file)
@@ -43,6 +47,9 @@ class Graph:
         threads = 1 if spec.role == "expert" else None
         self._open = partial(factory.create, name, bundle.files[spec.file], threads, spec)
         self.session = self._open()
+        self._per_shape = factory.plans_anew and "Conv" in operators(bundle.files[spec.file])
+        self._sessions: dict[tuple[tuple[int, ...], ...], onnxruntime.InferenceSession] = {}
+        self._lock = Lock()
         self.outputs = [tensor.name for tensor in spec.outputs]
         for kind, wanted, found in (
             ("inputs", spec.inputs, self.session.get_inputs()),
@@ -55,7 +62,20 @@ class Graph:
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs by name."""
-        return dict(zip(self.outputs, self.session.run(self.outputs, inputs), strict=True))
+        return dict(zip(self.outputs, self.session_for(inputs).run(self.outputs, inputs), strict=True))
+
+    def session_for(self, inputs: Mapping[str, Tensor]) -> onnxruntime.InferenceSession:
+        """The session for the shapes of these inputs; the last ``SHAPES`` are kept."""
+        if not self._per_shape:
+            return self.session
+        shapes = tuple(map(_shape, inputs.values()))
+        with self._lock:
+            known = self._sessions.pop(shapes, None)
+            session = known or (self._open() if self._sessions else self.session)
+            self._sessions[shapes] = session  # the last one is the last used
+            if len(self._sessions) > SHAPES:
+                del self._sessions[next(iter(self._sessions))]
+        return session
 
 
 class ClipByClip(Graph):
@@ -72,28 +92,15 @@ class ClipByClip(Graph):
 
 
 class BoundGraph(Graph):
-    """A graph whose outputs stay on a device; inputs may lie there, too.
-
-    Where the provider plans convolutions anew whenever the shape changes, each shape has a session of its own.
-    """
+    """A graph whose outputs stay on a device; inputs may lie there, too."""
 
     def __init__(self, factory: SessionFactory, bundle: Bundle, spec: GraphSpec, device: str) -> None:
         super().__init__(factory, bundle, spec)
         self.device, self.device_id = device, int(factory.options.get("device_id", "0"))
-        self._per_shape = factory.plans_anew and "Conv" in operators(bundle.files[spec.file])
-        unused = [self.session]
-
-        @lru_cache(maxsize=SHAPES)
-        def session_of(shapes: tuple[tuple[int, ...], ...]) -> onnxruntime.InferenceSession:
-            with suppress(IndexError):
-                return unused.pop()
-            return self._open()
-
-        self._session_of = session_of
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs by name."""
-        session = self._session_of(tuple(map(_shape, inputs.values()))) if self._per_shape else self.session
+        session = self.session_for(inputs)
         binding = session.io_binding()
         for name, value in inputs.items():
             if isinstance(value, np.ndarray):
@@ -187,9 +194,10 @@ class Dispatcher:
         ways: tuple[Way, ...] = ("in turn",)
         if self.device is None and self.factory.threads > 1:
             ways += ("side by side",)
-        # TensorRT has no engine of it; inside it the experts' batches have another size with every clip.
-        may = self.factory.prefers_few_sizes and self.factory.provider != "tensorrt" and not self.factory.plans_anew
-        if may and any(graph.role == "fused" for graph in self.manifest.graphs):
+        # TensorRT has no engine of it. Inside it the experts' batches have another size with every clip, for which CUDA
+        # would plan each time.
+        suits = self.factory.prefers_few_sizes and self.factory.provider != "tensorrt" and not self.factory.plans_anew
+        if suits and any(graph.role == "fused" for graph in self.manifest.graphs):
             ways += ("fused",)
         return ways
 
@@ -205,11 +213,21 @@ class Dispatcher:
         return ThreadPoolExecutor(self.factory.threads, thread_name_prefix="expert")
 
     def make_ready(self) -> None:
-        """Opens now what the measured ways need, so that no call under a budget pays for it."""
+        """Opens now what the measured ways need, and the sessions of single clips' shapes, so that no call of one clip
+        under a budget pays for it."""
         if "fused" in self.whole:
             _ = self.fused
         if "side by side" in self.whole:
             _ = self._pool
+        if self.factory.plans_anew:
+            audio = self.manifest.audio
+            silence = np.zeros((1, audio.clip_samples), np.float32)
+            heard = self.frontend(waveform=silence, source=np.array([[audio.sample_rate, 0]], np.float32))
+            heard |= self.saliency(spectrogram=heard["spectrogram"])
+            gates = np.ones((1, self.grid.count, len(self.experts)), np.float32)
+            for size, e in product(self.buckets, range(len(self.experts))):
+                patches = np.arange(size) % self.grid.count
+                self.mixing(heard[self.manifest.patches.source], gates).add(e, np.zeros_like(patches), patches)
 
     def way(self, windows: int, routing: Routing, budget: Budget | None) -> Way:
         """The quickest way for so many windows, as far as it was measured.

@@ -4,6 +4,7 @@ graph. They give the same answers; which is taken, the calibration says."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,7 @@ from xaimoe_runtime.budget import Budget
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.calibration import Calibration, measure, names_of
 from xaimoe_runtime.costs import Cost, Costs
-from xaimoe_runtime.dispatch import BoundGraph, Dispatcher, Way
+from xaimoe_runtime.dispatch import SHAPES, BoundGraph, Dispatcher, Way
 from xaimoe_runtime.mixing import OnDevice, OnHost, filled_batches
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.schema import ROUTINGS, Routing
@@ -165,6 +166,43 @@ def test_one_thread_has_one_way(host: Dispatcher) -> None:
 def many_ways(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
     monkeypatch.setattr(SessionFactory, "prefers_few_sizes", True)
     yield Dispatcher(opened, SessionFactory("cpu", threads=2))
+
+
+def test_a_calibrated_bundle_has_made_its_plans_before_the_first_call(
+    opened: Bundle, clips: tuple[Floats, Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionFactory, "plans_anew", True)
+    line = Dispatcher(opened, SessionFactory("cpu"), device="cpu")
+    line.make_ready()
+    monkeypatch.setattr(SessionFactory, "create", lambda *_, **__: pytest.fail("a session was opened"))
+    line.run(clips[0][:1], clips[1][:1], "dense")
+
+
+def test_threads_that_meet_a_new_shape_at_once_open_one_session(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionFactory, "plans_anew", True)
+    saliency = Dispatcher(opened, SessionFactory("cpu"), device="cpu").saliency
+    spectrogram = {"spectrogram": np.zeros((1, *opened.manifest.graph("saliency").inputs[0].shape[1:]), np.float32)}
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: id(saliency.session_for(spectrogram)), range(64)))
+    assert len(found) == 1
+
+
+def test_the_shapes_used_last_keep_their_sessions(opened: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SessionFactory, "plans_anew", True)
+    saliency = Dispatcher(opened, SessionFactory("cpu"), device="cpu").saliency
+
+    def session(count: int) -> object:
+        return saliency.session_for({"spectrogram": np.zeros((count, 1), np.float32)})
+
+    first, second = session(1), session(2)
+    for count in range(3, SHAPES + 1):
+        session(count)
+    assert session(1) is first
+    session(SHAPES + 1)  # the second was used longest ago
+    assert session(1) is first
+    assert session(2) is not second
 
 
 def test_a_graph_whose_shapes_change_inside_is_no_way_where_each_is_planned_anew(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from xaimoe_runtime import BundleError
-from xaimoe_runtime.onnxfile import check
+from xaimoe_runtime.onnxfile import check, operators
 
 
 def model(*nodes: NodeProto, weights: tuple[TensorProto, ...] = ()) -> ModelProto:
@@ -20,6 +20,11 @@ def model(*nodes: NodeProto, weights: tuple[TensorProto, ...] = ()) -> ModelProt
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 3]) for name in ("x", "y")]
     graph = helper.make_graph([*nodes, last], "g", ends[:1], ends[1:], initializer=list(weights))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def test_its_operators_are_named() -> None:
+    found = model(helper.make_node("Conv", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["r"]))
+    assert operators(found.SerializeToString()) == {"Conv", "Relu", "Identity"}
 
 
 def refusal(content: ModelProto | bytes) -> str:

@@ -168,8 +168,22 @@ def test_plans_that_cudnn_does_not_find_are_no_errors(
     provider: str, wanted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     severities = every_provider(monkeypatch)
-    SessionFactory(provider)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    factory = SessionFactory(provider)
+    assert severities == []
+    factory.create("graph", b"")
     assert severities == wanted
+
+
+def test_why_cuda_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIt(Session):
+        def get_providers(self) -> list[str]:
+            return [CPU]
+
+    severities = every_provider(monkeypatch)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", WithoutIt)
+    SessionFactory("auto").create("graph", b"")
+    assert severities == []
 
 
 def test_cuda_is_told_to_choose_kernels_by_rule_and_to_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:

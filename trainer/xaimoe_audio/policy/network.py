@@ -132,7 +132,7 @@ NETWORK: tuple[Rule, ...] = (
         "usual",
         always,
         lambda f, m: PAIR_SHARE,
-        lambda f, m: "of all pairs that a clip may run; with half as many the experts learned less",
+        lambda f, m: "share of all pairs that a clip may run at most; with half of it the experts learned less",
         (),
     ),
     Rule(

@@ -27,7 +27,7 @@ def hann(length: int) -> NDArray[np.float64]:
 
 
 class PowerSpectrumProjection(nn.Module):
-    """Power spectrum of overlapping frames, projected by fixed filters: [B, N] -> [B, filters, T].
+    """Power spectrum of overlapping frames, projected by fixed filters: [batch, N] -> [batch, filters, T].
 
     Frame t is of the samples t*hop … t*hop + win_length, under a periodic Hann window. Zeros fill it up to ``n_fft``;
     where they stand does not change the power, so they are never computed with.
@@ -35,7 +35,7 @@ class PowerSpectrumProjection(nn.Module):
     Args:
         n_fft: length of the DFT.
         win_length: samples a frame sees, at most ``n_fft``.
-        hop: samples from frame to frame. The three's greatest common divisor sets the speed: 16 or more is fast.
+        hop: samples from frame to frame. The three's greatest common divisor sets the speed: 8 or more is fast.
         filters: [n_fft // 2 + 1, filters], the weights on the power of each bin.
     """
 
@@ -46,7 +46,7 @@ class PowerSpectrumProjection(nn.Module):
     def __init__(self, n_fft: int, win_length: int, hop: int, filters: Tensor) -> None:
         super().__init__()
         self.win_length, self.hop = win_length, hop
-        self.row = math.gcd(n_fft, hop, win_length, _even_row(n_fft))
+        self.row = math.gcd(n_fft, hop, win_length, _balanced_row(n_fft))
         a, b = n_fft // self.row, self.row
         k1, n1 = np.arange(a // 2 + 1)[:, None], np.arange(win_length // b)[None, :]
         inner = np.exp(-2j * np.pi * n1 * k1 / a)
@@ -70,21 +70,21 @@ class PowerSpectrumProjection(nn.Module):
         b, k = self.row, self.stage2.shape[0]
         frames = (samples - self.win_length) // self.hop + 1
         x = frame_columns(waveform, self.win_length, self.hop, frames)
-        y = self.stage1 @ x.reshape(batch, -1, b, frames).transpose(1, 2)  # [B, B, 2*K1, T]
+        y = self.stage1 @ x.reshape(batch, -1, b, frames).transpose(1, 2)  # [batch, B, 2*K1, T]
         y = y.reshape(batch, b, 2, k, frames).permute(0, 3, 1, 2, 4).reshape(batch, k, 2 * b, frames)
-        z = self.stage2 @ y  # [B, K1, 2*B, T]
+        z = self.stage2 @ y  # [batch, K1, 2*B, T]: of each bin the real part, then the imaginary one
         z = z * z
         power = z[:, :, :b] + z[:, :, b:]
         return self.folded @ power.reshape(batch, k * b, frames)
 
 
-def _even_row(n_fft: int) -> int:
-    """The largest power of two up to sqrt(n_fft / 2), where both stages have about as much to do."""
+def _balanced_row(n_fft: int) -> int:
+    """Length of a row for which both stages have about as much to do: a power of two, up to sqrt(n_fft / 2)."""
     return 1 << ((n_fft // 2).bit_length() - 1) // 2
 
 
 def frame_columns(waveform: Tensor, win_length: int, hop: int, frames: int) -> Tensor:
-    """Overlapping frames of a waveform [B, N], each a column: [B, win_length, frames].
+    """Overlapping frames of a waveform [batch, N], each a column: [batch, win_length, frames].
 
     Cut into hops and turned round, so that what is copied are runs of neighbouring frames, not samples.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FACTOR = 32
-"""The DFT works on rows of up to gcd(n_fft, win_length, hop) samples; under 16 it grows slow."""
+"""All lengths are multiples of it: the rows that the DFT works on, of 8 to 32 samples for most frames, divide them."""
 MIN_FRAME = 256
 """Samples of the shortest frame: 16 would not tell one band from the next."""
 
