@@ -125,7 +125,6 @@ def test_saliency_of_a_spectrogram_on_its_floor_is_uniform(model: MoEAudioModel,
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_no_expert_is_asked_about_silence_beside_a_sound(model: MoEAudioModel, config: ModelConfig) -> None:
     waveform = torch.zeros(1, config.frontend.clip_samples)
     waveform[:, : config.frontend.clip_samples // 4] = torch.rand(1, config.frontend.clip_samples // 4) - 0.5

@@ -22,7 +22,10 @@ LEARNED_ATTRIBUTES = ("snr", "flatness", "transient_rate", "quality")
 sound."""
 ATTRIBUTE_SCALE = (0.05, 1.0, 1.0, 1.0)
 LEAST_SALIENT = 0.5
-"""Saliency, over the best patch's, that any patch has at least before: in the dense mixture each counts, if little."""
+"""Saliency, over the best patch's, that any patch but a silent one has at least: in the dense mixture each counts, if
+little."""
+SILENT = 0.05
+"""Saliency, over the best patch's, under which a patch fades out; a silent one has none."""
 SOFT_EDGE = 0.4
 """Width over which an expert's share fades in above the cut, in even shares."""
 HALF_HEARD = 0.05
@@ -133,7 +136,8 @@ class Router(nn.Module):
     def forward(self, saliency: Tensor, context: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.softmax(self.affinity_logits(context, attributes), dim=2)
         share = share * self.compatibility(attributes)[:, None] * self.band_fit  # [B, P, E]
-        focused = torch.clamp(saliency / saliency.amax(1, keepdim=True), min=LEAST_SALIENT) ** self.config.focus
+        relative = saliency / saliency.amax(1, keepdim=True)
+        focused = torch.clamp(relative, min=LEAST_SALIENT) ** self.config.focus * ramp(relative, 0.0, SILENT)
         pairs = (focused / focused.sum(1, keepdim=True))[:, :, None] * share
         voices = pairs / (pairs + torch.clamp(HALF_HEARD * pairs.amax((1, 2), keepdim=True), min=TINY))
         fits = torch.clamp(pairs.sum((1, 2), keepdim=True) / LEAST_COMPATIBLE, max=1)
