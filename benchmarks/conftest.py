@@ -20,6 +20,9 @@ BUNDLE = Path(os.environ.get("XAIMOE_BUNDLE", "runs/demo/bundle"))
 DATA = Path(os.environ.get("XAIMOE_DATA", ROOT.parent / "shared" / "data"))
 PEERS = Path(os.environ.get("XAIMOE_PEERS", ROOT.parent / "shared" / "peers"))
 """Folder of models to stand beside: ``yamnet_spectra_in.onnx``."""
+FOLD = os.environ.get("XAIMOE_FOLD", "")
+"""ESC-10's fold that clips are taken from, best the one that the bundle's model was tested on; all if empty. A model is
+surer of the clips that it was trained on, and runs fewer pairs."""
 CLIPS = 40
 PACKAGES = ("numpy", "onnxruntime", "soundfile", "soxr", "torch", "xai-moe-audio")
 
@@ -31,6 +34,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["versions"] = {package: version(package) for package in PACKAGES}
     machine_info["cores"] = os.cpu_count()
     machine_info["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS")
+    machine_info["fold"] = FOLD
     machine_info["bundle"] = BUNDLE.name
     manifest = BUNDLE / "manifest.json"
     machine_info["bundle_id"] = json.loads(manifest.read_text())["bundle_id"] if manifest.is_file() else None
@@ -46,7 +50,7 @@ def runtime() -> Runtime:
 @pytest.fixture(scope="session")
 def recordings() -> list[Path]:
     """Of ESC-10, if they are there: as many of each class."""
-    found = sorted((DATA / "esc10" / "audio").rglob("*.ogg"))
+    found = sorted((DATA / "esc10" / "audio").rglob(f"{FOLD or '?'}-*.ogg"))
     return found[:: max(len(found) // CLIPS, 1)][:CLIPS]
 
 

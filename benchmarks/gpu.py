@@ -84,7 +84,9 @@ def main(
     """Time every way at every batch size."""
     runtime = Runtime.load(bundle, provider)
     about = {"provider": runtime.provider, "device": runtime.conditions.device, "torch": torch.__version__}
-    sizes, draw = [int(size) for size in batches.split(",")], np.random.default_rng(0)
+    sizes = [int(size) for size in batches.split(",")]
+    draw = np.random.default_rng(0)
+    given = {size: [made_up(draw, size, runtime.audio) for _ in range(BATCHES)] for size in sizes}
     rows: list[dict[str, Any]] = []
     if only and out is not None and out.exists():
         rows = [row for row in json.loads(out.read_bytes())["times"] if only not in row["way"]]
@@ -92,9 +94,8 @@ def main(
         if only not in name:
             continue
         for size in sizes:
-            given = [made_up(draw, size, runtime.audio) for _ in range(BATCHES)]
             try:
-                first, times = timed(lambda turn, run=run, given=given: run(*given[turn % BATCHES]), rounds, seconds)
+                first, times = timed(lambda i, run=run, every=given[size]: run(*every[i % BATCHES]), rounds, seconds)
             except Exception as error:  # noqa: BLE001  out of memory, by whatever name the library has for it
                 typer.echo(f"{name:<20}{size:>6} clips: {type(error).__name__}: {error}", err=True)
                 rows.append({"way": name, "batch": size, "error": type(error).__name__})
@@ -129,14 +130,11 @@ def timed(call: Callable[[int], Any], rounds: int, seconds: float) -> tuple[floa
         call(turn)
         return (perf_counter() - start) * 1e3
 
-    def until(count: int) -> list[float]:
-        found = [one(0)]
-        while len(found) < count and sum(found) < seconds * 1e3:
-            found.append(one(len(found)))
-        return found
-
-    first, *_ = until(BATCHES)
-    return first, until(rounds)
+    first, *_ = [one(turn) for turn in range(BATCHES)]
+    times = [one(0)]
+    while len(times) < rounds and sum(times) < seconds * 1e3:
+        times.append(one(len(times)))
+    return first, times
 
 
 if __name__ == "__main__":

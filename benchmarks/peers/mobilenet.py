@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-BANDS, FRAMES = 128, 500
+RATE, BANDS, FRAMES = 32_000, 128, 500
 """Of a clip of 5 s."""
 WIDTH = 0.4
 # kernel, expanded channels, channels, squeeze-and-excitation, hard swish, stride

@@ -16,7 +16,7 @@ from xaimoe_runtime.budget import Budget
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.costs import Cost
 from xaimoe_runtime.errors import BundleError
-from xaimoe_runtime.mixing import Mixing, OnDevice, OnHost, Tensor, mix, mix_within, on_host
+from xaimoe_runtime.mixing import Mixing, OnDevice, OnHost, Tensor, filled_batches, mix, mix_within, on_host
 from xaimoe_runtime.onnxfile import operators
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
@@ -222,10 +222,13 @@ class Dispatcher:
         if self.factory.plans_anew:
             audio = self.manifest.audio
             silence = np.zeros((1, audio.clip_samples), np.float32)
-            heard = self.frontend(waveform=silence, source=np.array([[audio.sample_rate, 0]], np.float32))
+            source = np.array([[audio.sample_rate, 0]], np.float32)
+            self.run(silence, source, "glance")
+            heard = self.frontend(waveform=silence, source=source)
             heard |= self.saliency(spectrogram=heard["spectrogram"])
             gates = np.ones((1, self.grid.count, len(self.experts)), np.float32)
-            for size, e in product(self.buckets, range(len(self.experts))):
+            sizes = {filled_batches(count, self.buckets)[-1][1] for count in range(1, self.grid.count + 1)}
+            for size, e in product(sizes, range(len(self.experts))):
                 patches = np.arange(size) % self.grid.count
                 self.mixing(heard[self.manifest.patches.source], gates).add(e, np.zeros_like(patches), patches)
 

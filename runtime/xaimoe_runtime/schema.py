@@ -16,7 +16,8 @@ SCHEMA_VERSION = 1
 
 TaskKind = Literal["single_label", "multi_label"]
 Routing = Literal["routed", "dense", "glance"]
-"""``routed``: gates as they are; ``dense``: all compatible pairs; ``glance``: no pair, the prior alone."""
+"""``routed``: gates as they are; ``dense``: all compatible pairs of patches that are not silent; ``glance``: no pair,
+the prior alone."""
 ROUTINGS: tuple[Routing, ...] = ("routed", "dense", "glance")
 Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window", "gather", "scatter", "fused"]
 """``frames`` and ``window`` are the two stages of ``frontend``, for streams; ``gather`` and ``scatter`` lie before and

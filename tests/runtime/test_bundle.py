@@ -116,7 +116,7 @@ def set_field(manifest: dict[str, Any], field: str, value: object) -> None:
         ("audio.sample_rate", 0, r">= 1 - at `\$.audio.sample_rate`"),
         ("audio.clip_samples", "many", r"got `str` - at `\$.audio.clip_samples`"),
         ("bundle_id", "xyz", r"at `\$.bundle_id`"),
-        ("patches.grid.stride", [5, 5], "do not cover"),
+        ("patches.grid.stride", [5, 7], "do not cover"),
         ("task.thresholds", [0.5], "found 1 thresholds, expected 8, one a label"),
         ("task.labels", ["a"] * 8, "found a label twice"),
         ("buckets", [8, 4], "found buckets 8, 4, expected each once and, if numbers, rising"),

@@ -25,7 +25,7 @@ LEAST_SALIENT = 0.5
 """Saliency, over the best patch's, that any patch but a silent one has at least: in the dense mixture each counts, if
 little."""
 SILENT = 0.05
-"""Saliency, over the best patch's, under which a patch fades out; a silent one has none."""
+"""Saliency, over the best patch's, under which a patch fades out, so that a silent one, which has none, has no say."""
 SOFT_EDGE = 0.4
 """Width over which an expert's share fades in above the cut, in even shares."""
 HALF_HEARD = 0.05
@@ -64,7 +64,8 @@ TRANSIENT_GAIN = 2.0
 class Router(nn.Module):
     """``saliency`` [B, P], ``context`` [B, C], ``attributes`` [B, A] -> ``gates`` and ``gates_dense``, both [B, P, E].
 
-    ``gates_dense`` has every compatible pair, weighted by saliency and by the expert's affinity to the patch.
+    ``gates_dense`` has every compatible pair of a patch that is not silent, weighted by saliency and by the expert's
+    affinity to the patch.
     ``gates`` keeps at most ``k_max`` experts a clip and ``max_pairs`` pairs, the most salient patches getting the most
     experts. Within that, an expert runs if its weight in the clip comes near the best one's, and a pair if it comes
     near the best pair: a tone asks for few, a scene of many sounds for many. Low quality raises both bars, so that

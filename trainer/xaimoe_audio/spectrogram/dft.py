@@ -80,7 +80,7 @@ class PowerSpectrumProjection(nn.Module):
 
 def _balanced_row(n_fft: int) -> int:
     """Length of a row for which both stages have about as much to do: a power of two, up to sqrt(n_fft / 2)."""
-    return 1 << ((n_fft // 2).bit_length() - 1) // 2
+    return 1 << (((n_fft // 2).bit_length() - 1) // 2)
 
 
 def frame_columns(waveform: Tensor, win_length: int, hop: int, frames: int) -> Tensor:
