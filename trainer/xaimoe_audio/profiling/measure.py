@@ -26,7 +26,7 @@ from xaimoe_audio.spectrogram.attributes import (
 )
 from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
 from xaimoe_audio.spectrogram.framing import frame_lengths
-from xaimoe_audio.spectrogram.frontend import attribute_bands, offset_bins
+from xaimoe_audio.spectrogram.frontend import attribute_bands, moments, offset_bins
 from xaimoe_runtime.audio import Block, open_recording, read_blocks, windows
 from xaimoe_runtime.schema import AudioSpec
 
@@ -74,9 +74,8 @@ class Probe(nn.Module):
     def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
         projected = self.spectrum(waveform)  # [1, bands, T]
         frames = projected.shape[2]
-        square = torch.square(waveform[:, : frames * self.hop].reshape(1, frames, self.hop))
-        moments = torch.stack([square.sum(-1), torch.square(square).sum(-1)], dim=1)
-        attributes = self.attributes(torch.cat([projected[:, -BANDS:], moments], dim=1), source)
+        sums = torch.cat([projected[:, -BANDS:], moments(waveform, frames, self.hop)], dim=1)
+        attributes = self.attributes(sums, source)
         third_octaves = projected[:, :-BANDS]
         return attributes[0], third_octaves[0].mean(-1), self.contrast(third_octaves)
 

@@ -37,12 +37,16 @@ class FrameStage(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         projected = self.spectrum(waveform)
-        batch, _, frames = projected.shape
-        samples = waveform[:, : frames * self.hop].reshape(batch, frames, self.hop)
-        square = samples * samples
-        moments = torch.stack([square.sum(-1), (square * square).sum(-1)], dim=1)
+        frames = projected.shape[2]
         power = projected[:, :-BANDS] if self.clip_backend is None else self.clip_backend.power(waveform)
-        return power, torch.cat([projected[:, -BANDS:], moments], dim=1)
+        return power, torch.cat([projected[:, -BANDS:], moments(waveform, frames, self.hop)], dim=1)
+
+
+def moments(waveform: Tensor, frames: int, hop: int) -> Tensor:
+    """Sums of x**2 and x**4 over each frame's first hop of samples [B, N], [B, 2, frames]."""
+    samples = waveform[:, : frames * hop].reshape(waveform.shape[0], frames, hop)
+    square = samples * samples
+    return torch.stack([square.sum(-1), (square * square).sum(-1)], dim=1)
 
 
 def attribute_bands(n_fft: int, win_length: int) -> Tensor:
