@@ -1,0 +1,60 @@
+"""How many CPU cores this process may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: those of the machine, limited by the CPU affinity (``taskset``,
+    SLURM) and by the CPU quota of its control groups (containers, systemd).
+
+    Returns:
+        At least 1. A quota of 2.5 cores gives 2.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(min(_cgroup_quotas(CGROUP_ROOT, CGROUP_OF_PROCESS), default=cores))))
+
+
+def _cgroup_quotas(root: Path, of_process: Path) -> Iterator[float]:
+    """Yield the CPU quota, in cores, of each control group above this process that has one (versions 1 and 2)."""
+    try:
+        lines = of_process.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        # A container may see the group's name on the host, while only the group itself is mounted, at the root.
+        group = PurePosixPath(name.lstrip("/"))
+        parts = [part for part in (group, *group.parents) if ".." not in part.parts]
+        if not controllers:
+            yield from (quota for part in parts for quota in _quota_v2(root / part / "cpu.max"))
+        elif "cpu" in controllers.split(","):
+            yield from (
+                quota for mount in ("cpu", controllers) for part in parts for quota in _quota_v1(root / mount / part)
+            )
+
+
+def _quota_v2(path: Path) -> Iterator[float]:
+    """Yield the quota in ``cpu.max``: microseconds of CPU time (or ``max``), and microseconds of real time."""
+    try:
+        quota, period = path.read_text().split()
+        if quota != "max":
+            yield int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return
+
+
+def _quota_v1(folder: Path) -> Iterator[float]:
+    """Yield the quota of a group of version 1; -1 stands for no limit."""
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        if quota > 0:
+            yield quota / period
+    except (OSError, ValueError, ZeroDivisionError):
+        return
