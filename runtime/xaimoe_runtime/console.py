@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from xaimoe_runtime import __version__
 from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, XaimoeError
-from xaimoe_runtime.records import ErrorRecord, Record
+from xaimoe_runtime.records import Record, is_failure
 from xaimoe_runtime.writing import replacing
 
 
@@ -72,17 +72,18 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def write_records(records: Iterable[Record], out: Path | None) -> int:
-    """Writes records as JSON Lines to ``out``, or to stdout as they come; gives the number of error records."""
+    """Writes records as JSON Lines to ``out``, or to stdout as they come; gives the number of files that were
+    not, or not completely, processed."""
     encode = msgspec.json.Encoder().encode
     errors = 0
     if out is None:
         for record in records:
-            errors += isinstance(record, ErrorRecord)
+            errors += is_failure(record)
             typer.echo(encode(record).decode())
         return errors
     with replacing(out) as file:
         for record in records:
-            errors += isinstance(record, ErrorRecord)
+            errors += is_failure(record)
             file.write(encode(record) + b"\n")
     return errors
 

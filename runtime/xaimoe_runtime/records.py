@@ -96,6 +96,17 @@ class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", ta
     """What was heard in a whole recording: the scores are the mean over its windows."""
 
     windows: Count = 1
+    complete: bool = True
+    """Whether all of the recording was decoded: neither cut short, nor broken, nor followed by a part that cannot be
+    joined."""
+    missing_s: Seconds | None = 0.0
+    """Seconds that the file states or holds and that were not decoded; None if their number is not known."""
+    decoded_s: Seconds | UnsetType = UNSET
+    """Seconds that were decoded; given if they differ from those stated, or if the recording is not complete."""
+    promised_s: Seconds | UnsetType = UNSET
+    """Seconds that the file's header states; given under the same condition, where the header states any."""
+    note: str | UnsetType = UNSET
+    """What is wrong with the file, in words."""
 
 
 class EventRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event"):
@@ -161,6 +172,13 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     """Windows of a stream that were given up, since those before them took too long."""
     lost_s: Seconds = 0.0
     """Seconds of a stream that were never heard, since the buffer was full."""
+    incomplete: Annotated[int, Meta(ge=0)] = 0
+    """Files of which a part could not be decoded."""
 
 
 Record = WindowRecord | ResultRecord | EventRecord | ErrorRecord | SummaryRecord
+
+
+def is_failure(record: Record) -> bool:
+    """Return whether a record says that a file was not, or not completely, processed."""
+    return isinstance(record, ErrorRecord) or (isinstance(record, ResultRecord) and not record.complete)

@@ -41,6 +41,8 @@ class Tally(msgspec.Struct):
     events: int = 0
     dropped: int = 0
     """Windows that were given up."""
+    incomplete: int = 0
+    """Files of which a part could not be decoded."""
     total_ms: float = 0.0
     times: dict[int, int] = {}
     """Windows by their time: milliseconds are ``exp(STEP * key)``."""
@@ -99,4 +101,5 @@ class Tally(msgspec.Struct):
             events=self.events,
             dropped=self.dropped,
             lost_s=round(lost_s, 6),
+            incomplete=self.incomplete,
         )

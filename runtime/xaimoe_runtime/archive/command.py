@@ -56,7 +56,7 @@ def classify(
     resume: bool,
     identity: dict[str, Any],
 ) -> None:
-    """Answers for all recordings, with a progress bar; exit code 1 if some failed."""
+    """Answers for all recordings, with a progress bar; exit code 1 if some failed or are incomplete."""
     from xaimoe_runtime.archive import run
 
     typer.echo(f"{classifier.engine.name}: provider {classifier.engine.provider}", err=True)
@@ -69,7 +69,7 @@ def classify(
             except KeyboardInterrupt:
                 typer.echo(f"{out}: what was done is kept beside it; --resume goes on", err=True)
                 raise
-            errors = summary.errors
+            errors = summary.errors + summary.incomplete
     if out is not None and out.suffix.lower() != ".jsonl":  # a table has no row for it
         typer.echo(msgspec.json.encode(summary).decode(), err=True)
     if errors:

@@ -33,6 +33,9 @@ COLUMNS: dict[str, type] = {
     "pairs": int,
     "left_out": int,
     "windows": int,
+    "complete": bool,
+    "missing_s": float,
+    "note": str,
     "error": str,
     "message": str,
 }
