@@ -20,9 +20,17 @@ from data import noise, write_wav
 from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError, ConfigError, ProviderError
-from xaimoe_runtime.streams import sources
 from xaimoe_runtime.streams.pcm import ENCODINGS, SUBTYPES, Encoding, decode, frame_bytes
-from xaimoe_runtime.streams.sources import FileSource, PipeSource, SoundCard, Source, Trouble, UdpSource, open_source
+from xaimoe_runtime.streams.sources import (
+    FileSource,
+    PipeSource,
+    SoundCard,
+    Source,
+    Trouble,
+    UdpSource,
+    open_source,
+    soundcard,
+)
 
 Floats = NDArray[np.float32]
 PRECISION = {"u8": 1 / 64, "mulaw": 0.05, "alaw": 0.05, "s16": 1e-4}
@@ -208,7 +216,7 @@ class FakeCard:
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCard]:
     fake = FakeCard()
     monkeypatch.setitem(sys.modules, "sounddevice", fake)  # type: ignore[arg-type]
-    monkeypatch.setattr(sources, "RETRY_S", 0.01)
+    monkeypatch.setattr(soundcard, "RETRY_S", 0.01)
     yield fake
 
 
