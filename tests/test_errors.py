@@ -10,6 +10,7 @@ from xaimoe_runtime import (
     BundleError,
     ConfigError,
     DatasetError,
+    OutputError,
     ProviderError,
     XaimoeError,
 )
@@ -43,6 +44,14 @@ def test_the_table_is_complete() -> None:
 
 def test_every_error_is_at_the_top_of_the_package() -> None:
     assert {error.__name__ for error, _, _ in TABLE} | {"XaimoeError"} <= set(xaimoe_runtime.__all__)
+
+
+def test_a_file_that_cannot_be_written_is_a_configuration_and_an_operating_system_error() -> None:
+    error = OutputError("out.csv: cannot be written")
+    assert isinstance(error, ConfigError)
+    assert isinstance(error, OSError)
+    assert (str(error), error.exit_code) == ("out.csv: cannot be written", 2)
+    assert "OutputError" in xaimoe_runtime.__all__
 
 
 def test_ctrl_c_has_the_exit_code_that_shells_expect() -> None:

@@ -13,6 +13,7 @@ from xaimoe_runtime.errors import (
     BundleError,
     ConfigError,
     DatasetError,
+    OutputError,
     ProviderError,
     XaimoeError,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "EventSettings",
     "Listener",
     "Listening",
+    "OutputError",
     "ProviderError",
     "Result",
     "Runtime",

@@ -21,6 +21,10 @@ class ConfigError(XaimoeError, ValueError):
     exit_code = 2
 
 
+class OutputError(ConfigError, OSError):
+    """A file or folder cannot be written: no space, no permission, no descriptors, or no such place."""
+
+
 class DatasetError(XaimoeError, ValueError):
     """A dataset cannot be trained or evaluated on."""
 

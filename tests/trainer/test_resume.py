@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,37 @@ def test_resume_goes_on_from_the_last_epoch(few: Path, one_epoch: Path, tmp_path
     before, after = (torch.load(run / "last.pt", weights_only=True) for run in (one_epoch, out))
     assert (before["epoch"], after["epoch"]) == (0, 1)
     assert after["global_step"] == 2 * before["global_step"]
+
+
+KILLED = """
+import os, signal, sys
+from xaimoe_audio import MoEAudioClassifier
+
+def kill(descriptor, *arguments):
+    if "last.pt" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.fsync = kill
+os.sendfile = kill  # by which a file is copied from another file system
+tiny = {"budget": "latency", "device": "cpu", "clip_s": 0.5, "sample_rate": 8_000}
+MoEAudioClassifier(seed=1, **tiny).fit(sys.argv[1], epochs=2, batch_size=4, out_dir=sys.argv[2], resume=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks up a descriptor's file in /proc")
+def test_a_kill_while_last_pt_is_written_leaves_the_earlier_one(few: Path, one_epoch: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(one_epoch, tmp_path / "run"))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        command = [sys.executable, "-c", KILLED, str(few), str(out)]
+        environment = os.environ | {"TMPDIR": elsewhere}
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert (out / "last.pt").read_bytes() == (one_epoch / "last.pt").read_bytes()
+    left = [path for path in out.iterdir() if "last.pt.xaimoe" in path.name]
+    assert left, "the process was not killed in the middle of writing, so this proves nothing"
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=out, resume=True)
+    assert torch.load(out / "last.pt", weights_only=True)["epoch"] == 1
+    assert not any(path.exists() for path in left)
 
 
 def test_experts_that_have_parted_are_not_made_copies_again_by_a_longer_run(

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from xaimoe_audio.data.dataset import Data
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.run import LAST, LOGS
+from xaimoe_audio.training.checkpoint_io import ReplacingCheckpointIO
 from xaimoe_audio.training.clips import TrainingClips, ValidationWindows
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.losses import class_weights
@@ -220,6 +221,7 @@ def train(
             strategy=_strategy(processes, job.device),
             logger=_loggers(job),
             callbacks=callbacks,
+            plugins=[ReplacingCheckpointIO()],
             enable_model_summary=False,
             gradient_clip_val=recipe.clip_gradient,
             num_sanity_val_steps=0,
