@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from xaimoe_runtime import Runtime
 from xaimoe_runtime.inference import file_windows
 
 Floats = NDArray[np.float32]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,24 +35,58 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder of 1 s sonar scenes: 8 classes, 6 clips each, mixed sampling rates."""
-    from xaimoe_audio.scenes import write_dataset
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Return a function that makes a folder once for all workers of the session.
 
-    folder = tmp_path_factory.mktemp("scenes")
-    write_dataset(folder, clips_per_class=6, duration_s=1.0, seed=7)
-    return folder
+    With ``XAIMOE_TEST_MODEL=FOLDER`` the folders are kept there for later sessions: of use while tests are written, and
+    wrong as soon as what makes them has changed.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of this session, shared by its workers
+    root = Path(os.environ.get("XAIMOE_TEST_MODEL", root / "made"))
+    root.mkdir(parents=True, exist_ok=True)
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = root / name, root / f"{name}.whole"
+        with (root / f"{name}.lock").open("w") as file:
+            _lock(file)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                whole.touch()
+        return folder
+
+    return make_once
+
+
+def _lock(file: IO[str]) -> None:
+    """Wait until no other process holds the lock on a file; it is released when the file is closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where tests run in one process
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @pytest.fixture(scope="session")
-def run_folder(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(made_once: MakeOnce) -> Path:
+    """A dataset folder of 1 s sonar scenes: 8 classes, 6 clips each, mixed sampling rates."""
+    from xaimoe_audio.scenes import write_dataset
+
+    return made_once("scenes", lambda folder: write_dataset(folder, clips_per_class=6, duration_s=1.0, seed=7))
+
+
+@pytest.fixture(scope="session")
+def run_folder(scenes: Path, made_once: MakeOnce) -> Path:
     """A run folder of a small model, trained for eight epochs."""
     from xaimoe_audio import MoEAudioClassifier
 
-    out = tmp_path_factory.mktemp("run")
-    classifier = MoEAudioClassifier(budget="latency", device="cpu", seed=3)
-    classifier.fit(dataset_dir=scenes, epochs=8, batch_size=4, out_dir=out)
-    return out
+    def train(out: Path) -> None:
+        classifier = MoEAudioClassifier(budget="latency", device="cpu", seed=3)
+        classifier.fit(dataset_dir=scenes, epochs=8, batch_size=4, out_dir=out)
+
+    return made_once("run", train)
 
 
 @pytest.fixture(scope="session")
@@ -60,13 +96,11 @@ def checkpoint(run_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(checkpoint: Path, made_once: MakeOnce) -> Path:
     """The run's bundle."""
     from xaimoe_audio import MoEAudioClassifier
 
-    out = tmp_path_factory.mktemp("export") / "bundle"
-    MoEAudioClassifier.load(checkpoint, device="cpu").export(out)
-    return out
+    return made_once("bundle", lambda out: MoEAudioClassifier.load(checkpoint, device="cpu").export(out))
 
 
 @pytest.fixture(scope="session")

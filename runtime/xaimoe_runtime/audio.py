@@ -135,6 +135,16 @@ def check_finite(samples: Floats, name: str) -> float:
     return max(highest, -lowest)
 
 
+def _describe_folder(path: Path) -> str:
+    """Return what is wrong with a folder in the place of a recording."""
+    try:
+        with os.scandir(path):
+            return f"{path}: found a folder, expected a recording"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return f"{path}: a folder that cannot be searched ({reason}); allow this user to read it, or leave it out"
+
+
 def open_recording(path: Path) -> soundfile.SoundFile:
     """Opens a file that libsndfile reads.
 
@@ -144,6 +154,8 @@ def open_recording(path: Path) -> soundfile.SoundFile:
     import soundfile
 
     try:
+        if path.is_dir():
+            raise AudioError(_describe_folder(path))
         if not path.is_file():
             raise AudioError(f"{path}: no such file")
         # As bytes, since a file name need not be valid UTF-8.

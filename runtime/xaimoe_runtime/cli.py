@@ -11,6 +11,7 @@ import typer
 
 from xaimoe_runtime.archive.command import check_figures, check_out, classify_with_bundle, locally
 from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_json
+from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.options import (
     BatchSizeOption,
@@ -199,7 +200,7 @@ def bench(
     from xaimoe_runtime.runtime import Runtime
 
     runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option))
-    clips = benching.clips_of(runtime, find_recordings(paths, []) if paths else [])
+    clips = benching.clips_of(runtime, find_recordings(paths).paths if paths else [])
     with progress("timing", len(benching.SCENARIOS)) as advance:
         report = benching.bench(runtime, clips, routing, seconds, queries, advance)
     typer.echo(benching.describe(report), err=True)
@@ -293,4 +294,5 @@ def inspect(
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(app())
+    with private_streams():
+        sys.exit(app())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,8 @@ from xaimoe_runtime.schema import Routing
 from xaimoe_runtime.tally import Tally
 
 Floats = NDArray[np.float32]
+UNDECODABLE = re.compile("[\udc80-\udcff\ufffd]")
+"""What :func:`printable` writes byte by byte."""
 
 
 class FileOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,5 +188,13 @@ def state_of(path: Path) -> tuple[int, int]:
 
 
 def printable(text: str | Path) -> str:
-    """A path or message as valid text: bytes of a file name that are not UTF-8 become replacement characters."""
-    return os.fsencode(str(text)).decode("utf-8", "replace")
+    """Return a path or message as valid text; different paths stay different.
+
+    Each byte of a file name that is not UTF-8 becomes U+FFFD followed by its two hexadecimal digits, and so does each
+    byte of a U+FFFD that the name itself has. To get the bytes back, replace each such triple by its byte.
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        return "".join(f"\ufffd{byte:02x}" for byte in match[0].encode("utf-8", "surrogateescape"))
+
+    return UNDECODABLE.sub(escaped, os.fsencode(str(text)).decode("utf-8", "surrogateescape"))

@@ -174,6 +174,9 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     """Seconds of a stream that were never heard, since the buffer was full."""
     incomplete: Annotated[int, Meta(ge=0)] = 0
     """Files of which a part could not be decoded."""
+    skipped: dict[str, Annotated[int, Meta(ge=1)]] = {}
+    """What searched folders hold that is no recording: files by ending, ``._*`` for companion files of macOS, names
+    with ``/`` for folders of the system."""
 
 
 Record = WindowRecord | ResultRecord | EventRecord | ErrorRecord | SummaryRecord

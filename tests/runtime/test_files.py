@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from data import noise, write_wav
 
 from xaimoe_runtime import ConfigError, Runtime
 from xaimoe_runtime.console import write_records
-from xaimoe_runtime.files import FileClassifier
+from xaimoe_runtime.files import FileClassifier, printable
 from xaimoe_runtime.published import SCHEMAS
 from xaimoe_runtime.records import ErrorRecord, Record
 from xaimoe_runtime.writing import replacing
@@ -154,6 +155,22 @@ def test_a_file_whose_name_is_not_text_does_not_end_the_run(runtime: Runtime, re
     first, second, _ = classify(runtime, [odd, recording], tmp_path)
     assert "caf" in first["path"]
     assert second["kind"] == "result"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_printable_keeps_different_names_different() -> None:
+    names = [b"a\\xff.flac", b"a\xff.flac", "a\ufffdff.flac".encode(), "a\ufffd.flac".encode(), "caf\u00e9".encode()]
+    texts = [printable(os.fsdecode(name)) for name in names]
+    assert texts == [
+        "a\\xff.flac",
+        "a\ufffdff.flac",
+        "a\ufffdef\ufffdbf\ufffdbdff.flac",
+        "a\ufffdef\ufffdbf\ufffdbd.flac",
+        "caf\u00e9",
+    ]
+    for name, text in zip(names, texts, strict=True):
+        back = re.sub(b"\xef\xbf\xbd([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode())
+        assert back == name
 
 
 def test_headerless_samples_do_not_end_the_run(runtime: Runtime, recording: Path, tmp_path: Path) -> None:

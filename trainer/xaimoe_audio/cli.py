@@ -16,6 +16,7 @@ from xaimoe_runtime import cli as device_cli
 from xaimoe_runtime import options as device_options
 from xaimoe_runtime.archive import command as archives
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
+from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.schema import PrecisionChoice
 
@@ -442,4 +443,5 @@ def demo(
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(app())
+    with private_streams():
+        sys.exit(app())

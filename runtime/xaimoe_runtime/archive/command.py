@@ -14,6 +14,7 @@ from xaimoe_runtime.console import progress, write_records
 from xaimoe_runtime.errors import AudioError, ConfigError, XaimoeError
 
 if TYPE_CHECKING:
+    from xaimoe_runtime.archive.paths import FoundRecordings
     from xaimoe_runtime.archive.run import Answers, OpenBundle
     from xaimoe_runtime.files import FileClassifier, FileOptions
     from xaimoe_runtime.runtime import Runtime
@@ -24,7 +25,7 @@ Answering = Callable[["FileClassifier", "OpenBundle"], "Answers"]
 
 def classify_with_bundle(
     make: OpenBundle,
-    found: list[Path],
+    found: FoundRecordings,
     out: Path | None,
     resume: bool,
     answering: Answering,
@@ -42,25 +43,28 @@ def classify_with_bundle(
         classify(classifier, answering(classifier, replace(make, digest=digest)), found, out, resume, identity)
     except typer.Exit:  # some failed; the others have figures nevertheless
         if figures is not None:
-            draw(runtime, found, figures, make.options)
+            draw(runtime, found.paths, figures, make.options)
         raise
     if figures is not None:
-        draw(runtime, found, figures, make.options)
+        draw(runtime, found.paths, figures, make.options)
 
 
 def classify(
     classifier: FileClassifier,
     answers: Answers,
-    found: list[Path],
+    found: FoundRecordings,
     out: Path | None,
     resume: bool,
     identity: dict[str, Any],
 ) -> None:
     """Answers for all recordings, with a progress bar; exit code 1 if some failed or are incomplete."""
     from xaimoe_runtime.archive import run
+    from xaimoe_runtime.archive.paths import describe_skipped
 
     typer.echo(f"{classifier.engine.name}: provider {classifier.engine.provider}", err=True)
-    with progress("classifying", len(found)) as advance:
+    if found.skipped:
+        typer.echo(f"not taken from folders: {describe_skipped(found.skipped)}", err=True)
+    with progress("classifying", len(found.paths)) as advance:
         if out is None:
             errors = write_records(run.stream_records(classifier, answers, found, advance), None)
         else:

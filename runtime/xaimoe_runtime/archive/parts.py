@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.files import Classified, state_of
+from xaimoe_runtime.files import Classified, printable, state_of
 from xaimoe_runtime.records import Record
 from xaimoe_runtime.tally import Tally
 from xaimoe_runtime.writing import replacing
@@ -115,7 +115,7 @@ class Parts:
 
     def done(self, path: Path) -> bool:
         """Whether a file was classified, without an error, and has not changed since."""
-        place = self.places.get(_key(path))
+        place = self.places.get(printable(path))
         if place is None or place.header.tally.errors:
             return False
         return (place.header.size, place.header.mtime_ns) == state_of(path)
@@ -125,7 +125,7 @@ class Parts:
         encode = msgspec.json.Encoder().encode
         content = b"".join(encode(record) + b"\n" for record in found.records)
         size, mtime_ns = found.state
-        self._waiting.append((Header(_key(path), size, mtime_ns, len(found.records), found.tally), content))
+        self._waiting.append((Header(printable(path), size, mtime_ns, len(found.records), found.tally), content))
         if len(self._waiting) >= FLUSH_FILES or monotonic() - self._flushed >= FLUSH_S:
             self.flush()
 
@@ -146,7 +146,7 @@ class Parts:
         """The records of all files, in the order of ``paths``."""
         decode = msgspec.json.Decoder(Record).decode
         for path in paths:
-            place = self.places[_key(path)]
+            place = self.places[printable(path)]
             with (self.folder / place.part).open("rb") as file:
                 file.seek(place.offset)
                 yield from map(decode, file.read(place.length).splitlines())
@@ -155,7 +155,7 @@ class Parts:
         """The figures of all files."""
         total = Tally()
         for path in paths:
-            total.add(self.places[_key(path)].header.tally)
+            total.add(self.places[printable(path)].header.tally)
         return total
 
     def remove(self) -> None:
@@ -168,11 +168,6 @@ class Parts:
     def close(self) -> None:
         """Lets another run have the parts."""
         os.close(self._lock)
-
-
-def _key(path: Path) -> str:
-    """A path as text, whatever its bytes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _locked(path: Path) -> int:

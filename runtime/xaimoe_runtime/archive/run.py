@@ -12,6 +12,7 @@ import msgspec
 from xaimoe_runtime import __version__
 from xaimoe_runtime.archive import tables
 from xaimoe_runtime.archive.parts import Parts
+from xaimoe_runtime.archive.paths import FoundRecordings
 from xaimoe_runtime.archive.pool import Make, classify_all
 from xaimoe_runtime.budget import for_each
 from xaimoe_runtime.costs import Percentile
@@ -107,21 +108,21 @@ def by_processes(make: Make, workers: int) -> Answers:
 
 
 def stream_records(
-    classifier: FileClassifier, answers: Answers, paths: Sequence[Path], advance: Advance
+    classifier: FileClassifier, answers: Answers, found: FoundRecordings, advance: Advance
 ) -> Iterator[Record]:
-    """The records of all files as they come about, and the summary."""
+    """Yield the records of all files as they come about, then the summary."""
     total = Tally()
-    for _, found in answers(paths):
-        total.add(found.tally)
-        yield from found.records
+    for _, classified in answers(found.paths):
+        total.add(classified.tally)
+        yield from classified.records
         advance()
-    yield classifier.summary(total)
+    yield msgspec.structs.replace(classifier.summary(total), skipped=dict(found.skipped))
 
 
 def write_records(
     classifier: FileClassifier,
     answers: Answers,
-    paths: Sequence[Path],
+    found: FoundRecordings,
     advance: Advance,
     out: Path,
     fingerprint: dict[str, Any],
@@ -136,6 +137,7 @@ def write_records(
         ProviderError: a package for the format is missing.
     """
     tables.check_format(out)
+    paths = found.paths
     parts = Parts(out, fingerprint, resume)
     try:
         left = []
@@ -145,12 +147,12 @@ def write_records(
             else:
                 left.append(path)
         try:
-            for path, found in answers(left):
-                parts.add(path, found)
+            for path, classified in answers(left):
+                parts.add(path, classified)
                 advance()
         finally:
             parts.flush()
-        summary = classifier.summary(parts.tally(paths))
+        summary = msgspec.structs.replace(classifier.summary(parts.tally(paths)), skipped=dict(found.skipped))
 
         def every() -> Iterator[Record]:
             yield from parts.records(paths)

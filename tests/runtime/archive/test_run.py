@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import soundfile
 from data import noise, write_wav
 from data.commands import call
 
@@ -100,6 +101,60 @@ def test_a_parquet_has_the_same_rows_with_types(
     assert [row["path"] for row in rows] == [r["path"] for r in wanted[:-1]]
     assert isinstance(rows[0]["windows"], int) and isinstance(rows[0]["late"], bool)
     assert rows[3]["score"] is None and rows[3]["error"] == "AudioError"
+
+
+def test_infer_counts_what_folders_hold_besides_and_names_those_it_cannot_search(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.wav", "a/closed/2.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_wav(tmp_path / name, noise(4_000, level=0.1))
+    (tmp_path / "a" / "._1.wav").write_bytes(b"\0\5\26\7")
+    (tmp_path / "a" / "log.txt").write_text("x", encoding="utf-8")
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Any:  # root may search every folder
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for out in ([], ["--out", tmp_path / "out.jsonl"]):
+        result = call("infer", bundle, tmp_path / "a", *out)
+        assert result.exit_code == 1
+        lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8") if out else result.stdout
+        first, error, summary = map(json.loads, lines.splitlines())
+        assert first["kind"] == "result" and first["path"].endswith("1.wav")
+        assert error["path"] == str(tmp_path / "a" / "closed")
+        assert "a folder that cannot be searched (Permission denied)" in error["message"]
+        assert summary["skipped"] == {"._*": 1, ".txt": 1} and summary["errors"] == 1
+        assert "not taken from folders: 1 ._*, 1 .txt" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_infer_keeps_files_apart_whose_names_differ_in_bytes_that_are_not_text(bundle: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "names", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name, samples in ((b"a\\xff.wav", 4_000), (b"a\xff.wav", 8_000)):
+        write_wav(tmp_path / "x.wav", noise(samples, level=0.1)).rename(folder / os.fsdecode(name))
+    assert call("infer", bundle, folder, "--out", out).exit_code == 0
+    written = read(out)
+    assert sorted((Path(r["path"]).name, r["end_s"]) for r in written[:-1]) == [
+        ("a\\xff.wav", 0.25),
+        ("a\ufffdff.wav", 0.5),
+    ]
+
+
+def test_infer_keeps_the_messages_of_decoders_out_of_its_records(bundle: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.sds", noise(4_000, level=0.1), 16_000, format="SDS", subtype="PCM_16")
+    content = bytearray((tmp_path / "a.sds").read_bytes())
+    for start in range(21, len(content) - 127, 127):
+        content[start + 1] ^= 0x55  # the first bytes of each packet: libsndfile prints to stdout that they are wrong
+    (tmp_path / "a.sds").write_bytes(content)
+    done = subprocess.run([*COMMAND, str(bundle), str(tmp_path / "a.sds")], capture_output=True, text=True, timeout=120)
+    kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
+    assert kinds[-1] == "summary" and len(kinds) == 2
+    assert "decoders printed" in done.stderr and "\nError " not in done.stderr
 
 
 def test_other_formats_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
