@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from xaimoe_runtime import file_lock
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.files import Classified, printable, state_of
 from xaimoe_runtime.records import Record
@@ -68,7 +69,8 @@ class Parts:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
-        self._lock = _locked(self.folder / LOCK)
+        busy = f"{self.folder}: another run is writing there; wait for it, or choose another --out"
+        self._lock = file_lock.acquire(self.folder / LOCK, busy)
         try:
             self._begin(known, fingerprint)
         except BaseException:
@@ -167,21 +169,4 @@ class Parts:
 
     def close(self) -> None:
         """Lets another run have the parts."""
-        os.close(self._lock)
-
-
-def _locked(path: Path) -> int:
-    """A descriptor that holds a lock until it is closed, or the process ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return descriptor
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ConfigError(
-            f"{path.parent}: another run is writing there; wait for it, or choose another --out"
-        ) from error
-    return descriptor
+        file_lock.release(self._lock)
