@@ -13,9 +13,9 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install -e ".[dev]"
 	touch $(INSTALLED)
 
-# make demo DATASET=folder [METADATA=table.csv] [OUT=runs/demo]; without a folder, sonar scenes are made up.
+# make demo DATASET=folder [METADATA=table.csv] [OUT=runs/demo] [FORCE=1]; without a folder, sonar scenes are made up.
 demo: $(INSTALLED)
-	$(BIN)/xaimoe-audio demo $(if $(DATASET),--dataset "$(DATASET)") $(if $(METADATA),--metadata "$(METADATA)") $(if $(OUT),--out "$(OUT)")
+	$(BIN)/xaimoe-audio demo $(if $(DATASET),--dataset "$(DATASET)") $(if $(METADATA),--metadata "$(METADATA)") $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term-missing:skip-covered
@@ -35,7 +35,7 @@ bench-full: $(INSTALLED) $(BENCH_BUNDLE)/manifest.json
 	$(BENCH) --benchmark-max-time=3 --benchmark-min-rounds=20
 
 runs/bench/every/manifest.json: | $(INSTALLED)
-	$(BIN)/xaimoe-audio demo --budget latency --epochs 3 --out runs/bench
+	$(BIN)/xaimoe-audio demo --budget latency --epochs 3 --out runs/bench --force
 	$(BIN)/xaimoe-audio export --ckpt runs/bench/best.pt --out runs/bench/every --precision fp32,int8 --fused
 
 lint: $(INSTALLED)

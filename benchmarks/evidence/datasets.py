@@ -93,7 +93,7 @@ def train(
             table = folder / "metadata.csv"
             if name not in OWN_SPLIT:
                 table = resplit(folder, lambda row: row["split"] == "test", VAL_PER_CLASS, out / f"{cell}.csv")
-            classifier.fit(folder, table, EPOCHS[name], 16, out / cell)
+            classifier.fit(folder, table, EPOCHS[name], 16, out / cell, force=True)
             seconds = time.process_time() - start
             exported = classifier.export(out / cell / "bundle", fused=True, force=True)
             figures = json.loads((out / cell / "metrics.json").read_text())["test"]

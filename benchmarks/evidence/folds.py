@@ -214,7 +214,7 @@ def train(
         run = out / name
         classifier = MoEAudioClassifier(budget=budget, device="cpu", seed=seed)
         start = time.process_time()
-        classifier.fit(dataset, table, epochs, 16, run, teacher=teacher)
+        classifier.fit(dataset, table, epochs, 16, run, teacher=teacher, force=True)
         seconds = time.process_time() - start
         recipe = json.loads((run / RUN_CONFIG).read_text())["recipe"]
         cell = {"fold": fold, "seed": seed, "seconds": seconds, "recipe": recipe}

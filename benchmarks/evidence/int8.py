@@ -63,7 +63,7 @@ def train(
             continue
         table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
         classifier = MoEAudioClassifier(device="cpu", expert_width=width)
-        classifier.fit(dataset, table, epochs, 16, out / name)
+        classifier.fit(dataset, table, epochs, 16, out / name, force=True)
         start = perf_counter()
         report = classifier.export(out / name / "bundle", precision=",".join(PRECISIONS), force=True)
         seconds = perf_counter() - start

@@ -241,7 +241,8 @@ def main(
                 if name in KINDS:
                     overrides["sample_rate"] = KINDS[name].rate
                 epochs = KINDS[name].epochs if name in KINDS else 25
-                MoEAudioClassifier(budget="latency", device="cpu", **overrides).fit(folder, epochs=epochs, out_dir=run)
+                classifier = MoEAudioClassifier(budget="latency", device="cpu", **overrides)
+                classifier.fit(folder, epochs=epochs, out_dir=run, force=True)
                 metrics = json.loads((run / "metrics.json").read_text())
                 answer = {"kind": name, "backend": backend, "seed": seed, "chosen": chosen["spectrogram"]}
                 typer.echo(json.dumps(answer | {"test": metrics["test"]["by_routing"]}))

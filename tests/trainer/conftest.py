@@ -8,7 +8,8 @@ import pytest
 import torch
 from data.configs import model_config
 
-from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.checkpoint import CheckpointInfo, save_checkpoint
+from xaimoe_audio.config import ModelConfig, Overrides
 from xaimoe_audio.model.moe import MoEAudioModel
 
 
@@ -33,6 +34,26 @@ def few(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(config: ModelConfig) -> MoEAudioModel:
     """Random weights, in evaluation mode; the router's are large enough for clips to differ in their experts."""
     return random_model(config)
+
+
+@pytest.fixture(scope="session")
+def untrained(model: MoEAudioModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``best.pt`` of the model with random weights, for tests of what happens around a model."""
+    path = tmp_path_factory.mktemp("untrained") / "best.pt"
+    info = CheckpointInfo(
+        model=model.config,
+        budget="latency",
+        auto_config=True,
+        overrides=Overrides(seed=5),
+        thresholds=(0.5,) * len(model.config.labels),
+        attributes=(),
+        dataset_sha256="0" * 64,
+        seed=5,
+        versions={},
+        metrics={},
+    )
+    save_checkpoint(path, model, info)
+    return path
 
 
 def random_model(config: ModelConfig) -> MoEAudioModel:

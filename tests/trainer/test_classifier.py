@@ -56,7 +56,7 @@ def test_a_new_run_leaves_no_curves_of_the_old_one(few: Path, tiny_run: Path, tm
     out = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (out / "logs" / "resumed_1").mkdir()
     (out / "logs" / "resumed_1" / "metrics.csv").write_text("epoch,loss\n7,1.0\n")
-    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=1, batch_size=4, out_dir=out)
+    MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=1, batch_size=4, out_dir=out, force=True)
     assert not list((out / "logs").glob("resumed_*"))
 
 

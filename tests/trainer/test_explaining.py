@@ -227,7 +227,7 @@ def test_a_training_explains_samples_of_the_test_split(scenes: Path, tmp_path: P
     kept = json.loads((out / "explain" / found[0] / "explain.json").read_text())
     assert kept["labels"] == [table[int(found[0].removeprefix("line")) - 1].split(",")[2]]
     assert set(kept["attributions"]) == {"gradcam", "gradxinput"}
-    MoEAudioClassifier(budget="latency", device="cpu").fit(scenes, epochs=1, out_dir=out)
+    MoEAudioClassifier(budget="latency", device="cpu").fit(scenes, epochs=1, out_dir=out, force=True)
     assert not (out / "explain").exists()
 
 

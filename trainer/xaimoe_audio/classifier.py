@@ -19,7 +19,7 @@ from xaimoe_audio.config import SIZES, SPLITS, Budget, Overrides, Split
 from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
 from xaimoe_audio.data.metadata import read_metadata
 from xaimoe_audio.engine import TorchEngine, resolve_device
-from xaimoe_audio.fitting import first_process, fit
+from xaimoe_audio.fitting import fit
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy.build import check_choices
 from xaimoe_audio.run import EXPERT_USAGE, EXPLAIN
@@ -27,6 +27,7 @@ from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.training.assess import answer
 from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.metrics import measure
+from xaimoe_audio.training.processes import is_first_process
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.usage import describe_usage, expert_usage
 from xaimoe_runtime.audio import parse_channel
@@ -85,6 +86,7 @@ class MoEAudioClassifier:
         chosen = {k: v for k, v in msgspec.structs.asdict(self.overrides).items() if v is not None}
         check_choices({"bins": SIZES[budget].bins} | chosen, FAMILIES, BACKENDS)
         self._checkpoint: Checkpoint | None = None
+        self._loaded = False
 
     @classmethod
     def load(cls, ckpt: str | Path, device: str = "auto") -> Self:
@@ -98,7 +100,7 @@ class MoEAudioClassifier:
         classifier = cls(
             info.model.task, info.budget, info.auto_config, device, **msgspec.structs.asdict(info.overrides)
         )
-        classifier._checkpoint = checkpoint
+        classifier._checkpoint, classifier._loaded = checkpoint, True
         return classifier
 
     @property
@@ -119,8 +121,9 @@ class MoEAudioClassifier:
         nodes: int = 1,
         recipe: Recipe | None = None,
         teacher: str | Path | None = None,
+        force: bool = False,
     ) -> Self:
-        """Trains on a folder of labelled recordings and writes the run folder; a run that is there is replaced.
+        """Trains on a folder of labelled recordings and writes the run folder.
 
         Args:
             dataset_dir: the folder that the file paths in the table are relative to.
@@ -131,29 +134,34 @@ class MoEAudioClassifier:
                 ``spectro_config.json``, ``metrics.json``, ``expert_usage.json``, ``architecture.txt``, the confusion
                 matrices and ``learning_curves.png`` go.
             channel: ``mix``, ``each`` (every channel is a recording of its own) or the number of a channel.
-            resume: go on from ``out_dir/last.pt``.
+            resume: go on from ``out_dir/last.pt``, or from that of a training with ``force`` that was interrupted.
             devices: processes that train together on this machine, one for each GPU (or sharing the CPU's cores).
                 They are started by running the caller's script again, so it must be one that can be.
             nodes: machines that train together; run the same call on each under torchrun or SLURM.
             recipe: the training's numbers, to choose all of them instead of the library.
             teacher: another audio classifier as an ONNX file, whose answers for the training recordings are learnt
                 with the labels (knowledge distillation); see :class:`xaimoe_audio.training.distill.TeacherInput`.
+            force: replace an earlier training in ``out_dir`` once this one is whole; other files there stay.
 
         Raises:
             DatasetError: everything that is wrong with the dataset, with row numbers.
-            ConfigError: an option or override is out of range.
+            ConfigError: an option or override is out of range; ``out_dir`` holds an earlier training, and neither
+                ``force`` nor ``resume`` is given; another training writes there; or this classifier was loaded, whose
+                weights a training would not start from.
             BundleError: the teacher cannot be used.
             ProviderError: explanations are wanted, and captum or matplotlib is missing.
         """
+        if not resume:
+            self._check_untrained_start("fit")
         job = self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel)
         teacher = None if teacher is None else Path(teacher)
-        job = replace(job, recipe=recipe, teacher=teacher, devices=devices, nodes=nodes, resume=resume)
+        job = replace(job, recipe=recipe, teacher=teacher, devices=devices, nodes=nodes, resume=resume, force=force)
         if self.explainability is not None:
             from xaimoe_audio.explaining import check_packages, explain_samples
 
             check_packages()  # before hours of training
         self._checkpoint = fit(job)
-        if self.explainability is not None and first_process():
+        if self.explainability is not None and is_first_process(job):
             rows, _ = read_metadata(job.metadata_csv, job.dataset_dir, job.task)
             explain_samples(self.engine, rows, job.out / EXPLAIN, "all", channel)
         return self
@@ -183,9 +191,23 @@ class MoEAudioClassifier:
             raise ConfigError('tune needs Optuna; install it with: pip install "xai-moe-audio[tune]"')
         if trials < 1:
             raise ConfigError(f"trials: found {trials}, expected 1 or more")
+        self._check_untrained_start("tune")
         from xaimoe_audio.tuning import tune
 
         return tune(self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel), trials, report)
+
+    def _check_untrained_start(self, method: str) -> None:
+        """Check that no weights were loaded, which a training would not start from.
+
+        Raises:
+            ConfigError: they were.
+        """
+        if self._loaded:
+            raise ConfigError(
+                f"{method}: this classifier was loaded from {self._trained.path}, but a training always starts from "
+                "random weights; to train anew, make a new MoEAudioClassifier with the options you want, and to go on "
+                "with an interrupted training, call fit(..., resume=True)"
+            )
 
     def _job(
         self,

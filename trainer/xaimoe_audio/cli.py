@@ -90,7 +90,7 @@ def profile(
 @app.command()
 def train(
     dataset: options.DatasetOption,
-    out: Annotated[Path, typer.Option(help="Run folder; a run that is there is replaced.")],
+    out: Annotated[Path, typer.Option(help="Run folder.")],
     metadata: options.MetadataOption = None,
     epochs: options.EpochsOption = 60,
     batch_size: options.BatchSizeOption = 16,
@@ -103,6 +103,9 @@ def train(
     ] = None,
     channel: device_options.ChannelOption = "mix",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier training in the run folder once this one is whole.")
+    ] = False,
     sample_rate: options.SampleRateOption = None,
     fmin: options.FminOption = None,
     fmax: options.FmaxOption = None,
@@ -139,7 +142,9 @@ def train(
         seed=seed,
     )
     classifier = _classifier()(task, budget, auto_config, device, explainability, **overrides)
-    classifier.fit(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes, teacher=teacher)
+    classifier.fit(
+        *(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes), teacher=teacher, force=force
+    )
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
 
 
@@ -424,21 +429,22 @@ def demo(
         Path | None, typer.Option(help="Folder of labelled recordings.", show_default="made-up sonar scenes")
     ] = None,
     metadata: options.MetadataOption = None,
-    out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the run, the bundle and the predictions.")] = Path("runs/demo"),
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training split.", show_default="by its size")
     ] = None,
     budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
     device: options.DeviceOption = "auto",
     seed: options.SeedOption = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier demo or training in the folder once this one is whole.")
+    ] = False,
 ) -> None:
     """The whole line: train, export, verify, classify the test split routed and dense, and one table at the end."""
     _classifier()
     from xaimoe_audio.demo import run_demo
 
-    typer.echo(run_demo(dataset, metadata, out, epochs, budget, device, seed))
+    typer.echo(run_demo(dataset, metadata, out, epochs, budget, device, seed, force))
 
 
 def run() -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
+from xaimoe_audio import run
 from xaimoe_audio.classifier import MoEAudioClassifier
 from xaimoe_audio.config import Budget
 from xaimoe_audio.data.metadata import Row, read_metadata
 from xaimoe_audio.scenes import CLASSES, write_dataset
+from xaimoe_export.folder import check_free, new_folder
+from xaimoe_export.possible import is_bundle
 from xaimoe_runtime import AudioError, BundleError, ConfigError, Runtime
 from xaimoe_runtime.audio import open_recording
-from xaimoe_runtime.bundle import MANIFEST
 from xaimoe_runtime.console import progress, write_records
+from xaimoe_runtime.file_lock import lock_folder
 from xaimoe_runtime.files import FileClassifier
 from xaimoe_runtime.records import ResultRecord, SummaryRecord
 from xaimoe_runtime.schema import Routing, TaskKind
@@ -29,21 +31,48 @@ DATASET_STEPS = 2500
 STEP_COST_S = 4.0
 """The fixed cost of a training step, in seconds of clip."""
 BATCH_SIZE = 16
+SCENES, BUNDLE = "scenes", "bundle"
+LOCK = ".demo.lock"
 
 
 def run_demo(
-    dataset: Path | None, metadata: Path | None, out: Path, epochs: int | None, budget: Budget, device: str, seed: int
+    dataset: Path | None,
+    metadata: Path | None,
+    out: Path,
+    epochs: int | None,
+    budget: Budget,
+    device: str,
+    seed: int,
+    force: bool = False,
 ) -> str:
     """Trains, exports, verifies and classifies the test split, routed and dense; gives the closing table.
 
     Raises:
         DatasetError: the dataset cannot be used.
-        ConfigError: it has no test split.
+        ConfigError: it has no test split; ``out`` holds an earlier training and ``force`` is false; or another demo
+            writes there.
         BundleError: the bundle does not prove itself.
     """
+    busy = f"{out}: another demo writes there; wait for it to end, or choose another folder"
+    with lock_folder(out, busy, LOCK):
+        run.check_free(out, force)
+        check_free(out / BUNDLE, is_bundle, force)
+        return _run_demo(dataset, metadata, out, epochs, budget, device, seed, force)
+
+
+def _run_demo(
+    dataset: Path | None,
+    metadata: Path | None,
+    out: Path,
+    epochs: int | None,
+    budget: Budget,
+    device: str,
+    seed: int,
+    force: bool,
+) -> str:
     steps = DATASET_STEPS
     if dataset is None:
-        dataset, steps = out / "scenes", SCENE_STEPS
+        dataset, steps = out / SCENES, SCENE_STEPS
         metadata = _scenes(dataset, seed)
     table = metadata or dataset / "metadata.csv"
     rows, defects = read_metadata(table, dataset, "multi_label")
@@ -52,11 +81,9 @@ def run_demo(
         raise ConfigError(f"{table}: found no recording in split test, which the demo classifies")
     task: TaskKind = "multi_label" if any(len(row.labels) > 1 for row in rows) else "single_label"
     classifier = MoEAudioClassifier(task, budget, device=device, seed=seed)
-    classifier.fit(dataset, table, epochs or _epochs(rows, steps), BATCH_SIZE, out)
-    bundle = out / "bundle"
-    if (bundle / MANIFEST).is_file():
-        shutil.rmtree(bundle)
-    classifier.export(bundle)
+    classifier.fit(dataset, table, epochs or _epochs(rows, steps), BATCH_SIZE, out, force=force)
+    bundle = out / BUNDLE
+    classifier.export(bundle, force=force)
     runtime = Runtime.load(bundle)
     failed = [found.what for found in verify(runtime) if not found.passed]
     if failed:
@@ -85,9 +112,18 @@ class _Classified(msgspec.Struct, frozen=True):
 
 
 def _scenes(folder: Path, seed: int) -> Path:
-    (folder / "metadata.csv").unlink(missing_ok=True)  # of an earlier demo
-    with progress("making sonar scenes", SCENES_PER_CLASS * len(CLASSES)) as advance:
-        return write_dataset(folder, SCENES_PER_CLASS, seed=seed, advance=advance)
+    """Write the scenes; those of an earlier demo, with the same seed the same, stay until the new ones are whole."""
+    with (
+        new_folder(folder, _are_scenes, force=True) as part,
+        progress("making sonar scenes", SCENES_PER_CLASS * len(CLASSES)) as advance,
+    ):
+        write_dataset(part, SCENES_PER_CLASS, seed=seed, advance=advance)
+    return folder / "metadata.csv"
+
+
+def _are_scenes(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what :func:`write_dataset` writes, as far as names tell."""
+    return {path.name for path in folder.iterdir()} <= {"audio", "metadata.csv"}
 
 
 def _epochs(rows: list[Row], steps: int) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning
 import msgspec
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import distributed
 
@@ -35,6 +37,7 @@ from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.loop import train
 from xaimoe_audio.training.metrics import headline, measure
 from xaimoe_audio.training.normalise import fit_normalisation
+from xaimoe_audio.training.processes import is_first_process, prepare_processes
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.usage import expert_usage, macs_run
 from xaimoe_runtime.errors import ConfigError, DatasetError
@@ -45,8 +48,40 @@ LAUNCHED = frozenset({"TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "NODE_RANK", "GROUP
 
 
 def fit(job: Job) -> Checkpoint:
-    """Trains and writes the run folder; see :meth:`xaimoe_audio.classifier.MoEAudioClassifier.fit`."""
+    """Trains and writes the run folder; see :meth:`xaimoe_audio.classifier.MoEAudioClassifier.fit`.
+
+    An earlier run that may be replaced, and a finished one that is resumed, stay as they are until the new one is
+    whole: its files are written to a folder in the run folder until then.
+    """
     _check(job)
+    prepare_processes(job)
+    first = is_first_process(job)
+    with run.locked(job.out) if first else nullcontext():
+        if job.resume and not run.last_of(job.out).is_file():
+            raise ConfigError(f"{job.out / run.LAST}: no such file; expected the folder of an earlier run to resume")
+        if first and not job.resume:
+            run.check_free(job.out, job.force)
+        folder = run.folder_to_train_in(job.out, job.force, job.resume)
+        inside = replace(job, out=folder, resume_from=run.last_of(job.out) if job.resume else None)
+        try:
+            trained = _train(inside, job.out)
+            try:
+                if first:
+                    finish(inside, *trained)
+                    if folder != job.out:
+                        run.put_in_place(job.out)
+            finally:
+                if distributed.is_initialized():
+                    distributed.barrier()  # the others load what the first has finished
+        except BaseException:
+            if first:
+                run.discard_unstarted(folder)
+            raise
+    return load_checkpoint(job.out / run.BEST)
+
+
+def _train(job: Job, run_folder: Path) -> tuple[MoEAudioModel, CheckpointInfo, dict[Split, Data]]:
+    """Profiles, decides and trains into ``job.out``; gives what :func:`finish` measures."""
     teacher = OnnxTeacher(job.teacher) if job.teacher is not None else None
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
@@ -81,10 +116,10 @@ def fit(job: Job) -> Checkpoint:
     run_config["teacher"] = None if teacher is None else {"input": teacher.input, "sha256": teacher.sha256}
     taught = None if teacher is None else as_targets(_answers(teacher, job))
     if job.resume:
-        run.check_same_run(job.out / run.RUN_CONFIG, run_config)
-    if first_process():
-        if not job.resume:
-            run.clear(job.out)
+        assert job.resume_from is not None
+        run.check_same_run(job.resume_from.parent / run.RUN_CONFIG, run_config)
+    if is_first_process(job):
+        run.begin(run_folder, job.out, job.resume)
         for name, content in ((run.RUN_CONFIG, run_config), (run.PROFILE, profile), (run.POLICY, policy)):
             run.write_json(job.out / name, content)
         run.write_json(job.out / run.SPECTRO_CONFIG, config.frontend)
@@ -97,24 +132,13 @@ def fit(job: Job) -> Checkpoint:
         lambda: save_checkpoint(job.out / run.BEST, model, info),
         taught,
     )
-    try:
-        if first_process():
-            finish(job, model, info, data)
-    finally:
-        if distributed.is_initialized():
-            distributed.barrier()  # the others load what the first has finished
-    return load_checkpoint(job.out / run.BEST)
+    return model, info, data
 
 
 def _answers(teacher: OnnxTeacher, job: Job) -> NDArray[np.float32]:
     """What a teacher says of the training recordings, which it hears at its own rate."""
     heard = load_dataset(job.dataset_dir, job.metadata_csv, job.task, teacher.input.sample_rate, job.channel)
     return teacher_answers(teacher, heard.split("train"))
-
-
-def first_process() -> bool:
-    """Whether this process writes the run folder; of several that train together, one does."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _check(job: Job) -> None:
@@ -134,8 +158,6 @@ def _check(job: Job) -> None:
             "SLURM on each machine, as in: torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint "
             "HOST:29500 --no-python xaimoe-audio train ..."
         )
-    if job.resume and not (job.out / run.LAST).is_file():
-        raise ConfigError(f"{job.out / run.LAST}: no such file; expected the folder of an earlier run to resume")
 
 
 def _check_audible(profiled: Profiled) -> None:
@@ -181,7 +203,7 @@ def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Spli
     write_curves(out / run.LOGS, out / run.CURVES)
     for split, found in figures.items():
         if "confusion" in found:
-            write_confusion(found["confusion"], engine.task.labels, out / run.confusion_figure(split))
+            write_confusion(found["confusion"], engine.task.labels, out / run.CONFUSIONS[split])
     metric = headline(engine.task)
     metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
     save_checkpoint(out / run.BEST, model, msgspec.structs.replace(info, metrics=metrics))

@@ -18,10 +18,12 @@ from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.profiling import profile_dataset
 from xaimoe_audio.training.job import Job
 from xaimoe_runtime.errors import ConfigError, DatasetError
+from xaimoe_runtime.file_lock import lock_folder
 
 STORAGE = "tune.db"
 REPORT = "tune.json"
 STUDY = "xaimoe"
+LOCK = ".tune.lock"
 TILE_FRAMES = (32, 64, 96)
 WIDTHS = (8, 12, 16, 24)
 LEARNING_RATES = (1e-3, 1e-2)
@@ -38,7 +40,7 @@ def tune(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]
     rate, for a high validation score and few multiply-accumulates, by Optuna's multi-objective tree-structured Parzen
     estimator (S. Watanabe, 2023). Experts are taken from those that the policy keeps for the dataset, in its order.
     What the user chose is not searched. A training that diverges is a failed trial, and the search goes on. One process
-    may search in a folder at a time. ``best`` is the trial with the highest score;
+    may search in a folder at a time, and a lock keeps it so. ``best`` is the trial with the highest score;
     with ``budget="latency"``, the cheapest of those within 0.01 of it.
 
     Args:
@@ -47,13 +49,20 @@ def tune(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]
         report: is told about each trial, a line each.
 
     Raises:
-        ConfigError: the folder holds a search of another dataset or with other choices.
+        ConfigError: the folder holds a search of another dataset or with other choices, another search writes there, or
+            a trial's folder holds a training that is not of this search.
         DatasetError: what is wrong with the dataset, or why three trials in a row failed.
     """
+    busy = f"{job.out}: another search writes there; wait for it to end, or choose another folder"
+    with lock_folder(job.out, busy, LOCK):
+        return _search(job, trials, report)
+
+
+def _search(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]:
+    """Run the trials that are missing; the caller holds the lock."""
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
     profiled.defects.raise_if_any()
     made = decide(Facts.of(profiled.profile, job.budget), job.overrides, job.auto_config).made
-    job.out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{(job.out / STORAGE).resolve()}")
     done = len(_finished(_study(storage, 0)))

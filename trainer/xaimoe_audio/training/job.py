@@ -39,6 +39,11 @@ class Job:
     nodes: int = 1
     """Machines; on each the same command runs, under a launcher such as torchrun or SLURM."""
     resume: bool = False
+    """Go on with an earlier training in the run folder."""
+    force: bool = False
+    """Replace an earlier training in the run folder, once this one is whole."""
+    resume_from: Path | None = None
+    """The ``last.pt`` to go on from; that in ``out`` if None."""
 
     @property
     def seed(self) -> int:

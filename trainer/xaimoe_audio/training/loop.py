@@ -32,6 +32,7 @@ from xaimoe_audio.training.job import Job
 from xaimoe_audio.training.losses import class_weights
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.probe import SaliencyProbe
+from xaimoe_audio.training.processes import cluster_environment
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime.errors import BundleError, ConfigError
 from xaimoe_runtime.inference import BATCH
@@ -187,7 +188,7 @@ def train(
         ConfigError: a resumed run has gone on for more epochs already.
         KeyboardInterrupt: the user stopped the training; ``last.pt`` is of the last whole epoch.
     """
-    last = job.out / LAST
+    last = job.resume_from or job.out / LAST
     if job.resume:
         _check_resumable(last, job.epochs)
     processes = job.devices * job.nodes
@@ -219,6 +220,7 @@ def train(
             devices=job.devices,
             num_nodes=job.nodes,
             strategy=_strategy(processes, job.device),
+            plugins=cluster_environment(job),
             logger=_loggers(job),
             callbacks=callbacks,
             plugins=[ReplacingCheckpointIO()],
