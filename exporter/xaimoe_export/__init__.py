@@ -3,6 +3,10 @@
 The exporter takes five roles of modules and a description; it knows nothing of how they were trained.
 """
 
+from xaimoe_runtime.user_name import ensure_user_name
+
+ensure_user_name()  # before the first import of PyTorch
+
 from xaimoe_export.bundle import export_bundle, steps
 from xaimoe_export.draft import BundleDescription
 from xaimoe_export.graphs import GraphModule

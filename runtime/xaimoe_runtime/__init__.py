@@ -43,3 +43,8 @@ __all__ = [
     "XaimoeError",
     "__version__",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -3,11 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 from xaimoe_runtime import __version__
+from xaimoe_runtime.user_name import ensure_user_name
 
 if TYPE_CHECKING:
     from xaimoe_audio.classifier import MoEAudioClassifier
 
 __all__ = ["MoEAudioClassifier", "__version__"]
+
+ensure_user_name()  # before the first import of PyTorch
+
+
+def __dir__() -> list[str]:
+    """Return the public names, also the one that is imported when it is first asked for."""
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -56,6 +56,7 @@ def prepare_processes(job: Job) -> None:
         return
 
 
-def cluster_environment(job: Job) -> ClusterEnvironment | None:
-    """Return the environment for a Trainer: lightning's own for one process, else None, so that it detects one."""
-    return LightningEnvironment() if job.devices * job.nodes == 1 else None
+def cluster_environment(job: Job) -> list[ClusterEnvironment]:
+    """Return the plugins that tell a Trainer its environment: lightning's own for one process; for several none, so
+    that it detects the launcher's."""
+    return [LightningEnvironment()] if job.devices * job.nodes == 1 else []
