@@ -6,22 +6,18 @@ Files are read block by block, so a recording of any length takes the same memor
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xaimoe_runtime.clipping import ClippedSamples, native_position
 from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.recording import Recording
+from xaimoe_runtime.recording import check_rate as check_rate
 from xaimoe_runtime.schema import AudioSpec
-
-if TYPE_CHECKING:
-    import soundfile
 
 Floats = NDArray[np.float32]
 
@@ -29,10 +25,6 @@ FULL_SCALE = 0.999
 """Magnitude from which a sample counts as clipped; 1 is full scale."""
 CODED_FULL_SCALE = {"PCM_S8": 0.99, "PCM_U8": 0.99, "ULAW": 0.98, "ALAW": 0.984}
 """The same for encodings whose largest positive value lies clearly under 1, by libsndfile's name."""
-BLOCK_S = 1.0
-"""Seconds decoded at a time."""
-MIN_RATE, MAX_RATE = 100, 10_000_000
-"""Native sampling rates that are accepted, in Hz."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +35,8 @@ class Block:
     """[n, channels] at the wanted rate."""
     native_frames: int
     """Native frames the block was decoded from."""
-    clipped: NDArray[np.int64]
-    """[channels], how many of the native samples were clipped."""
+    clipped: NDArray[np.bool_]
+    """[native_frames, channels], whether each native sample is clipped."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +87,14 @@ def select_channel(frames: Floats, channel: int | str, name: str) -> Floats:
     return frames[:, number : number + 1]
 
 
-def pick(frames: Floats, channel: int | str, encoding: str, name: str) -> tuple[Floats, NDArray[np.int64]]:
-    """The wanted channels of native ``frames``, and how many of the samples of each were clipped: of a mixture, where
-    any of its channels was."""
+def pick(frames: Floats, channel: int | str, encoding: str, name: str) -> tuple[Floats, NDArray[np.bool_]]:
+    """The wanted channels of native ``frames`` [n, channels], and whether each of their samples is clipped: of a
+    mixture, where any of its channels is."""
     picked = select_channel(frames, channel, name)
     full = clipped(frames if channel == "mix" else picked, encoding)
     if channel == "mix":
         full = np.asarray(full.any(1, keepdims=True))
-    return picked, full.sum(0)
+    return picked, full
 
 
 def resample(samples: Floats, rate: float, wanted: float) -> Floats:
@@ -113,13 +105,6 @@ def resample(samples: Floats, rate: float, wanted: float) -> Floats:
 
     resampled: Floats = soxr.resample(samples, rate, wanted)
     return resampled
-
-
-def check_rate(rate: float, name: str) -> None:
-    """Raises AudioError for a native rate in Hz that no recorder has."""
-    if not isinstance(rate, Real) or not MIN_RATE <= rate <= MAX_RATE:
-        told = f"{rate:g} Hz" if isinstance(rate, Real) else repr(rate)
-        raise AudioError(f"{name}: found a sampling rate of {told}, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def check_finite(samples: Floats, name: str) -> float:
@@ -135,81 +120,45 @@ def check_finite(samples: Floats, name: str) -> float:
     return max(highest, -lowest)
 
 
-def _describe_folder(path: Path) -> str:
-    """Return what is wrong with a folder in the place of a recording."""
-    try:
-        with os.scandir(path):
-            return f"{path}: found a folder, expected a recording"
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        return f"{path}: a folder that cannot be searched ({reason}); allow this user to read it, or leave it out"
-
-
-def open_recording(path: Path) -> soundfile.SoundFile:
-    """Opens a file that libsndfile reads.
+def open_recording(path: Path) -> Recording:
+    """Return the recording in a file that libsndfile reads.
 
     Raises:
-        AudioError: the file is missing, not audio, empty, or of an impossible rate.
+        AudioError: the file is missing, not a file, not audio, empty, or of an impossible rate.
     """
-    import soundfile
-
-    try:
-        if path.is_dir():
-            raise AudioError(_describe_folder(path))
-        if not path.is_file():
-            raise AudioError(f"{path}: no such file")
-        # As bytes, since a file name need not be valid UTF-8.
-        recording = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw
-        reason = getattr(error, "error_string", None) or str(error)
-        raise AudioError(f"{path}: not readable as audio ({reason.strip()})") from error
-    try:
-        check_rate(recording.samplerate, str(path))
-        if recording.frames == 0:
-            raise AudioError(f"{path}: found no samples; the recording is empty")
-    except AudioError:
-        recording.close()
-        raise
-    return recording
+    return Recording(path)
 
 
-def read_blocks(path: Path, rate: float, channel: int | str = "mix") -> Iterator[Block]:
-    """Decodes a file block by block, at ``rate`` Hz.
+def read_blocks(source: Path | Recording, rate: float, channel: int | str = "mix") -> Iterator[Block]:
+    """Decode a recording block by block to the end of its data, at ``rate`` Hz.
+
+    What could not be decoded is stated by the ``completeness`` of a :class:`Recording`, after the last block.
+
+    Args:
+        source: the recording or its file.
+        rate: of the blocks, in Hz.
+        channel: ``mix``, ``each`` or the number of a channel, from 0.
 
     Raises:
-        AudioError: the file cannot be decoded, ends before its header says, or holds samples that are not finite.
+        AudioError: nothing can be decoded, or samples are not finite.
     """
-    import soundfile
     import soxr
 
-    with open_recording(path) as recording:
-        native = recording.samplerate
-        stream = None
-        read = 0
-        size = max(int(BLOCK_S * native), 1)
-        while True:
-            try:
-                frames = recording.read(size, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, RuntimeError) as error:
-                raise AudioError(f"{path}: broken after {read / native:.2f} s ({error})") from error
-            read += len(frames)
-            last = len(frames) < size
-            if last and read < recording.frames:
-                raise AudioError(
-                    f"{path}: cut short; found {read} samples, the header promises {recording.frames}; "
-                    "copy the file again"
-                )
-            check_finite(frames, str(path))
-            picked, full = pick(frames, channel, recording.subtype, str(path))
-            if native == rate:
-                samples = picked
-            else:
-                if stream is None:
-                    stream = soxr.ResampleStream(native, rate, picked.shape[1], dtype="float32")
-                samples = stream.resample_chunk(np.ascontiguousarray(picked), last=last).reshape(-1, picked.shape[1])
-            yield Block(samples, len(frames), full)
-            if last:
-                return
+    recording = source if isinstance(source, Recording) else Recording(source)
+    native, name, stream = recording.samplerate, str(recording.path), None
+    for frames in recording.blocks():
+        picked, full = pick(frames, channel, recording.subtype, name)
+        check_finite(picked, name)
+        if native != rate:
+            if stream is None:
+                stream = soxr.ResampleStream(native, rate, picked.shape[1], dtype="float32")
+            resampled = stream.resample_chunk(np.ascontiguousarray(picked))
+            picked = resampled.reshape(-1, picked.shape[1])
+        picked = np.ascontiguousarray(picked)  # a channel alone, not with the others that it was decoded with
+        yield Block(picked, len(frames), full)
+    if stream is not None:
+        last = stream.resample_chunk(np.empty((0, full.shape[1]), np.float32), last=True)
+        yield Block(last.reshape(-1, full.shape[1]), 0, np.zeros((0, full.shape[1]), np.bool_))
 
 
 def fill_clip(samples: Floats, length: int) -> Floats:
@@ -238,26 +187,26 @@ def windows(
     first = 0  # position of buffer[0]
     start = 0  # of the next window
     heard = 0  # end of the last window
-    meter = ClippingMeter()
+    meter = ClippedSamples()
     rate = spec.sample_rate
 
     def window(begin: int) -> Window:
         samples = buffer[begin - first : begin - first + size]
         end = begin + len(samples)
-        share = meter.rate(begin / rate * native_rate, end / rate * native_rate)
+        share = meter.rate(*(native_position(edge, rate, native_rate) for edge in (begin, end)))
         return Window(fill_clip(samples, size), begin / rate, end / rate, native_rate, share)
 
     for block in blocks:
         heard_now = block.samples[:, channel]
         buffer = np.concatenate([buffer, heard_now]) if len(buffer) else heard_now
-        meter.add(block.native_frames, int(block.clipped[channel]))
+        meter.add(block.clipped[:, channel])
         # Strictly more than a window: the last one is left for the end, where the recording's length is known.
         while first + len(buffer) > start + size:
             yield window(start)
             heard = start + size
             start += hop
         keep = max(first, min(start, first + len(buffer) - size))
-        meter.forget(keep / rate * native_rate)
+        meter.drop_before(native_position(keep, rate, native_rate))
         buffer, first = buffer[keep - first :], keep
     total = first + len(buffer)
     if total == 0:
@@ -272,34 +221,6 @@ def window_count(samples: int, spec: AudioSpec, hop: int | None = None) -> int:
     """How many windows :func:`windows` cuts of so many samples at the model's rate."""
     hop = hop or spec.window_hop
     return 1 + max(0, math.ceil((samples - max(spec.clip_samples, hop)) / hop))
-
-
-class ClippingMeter:
-    """How many native samples were clipped, by block, for as far back as windows still reach."""
-
-    def __init__(self) -> None:
-        self.blocks: deque[tuple[int, int, int]] = deque()  # start, frames, clipped
-        self.frames = 0
-
-    def add(self, frames: int, clipped_samples: int) -> None:
-        """The next block: its native frames, and how many of them were clipped."""
-        self.blocks.append((self.frames, frames, clipped_samples))
-        self.frames += frames
-
-    def forget(self, before: float) -> None:
-        """No window will begin before this native frame."""
-        while self.blocks and self.blocks[0][0] + self.blocks[0][1] <= before:
-            self.blocks.popleft()
-
-    def rate(self, begin: float, end: float) -> float:
-        """Share of clipped samples among the native samples begin…end, each block taken as even."""
-        found = total = 0.0
-        for start, frames, count in self.blocks:
-            overlap = min(end, start + frames) - max(begin, start)
-            if overlap > 0:
-                found += count * overlap / frames
-                total += overlap
-        return min(found / total, 1.0) if total else 0.0
 
 
 def check_samples(samples: ArrayLike, dims: tuple[int, ...] = (1,)) -> tuple[Floats, float]:
@@ -330,5 +251,5 @@ def array_block(samples: ArrayLike, rate: float, wanted: float) -> Block:
     """
     signal, peak = check_samples(samples)
     check_rate(rate, "sample_rate")
-    full = 0 if peak < FULL_SCALE else int(np.count_nonzero(clipped(signal)))
-    return Block(resample(signal, rate, wanted)[:, None], len(signal), np.array([full]))
+    full = np.zeros(len(signal), np.bool_) if peak < FULL_SCALE else clipped(signal)
+    return Block(resample(signal, rate, wanted)[:, None], len(signal), full[:, None])

@@ -19,6 +19,7 @@ from xaimoe_runtime.budget import check_budget
 from xaimoe_runtime.drift import novelty
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import check_min_score, check_routing, file_windows, hop_samples, make_trace, run_stream
+from xaimoe_runtime.recording import Completeness
 from xaimoe_runtime.records import ErrorRecord, Record, ResultRecord, SummaryRecord, TraceRecord, WindowRecord
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, decide, pool
 from xaimoe_runtime.schema import Routing
@@ -138,7 +139,9 @@ class FileClassifier:
                 pairs=whole.pairs,
                 left_out=whole.left_out,
                 windows=whole.windows,
+                **length_fields(numbered.completeness),
             )
+        tally.incomplete += numbered.completeness is not None and not numbered.completeness.complete
 
     def _window(
         self, path: Path, channel: int | None, window: Window, outputs: Outputs, i: int, trace: Trace
@@ -176,6 +179,20 @@ def failed(path: Path, text: str) -> Classified:
     message = text if text.startswith(str(path)) else f"{path}: {text}"
     record = ErrorRecord(path=printable(path), error=AudioError.__name__, message=printable(message))
     return Classified([record], Tally(files=1, errors=1))
+
+
+def length_fields(completeness: Completeness | None) -> dict[str, Any]:
+    """Return what a result record says about how much of the recording was decoded; nothing if all is as stated."""
+    if completeness is None or (completeness.complete and not completeness.note):
+        return {}
+    missing_s, promised_s = completeness.missing_s, completeness.promised_s
+    return {
+        "complete": completeness.complete,
+        "missing_s": None if missing_s is None else round(missing_s, 6),
+        "decoded_s": round(completeness.decoded_s, 6),
+        "promised_s": msgspec.UNSET if promised_s is None else round(promised_s, 6),
+        "note": completeness.note,
+    }
 
 
 def state_of(path: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.recording import Completeness, Recording
 from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_outputs, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
 
@@ -166,8 +167,8 @@ def infer_windows(
     trace = make_trace(engine, outputs, routing)
     degraded = bool(outputs.left_out.any())
     if batched:
-        return Result(labels, scores, trace, degraded, outputs.late, tuple(spans), classes=engine.task.labels)
-    return Result(labels[0], scores[0], trace, degraded, outputs.late, classes=engine.task.labels)
+        return Result(labels, scores, trace, degraded, outputs.late, tuple(spans))
+    return Result(labels[0], scores[0], trace, degraded, outputs.late)
 
 
 def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
@@ -197,23 +198,46 @@ def answer(
     check_outputs(outputs)
     labels = decide(outputs.scores[0], engine.task, min_score)
     trace = make_trace(engine, outputs, routing)
-    degraded = bool(outputs.left_out.any())
-    result = Result(labels, outputs.scores[0], trace, degraded, outputs.late, classes=engine.task.labels)
+    result = Result(labels, outputs.scores[0], trace, bool(outputs.left_out.any()), outputs.late)
     return WindowResult(*span, channel, result)
 
 
-def file_windows(
-    path: Path, spec: AudioSpec, channel: int | str = "mix", hop: int | None = None
-) -> Iterator[tuple[int | None, Window]]:
+class FileWindows(Iterator[tuple[int | None, Window]]):
     """(channel number or None for a mixture, window) over a whole file; with ``each``, channel by channel.
 
+    Args:
+        path: the file.
+        spec: of the model.
+        channel: ``mix``, ``each`` or the number of a channel.
+        hop: samples from window to window; the model's own if None.
+
     Raises:
-        AudioError: the file cannot be used.
+        AudioError: on the way, when the file cannot be used.
     """
-    with audio.open_recording(path) as recording:
-        rate, count = recording.samplerate, recording.channels
-    numbers: list[int | str] = list(range(count)) if channel == "each" else [channel]
-    for number in numbers:
-        blocks = audio.read_blocks(path, spec.sample_rate, number)
-        for window in audio.windows(blocks, spec, rate, hop=hop, name=str(path)):
-            yield (None if number == "mix" else int(number)), window
+
+    def __init__(self, path: Path, spec: AudioSpec, channel: int | str = "mix", hop: int | None = None) -> None:
+        self._recording: Recording | None = None
+        self._windows = self._cut(path, spec, channel, hop)
+
+    @property
+    def completeness(self) -> Completeness | None:
+        """How much of the file was decoded; None before the end was reached."""
+        return None if self._recording is None else self._recording.completeness
+
+    def __next__(self) -> tuple[int | None, Window]:
+        return next(self._windows)
+
+    def _cut(
+        self, path: Path, spec: AudioSpec, channel: int | str, hop: int | None
+    ) -> Iterator[tuple[int | None, Window]]:
+        self._recording = recording = audio.open_recording(path)
+        numbers: list[int | str] = list(range(recording.channels)) if channel == "each" else [channel]
+        for number in numbers:
+            blocks = audio.read_blocks(recording, spec.sample_rate, number)
+            for window in audio.windows(blocks, spec, recording.samplerate, hop=hop, name=str(path)):
+                yield (None if number == "mix" else int(number)), window
+
+
+def file_windows(path: Path, spec: AudioSpec, channel: int | str = "mix", hop: int | None = None) -> FileWindows:
+    """Return the windows of a file, as :class:`FileWindows` describes them."""
+    return FileWindows(path, spec, channel, hop)

@@ -21,6 +21,7 @@ from xaimoe_runtime.costs import Costs, Percentile, check_percentile
 from xaimoe_runtime.dispatch import Dispatcher
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import (
+    FileWindows,
     answer,
     check_min_score,
     check_routing,
@@ -31,6 +32,7 @@ from xaimoe_runtime.inference import (
     run_stream,
 )
 from xaimoe_runtime.providers import SessionFactory
+from xaimoe_runtime.recording import Completeness
 from xaimoe_runtime.records import ErrorRecord, EventRecord
 from xaimoe_runtime.result import Engine, Outputs, Result, WindowResult
 from xaimoe_runtime.schema import Manifest, Routing
@@ -197,8 +199,11 @@ class Runtime:
         min_score: float = 0.0,
         budget_ms: float | None = None,
         percentile: str = "p95",
-    ) -> Iterator[WindowResult]:
+    ) -> FileResults:
         """Answers window by window over a file of any length, in bounded memory.
+
+        The iterator's ``completeness`` says, once all windows were taken, how much of the file was decoded. If part of
+        it is missing, since it was cut short, say, that is logged as a warning, too.
 
         Args:
             path: any file that libsndfile reads.
@@ -219,7 +224,7 @@ class Runtime:
         budget, known = check_budget(budget_ms), check_percentile(percentile)
         engine: Engine = self if budget is None else self.within(for_each(budget), known)
         windows = file_windows(Path(path), self.audio, parse_channel(channel), hop_samples(hop_s, self.audio))
-        return _answers(engine, windows, chosen, min_score)
+        return FileResults(path, windows, _answers(engine, windows, chosen, min_score))
 
     def open_stream(
         self,
@@ -268,6 +273,34 @@ class Runtime:
             known = ", ".join(field.name for field in fields(Listening))
             raise ConfigError(f"stream: {error}; the options are {known}") from error
         return _events(Listener(self, opened, replace(how, windows=False)))
+
+
+class FileResults(Iterator[WindowResult]):
+    """Answers for the windows of a file, one after the other.
+
+    Args:
+        path: of the file.
+        windows: that are answered.
+        answers: for them.
+    """
+
+    def __init__(self, path: str | Path, windows: FileWindows, answers: Iterator[WindowResult]) -> None:
+        self.path, self._windows, self._answers, self._is_logged = path, windows, answers, False
+
+    @property
+    def completeness(self) -> Completeness | None:
+        """How much of the file was decoded; None before the last window was taken."""
+        return self._windows.completeness
+
+    def __next__(self) -> WindowResult:
+        try:
+            return next(self._answers)
+        except StopIteration:
+            completeness = self.completeness
+            if completeness is not None and not completeness.complete and not self._is_logged:
+                LOG.warning("%s: incomplete: %s", self.path, completeness.message)
+                self._is_logged = True
+            raise
 
 
 class Budgeted:

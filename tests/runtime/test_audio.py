@@ -37,7 +37,8 @@ SPEC = AudioSpec(sample_rate=1_000, clip_samples=100, frame_hop=10, window_hop=1
 
 
 def block(samples: Floats, native_frames: int | None = None, full: int = 0) -> Block:
-    return Block(samples[:, None], native_frames or len(samples), np.array([full]))
+    native = native_frames or len(samples)
+    return Block(samples[:, None], native, np.arange(native)[:, None] < full)
 
 
 def cut(samples: Floats, hop: int, size: int = 64) -> list[Window]:
@@ -53,7 +54,7 @@ def read(path: Path, rate: float, channel: int | str = "mix") -> Floats:
 def clipping(path: Path, channel: int | str = "mix") -> NDArray[np.float64]:
     """Share of clipped native samples of each channel that was read."""
     parts = list(read_blocks(path, 16_000, channel))
-    return sum(part.clipped for part in parts) / sum(part.native_frames for part in parts)
+    return np.concatenate([part.clipped for part in parts]).mean(0)
 
 
 # Clipping ------------------------------------------------------------------------------------------------------------
@@ -66,8 +67,7 @@ def test_clipping_is_counted_before_resampling_hides_it(tmp_path: Path) -> None:
     assert clipped(resample(loud, 48_000, 4_000)).mean() < 0.01
     for rate in (4_000, 48_000):
         parts = list(read_blocks(path, rate))
-        counted = sum(part.clipped for part in parts) / sum(part.native_frames for part in parts)
-        assert counted == pytest.approx(clipped(loud).mean())
+        assert np.concatenate([part.clipped for part in parts]).mean() == pytest.approx(clipped(loud).mean())
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
@@ -91,7 +91,7 @@ def test_each_window_has_its_own_clipping_rate() -> None:
     quiet = np.zeros(100, np.float32)
     heard = [block(quiet, native_frames=200, full=50), block(quiet, native_frames=200), block(quiet, native_frames=200)]
     found = [(w.start_s, w.clipping_rate) for w in windows(heard, SPEC, 2_000, hop=50)]
-    assert found == [(0, 0.25), (0.05, 0.125), (0.1, 0), (0.15, 0), (0.2, 0)]
+    assert found == [(0, 0.25), (0.05, 0), (0.1, 0), (0.15, 0), (0.2, 0)]  # the clipped samples are the first 50
 
 
 def test_a_window_hands_the_graphs_native_rate_and_clipping_rate() -> None:
@@ -222,7 +222,7 @@ def test_samples_in_memory_are_resampled_and_their_clipping_counted() -> None:
     samples = np.clip(noise(4_800, level=0.8), -1, 1)
     found = array_block(samples, 48_000, 16_000)
     assert (found.samples.shape, found.samples.dtype, found.native_frames) == ((1_600, 1), np.float32, 4_800)
-    assert found.clipped == [clipped(samples).sum()]
+    assert np.array_equal(found.clipped[:, 0], clipped(samples))
 
 
 # What can be read, and what is refused -------------------------------------------------------------------------------
@@ -277,11 +277,6 @@ def _nothing(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def _half_a_flac(path: Path) -> None:
-    soundfile.write(path, noise(160_000), 16_000, format="FLAC")
-    os.truncate(path, path.stat().st_size // 2)
-
-
 def _below_every_recorder(path: Path) -> None:
     write_wav(path, noise(100), 50)
 
@@ -299,7 +294,6 @@ def _missing(path: Path) -> None:
         (_too_short_to_resample, "too few samples"),
         (_text, "not readable as audio"),
         (_nothing, "not readable as audio"),
-        (_half_a_flac, "broken after|cut short"),
         (_below_every_recorder, "found a sampling rate of 50 Hz, expected 100 to"),
         (_missing, "no such file"),
     ],

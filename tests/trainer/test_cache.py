@@ -27,9 +27,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     paths: list[Path] = []
     original = cache.read_blocks
 
-    def spy(path, rate, channel="mix"):  # type: ignore[no-untyped-def]
-        paths.append(path)
-        return original(path, rate, channel)
+    def spy(recording, rate, channel="mix"):  # type: ignore[no-untyped-def]
+        paths.append(recording.path)
+        return original(recording, rate, channel)
 
     monkeypatch.setattr(cache, "read_blocks", spy)
     return paths

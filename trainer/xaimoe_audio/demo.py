@@ -136,8 +136,8 @@ def _epochs(rows: list[Row], steps: int) -> int:
 
 def _duration_s(path: Path) -> float:
     try:
-        with open_recording(path) as recording:
-            return float(recording.frames / recording.samplerate)
+        recording = open_recording(path)
+        return float(recording.frames / recording.samplerate)
     except AudioError:
         return 5.0  # reported with all other defects when the dataset is loaded
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xaimoe_runtime.audio import ClippingMeter, check_rate, check_samples, fill_clip, parse_channel, pick
+from xaimoe_runtime.audio import check_rate, check_samples, fill_clip, parse_channel, pick
 from xaimoe_runtime.budget import Budget, check_budget
+from xaimoe_runtime.clipping import ClippedSamples, native_position
 from xaimoe_runtime.costs import check_percentile
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import answer, check_min_score, check_routing, hop_samples
@@ -98,7 +99,7 @@ class Stream:
         self._samples = Kept()
         self._next = 0  # position at which the next window begins
         self._heard = 0  # end of the last full window
-        self._meter = ClippingMeter()
+        self._meter = ClippedSamples()
         shares = runtime.manifest.frontend.streamable and self.hop < self.size
         self._frames = Frames(runtime, self._samples) if shares else None
         self._resampler = None
@@ -146,7 +147,7 @@ class Stream:
         signal, _ = check_samples(samples, DIMENSIONS)
         frames = signal.reshape(len(signal), -1)
         picked, full = pick(frames, self.channel, self.encoding, "samples")
-        self._meter.add(len(picked), int(full[0]))
+        self._meter.add(full[:, 0])
         mono = picked[:, 0]
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono))
@@ -254,7 +255,7 @@ class Stream:
         """Lets go of what neither a window nor the end of the stream will ask for."""
         needed = self.waiting[0].begin if self.waiting else self._next
         last = self._samples.end - self.size
-        self._meter.forget(min(needed, last) / self.rate * self.native)
+        self._meter.drop_before(native_position(min(needed, last), self.rate, self.native))
         if self._frames is None:
             self._samples.forget(min(needed, last))
         else:
@@ -263,8 +264,8 @@ class Stream:
 
     def _source(self, begin: int, end: int) -> Floats:
         """The graphs' ``source`` input for samples at the model's rate, [1, 2]."""
-        native = self.native / self.rate
-        return np.array([[self.native, self._meter.rate(begin * native, end * native)]], np.float32)
+        start, stop = (native_position(edge, self.rate, self.native) for edge in (begin, end))
+        return np.array([[self.native, self._meter.rate(start, stop)]], np.float32)
 
     def _answered(self, outputs: Outputs, begin: int, end: int) -> WindowResult:
         span = begin / self.rate, end / self.rate

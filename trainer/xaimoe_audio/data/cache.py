@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -19,14 +20,17 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import Block, open_recording, read_blocks
 from xaimoe_runtime.caching import cache_folder
+from xaimoe_runtime.clipping import ClippedSamples, native_position
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.writing import replacing
 
 Floats = NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 """Part of every key; raise it when decoding or resampling changes."""
 DEFAULT_CAP_GB = 8.0
+BLOCK_SAMPLES = 1 << 16
+"""Samples of a kept recording that are given at a time."""
 NPY_HEADER = 128
 """Bytes of a NumPy file before its samples."""
 
@@ -35,8 +39,15 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is kept beside the samples."""
 
     native_rate: int
-    blocks: list[tuple[int, int, int]]
-    """Samples, native frames and clipped native samples of each decoded block."""
+    native_frames: int
+    length: int
+    """Samples at the model's rate."""
+    clipped: bytes
+    """Which native samples were clipped, as :class:`ClippedSamples` keeps them."""
+    missing_s: float | None
+    """Seconds of the file that could not be decoded; None if their number is not known."""
+    message: str
+    """What is missing, in words; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +70,40 @@ class Recording:
     @property
     def length(self) -> int:
         """Number of samples at the model's rate."""
-        return sum(samples for samples, _, _ in self.entry.blocks)
+        return self.entry.length
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the file was decoded."""
+        return self.entry.missing_s == 0
+
+    @property
+    def missing_s(self) -> float | None:
+        """Seconds of the file that could not be decoded; None if their number is not known."""
+        return self.entry.missing_s
+
+    @property
+    def message(self) -> str:
+        """What is missing of the file, in words; empty if nothing is."""
+        return self.entry.message
+
+    @cached_property
+    def _clipped(self) -> ClippedSamples:
+        return ClippedSamples.from_bytes(self.entry.clipped, self.entry.native_frames)
 
     @property
     def clipping_rate(self) -> float:
         """Share of the file's native samples that were clipped."""
-        return sum(count for _, _, count in self.entry.blocks) / max(sum(n for _, n, _ in self.entry.blocks), 1)
+        return self._clipped.rate(0, self.entry.native_frames)
+
+    def clipping_between(self, start: int, stop: int) -> float:
+        """Return the share of clipped samples among the native samples that a stretch covers.
+
+        Args:
+            start: first sample of the stretch, at the model's rate.
+            stop: sample after its last.
+        """
+        return self._clipped.rate(*(native_position(edge, self.rate, self.native_rate) for edge in (start, stop)))
 
     def samples(self) -> Floats:
         """All samples, [length]; mapped from the cache where it holds them."""
@@ -78,10 +117,15 @@ class Recording:
 
     def blocks(self) -> Iterator[Block]:
         """The samples as the file reader gives them, for cutting windows."""
-        samples, start = self.samples(), 0
-        for count, native, clipped in self.entry.blocks:
-            yield Block(np.array(samples[start : start + count, None]), native, np.array([clipped]))
-            start += count
+        samples, native = self.samples(), 0
+        for start in range(0, self.length, BLOCK_SAMPLES):
+            stop = min(start + BLOCK_SAMPLES, self.length)
+            # One sample more, so that no window ends behind the native samples that were given.
+            last = stop == self.length
+            end = self.entry.native_frames if last else native_position(stop, self.rate, self.native_rate) + 1
+            end = max(min(end, self.entry.native_frames), native)
+            yield Block(np.array(samples[start:stop, None]), end - native, self._clipped.mask(native, end)[:, None])
+            native = end
 
 
 class AudioCache:
@@ -112,7 +156,7 @@ class AudioCache:
         Raises:
             AudioError: the file cannot be used.
         """
-        open_recording(path).close()
+        open_recording(path)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = hashlib.sha256(f"{VERSION} {sha256} {rate} {channel}".encode()).hexdigest()
@@ -189,11 +233,20 @@ def _read_entry(path: Path) -> _Entry | None:
 
 
 def _decode(path: Path, rate: int, channel: int | str) -> tuple[Floats, _Entry]:
-    with open_recording(path) as recording:
-        native_rate = recording.samplerate
+    recording = open_recording(path)
     parts: list[Floats] = []
-    blocks: list[tuple[int, int, int]] = []
-    for block in read_blocks(path, rate, channel):
+    clipped = ClippedSamples()
+    for block in read_blocks(recording, rate, channel):
         parts.append(block.samples[:, 0])
-        blocks.append((len(block.samples), block.native_frames, int(block.clipped[0])))
-    return np.concatenate(parts), _Entry(native_rate, blocks)
+        clipped.add(block.clipped[:, 0])
+    samples, completeness = np.concatenate(parts), recording.completeness
+    is_whole = completeness is None or completeness.complete
+    entry = _Entry(
+        native_rate=recording.samplerate,
+        native_frames=clipped.frames,
+        length=len(samples),
+        clipped=clipped.to_bytes(),
+        missing_s=0.0 if completeness is None else completeness.missing_s,
+        message="" if completeness is None or is_whole else completeness.message,
+    )
+    return samples, entry

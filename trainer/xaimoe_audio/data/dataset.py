@@ -112,8 +112,7 @@ def load_dataset(
 
     def load(row: Row) -> list[LabelledRecording] | AudioError:
         try:
-            with open_recording(row.path) as recording:
-                count = recording.channels
+            count = open_recording(row.path).channels
             channels: list[int | str] = list(range(count)) if wanted == "each" else [wanted]
             found = [LabelledRecording(cache.load(row.path, rate, number), row) for number in channels]
             if found[0].recording.length == 0:

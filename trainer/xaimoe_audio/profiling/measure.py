@@ -37,9 +37,6 @@ NOISE_S = 40.0
 FRAME_S, HOP_S = 0.064, 0.02
 """Length and step of the frames, in seconds."""
 
-LIES = ("should be", "*** Chunk size")
-"""What libsndfile notes of a header that promises another length than the file has."""
-
 
 class Probe(nn.Module):
     """``waveform`` [1, S] and ``source`` [1, 2] -> ``attributes`` [A], third-octave power and contrast [bands].
@@ -112,7 +109,7 @@ class _Digest:
         for block in self.blocks:
             self.sha256.update(block.samples.tobytes())
             self.frames += block.native_frames
-            self.clipped += int(block.clipped[0])
+            self.clipped += int(np.count_nonzero(block.clipped[:, 0]))
             yield block
 
 
@@ -125,12 +122,11 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
     """
     if threading.current_thread() is not threading.main_thread():
         torch.set_num_threads(1)  # recordings are measured beside each other
-    with open_recording(path) as recording:
-        rate, channels, encoding = recording.samplerate, recording.channels, f"{recording.format} {recording.subtype}"
-        length, whole = recording.frames, not any(lie in recording.extra_info for lie in LIES)
+    recording = open_recording(path)
+    rate, channels, encoding = recording.samplerate, recording.channels, f"{recording.format} {recording.subtype}"
     probe = probe_of(rate)
-    size = whole_hops(max(min(round(WINDOW_S * rate), length), probe.win_length), probe.hop)
-    digest = _Digest(read_blocks(path, rate, channel))
+    size = whole_hops(max(min(round(WINDOW_S * rate), recording.frames), probe.win_length), probe.hop)
+    digest = _Digest(read_blocks(recording, rate, channel))
     spec = AudioSpec(sample_rate=rate, clip_samples=size, frame_hop=probe.hop, window_hop=size)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     peak = 0.0
@@ -152,7 +148,7 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
         channels=channels,
         encoding=encoding,
         duration_s=digest.frames / rate,
-        whole=whole,
+        whole=recording.completeness is None or recording.completeness.complete,
         silent=not sounding.any(),
         silent_share=float(1 - sounding.mean()),
         peak=peak,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xaimoe_runtime.audio import open_recording
-from xaimoe_runtime.errors import AudioError
 from xaimoe_runtime.streams.sources.base import BLOCK_S, Floats, Trouble
 
 
@@ -26,32 +25,23 @@ class FileSource:
 
     def __init__(self, path: str | Path, realtime: bool = False) -> None:
         self.path, self.name, self.live = Path(path), str(path), realtime
-        with open_recording(self.path) as recording:
-            self.rate, self.channels, self.encoding = recording.samplerate, recording.channels, recording.subtype
+        self._recording = recording = open_recording(self.path)
+        self.rate, self.channels, self.encoding = recording.samplerate, recording.channels, recording.subtype
         self._closed = False
 
     def read(self) -> Iterator[Floats | Trouble]:
-        """Blocks of the recording."""
-        import soundfile
-
-        began, heard = time.monotonic(), 0
-        with open_recording(self.path) as recording:
-            while not self._closed:
-                try:
-                    block = recording.read(max(round(BLOCK_S * self.rate), 1), dtype="float32", always_2d=True)
-                except (soundfile.LibsndfileError, RuntimeError) as error:
-                    raise AudioError(f"{self.path}: broken after {heard / self.rate:.2f} s ({error})") from error
-                heard += len(block)
-                if len(block) == 0:
-                    if heard < recording.frames:
-                        raise AudioError(
-                            f"{self.path}: cut short; found {heard} samples, the header promises {recording.frames}; "
-                            "copy the file again"
-                        )
-                    return
-                if self.live:
-                    time.sleep(max(began + heard / self.rate - time.monotonic(), 0.0))
-                yield block
+        """Blocks of the recording; at its end, what of it could not be decoded."""
+        began, frames = time.monotonic(), 0
+        for block in self._recording.blocks(max(round(BLOCK_S * self.rate), 1)):
+            frames += len(block)
+            if self.live:
+                time.sleep(max(began + frames / self.rate - time.monotonic(), 0.0))
+            yield block
+            if self._closed:
+                return
+        completeness = self._recording.completeness
+        if completeness is not None and not completeness.complete:
+            yield Trouble(f"{self.path}: {completeness.message}")
 
     def close(self) -> None:
         """Ends after the block being read."""
