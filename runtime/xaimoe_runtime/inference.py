@@ -167,8 +167,8 @@ def infer_windows(
     trace = make_trace(engine, outputs, routing)
     degraded = bool(outputs.left_out.any())
     if batched:
-        return Result(labels, scores, trace, degraded, outputs.late, tuple(spans))
-    return Result(labels[0], scores[0], trace, degraded, outputs.late)
+        return Result(labels, scores, trace, degraded, outputs.late, tuple(spans), classes=engine.task.labels)
+    return Result(labels[0], scores[0], trace, degraded, outputs.late, classes=engine.task.labels)
 
 
 def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
@@ -198,7 +198,8 @@ def answer(
     check_outputs(outputs)
     labels = decide(outputs.scores[0], engine.task, min_score)
     trace = make_trace(engine, outputs, routing)
-    result = Result(labels, outputs.scores[0], trace, bool(outputs.left_out.any()), outputs.late)
+    degraded = bool(outputs.left_out.any())
+    result = Result(labels, outputs.scores[0], trace, degraded, outputs.late, classes=engine.task.labels)
     return WindowResult(*span, channel, result)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.drift import drifted, excess, familiarity, novelty
 from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.presentation import as_html, as_text
 from xaimoe_runtime.schema import AttributeSpec, AudioSpec, Routing, TaskSpec
 
 Floats = NDArray[np.float32]
@@ -156,9 +157,9 @@ class Trace:
         return familiarity(self.excess)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """The answer for one clip, or for a batch of clips."""
+    """The answer for one clip, or for a batch of clips; ``print`` shows its labels and best scores by name."""
 
     labels: tuple[str, ...] | tuple[tuple[str, ...], ...]
     """Labels of the clip, best first; for a batch, one such tuple for each clip."""
@@ -171,6 +172,16 @@ class Result:
     """Whether the answer came after the deadline."""
     spans: tuple[slice, ...] = (slice(None),)
     """Of each clip, its windows in the trace."""
+    classes: tuple[str, ...] = ()
+    """Name of each score, [L]; empty where only the model knows them."""
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     @cached_property
     def novelty(self) -> float | Floats:

@@ -20,6 +20,7 @@ from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
 from xaimoe_audio.data.metadata import read_metadata
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.fitting import fit
+from xaimoe_audio.metrics_table import Metrics
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy.build import check_choices
 from xaimoe_audio.run import EXPERT_USAGE, EXPLAIN
@@ -240,9 +241,9 @@ class MoEAudioClassifier:
         split: Split = "test",
         routing: str = "routed",
         channel: str = "mix",
-    ) -> dict[str, Any]:
+    ) -> Metrics:
         """Metrics of a split: ``accuracy``, ``macro_f1``, ``ece``, ``per_class``, ``confusion`` (single-label) or
-        ``mAP`` …
+        ``mAP`` …; a dictionary that is printed as a short table.
 
         Raises:
             DatasetError: what is wrong with the dataset, or a class that the model does not know.
@@ -254,7 +255,7 @@ class MoEAudioClassifier:
         items = dataset.split(split)
         targets = dataset.targets(items, engine.task.labels)
         answers = answer(engine, items, chosen)
-        figures = measure(answers.scores, targets, engine.task)
+        figures = Metrics(measure(answers.scores, targets, engine.task))
         figures["expert_usage"] = expert_usage(answers, engine.experts, targets, engine.task.labels)
         return figures
 

@@ -6,7 +6,9 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import lightning
@@ -22,6 +24,7 @@ from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint,
 from xaimoe_audio.config import ModelConfig, Split
 from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
 from xaimoe_audio.engine import TorchEngine
+from xaimoe_audio.metrics_table import closing_table, gain_over_glance
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.policy import Facts, decide
@@ -55,7 +58,7 @@ def fit(job: Job) -> Checkpoint:
     """
     _check(job)
     prepare_processes(job)
-    first = is_first_process(job)
+    first, start = is_first_process(job), perf_counter()
     with run.locked(job.out) if first else nullcontext():
         if job.resume and not run.last_of(job.out).is_file():
             raise ConfigError(f"{job.out / run.LAST}: no such file; expected the folder of an earlier run to resume")
@@ -77,6 +80,8 @@ def fit(job: Job) -> Checkpoint:
             if first:
                 run.discard_unstarted(folder)
             raise
+    if first:
+        print(f"took {timedelta(seconds=round(perf_counter() - start))}", file=sys.stderr)  # noqa: T201
     return load_checkpoint(job.out / run.BEST)
 
 
@@ -197,6 +202,8 @@ def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Spli
         split: split_figures(engine, *data[split]) for split in ("val", "test") if data[split][0]
     }
     usage = {split: found.pop("expert_usage") for split, found in figures.items()}
+    gains = {split: found["gain_over_glance"] for split, found in figures.items()}
+    times = [found.pop("ms_of_window") for found in figures.values()]  # not kept: two equal runs have equal files
     run.write_json(out / run.METRICS, figures)
     run.write_json(out / run.EXPERT_USAGE, usage)
     run.write_text(out / run.ARCHITECTURE, describe(model))
@@ -206,11 +213,13 @@ def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Spli
             write_confusion(found["confusion"], engine.task.labels, out / run.CONFUSIONS[split])
     metric = headline(engine.task)
     metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
+    print(closing_table(figures, gains, times[-1], engine.provider), file=sys.stderr)  # noqa: T201
     save_checkpoint(out / run.BEST, model, msgspec.structs.replace(info, metrics=metrics))
 
 
 def split_figures(engine: TorchEngine, items: list[LabelledRecording], targets: NDArray[Any]) -> dict[str, Any]:
-    """Metrics of the routed model on a split, its compute and use of experts, and the headline of each routing."""
+    """Metrics of the routed model on a split, its compute, time and use of experts, the headline of each routing, and
+    what the experts add to the glance."""
     metric, labels = headline(engine.task), engine.task.labels
     by_routing = {routing: answer(engine, items, routing) for routing in ROUTINGS}
     measured = {routing: measure(found.scores, targets, engine.task) for routing, found in by_routing.items()}
@@ -224,6 +233,12 @@ def split_figures(engine: TorchEngine, items: list[LabelledRecording], targets: 
         },
         "macs": macs_run(routed, dense, costs, floor_macs(table)) | {"frontend": table[0].macs},
         "expert_usage": usage,
+        "gain_over_glance": gain_over_glance(
+            by_routing["routed"].scores, by_routing["glance"].scores, targets, engine.task
+        ),
+        "ms_of_window": {
+            routing: sum(found.outputs.ms.values()) / len(found.owners) for routing, found in by_routing.items()
+        },
     }
 
 
