@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 LARGEST = 1 << 16
 """Cells of a map along an axis."""
+MAX_PATCHES = 1 << 16
+"""Patches of a clip."""
 
 
 class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +41,10 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                     f"patch grid: tiles of {tile} every {stride} do not cover {size} {axis} cells exactly; "
                     f"expected 0 < stride <= tile <= {size} and ({size} - tile) divisible by the stride"
                 )
+        if self.count > MAX_PATCHES:
+            raise ValueError(
+                f"patch grid: found {self.count} patches, expected at most {MAX_PATCHES}; use larger tiles and strides"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -16,6 +17,24 @@ ExplanationMethod = Literal["gradcam", "saliency", "gradxinput", "all"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+MIN_RATE, MAX_RATE = 2_000, 400_000
+"""Sampling rates a model may have, in Hz."""
+MIN_CLIP_S, MAX_CLIP_S = 0.1, 60.0
+"""Length of a clip, in seconds."""
+MAX_FFT = 1 << 16
+"""Samples of the longest DFT."""
+MAX_BINS = 1024
+"""Bands of a spectrogram."""
+MAX_FRAMES = 1 << 15
+"""Frames of a clip."""
+MAX_DFT_WEIGHTS = 21_000_000
+"""Values of the largest matrix in the spectrogram's computation, in double precision some 170 MB."""
+MAX_LABELS = 1 << 16
+"""Classes of a model."""
+MAX_EXPERTS = 64
+"""Experts of a model."""
+MAX_WIDTH = 256
+"""Channels of an expert's first convolution."""
 MIN_TILE, TILE_STEP = 24, 8
 """Smallest height and width of a tile, in spectrogram cells, and what both are a multiple of: of less, an expert's last
 map would be a single cell."""
@@ -24,24 +43,52 @@ map would be a single cell."""
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The spectrogram and how it is computed."""
 
-    sample_rate: int
+    sample_rate: Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
     """Rate the model works at, in Hz."""
-    clip_samples: int
+    clip_samples: Annotated[int, msgspec.Meta(ge=1)]
     """Samples S of a clip, a whole number of hops."""
-    spectrogram: str
+    spectrogram: Annotated[str, msgspec.Meta(max_length=200)]
     """Backend, by its name in ``spectrogram.BACKENDS``."""
-    n_fft: int
+    n_fft: Annotated[int, msgspec.Meta(ge=2, le=MAX_FFT)]
     """Length of the DFT."""
-    win_length: int
+    win_length: Annotated[int, msgspec.Meta(ge=1)]
     """Samples a frame sees, at most ``n_fft``."""
-    hop: int
+    hop: Annotated[int, msgspec.Meta(ge=1)]
     """Samples from frame to frame."""
-    bins: int
+    bins: Annotated[int, msgspec.Meta(ge=1, le=MAX_BINS)]
     """Bands F."""
     fmin: float
     """Lower edge of the bands, in Hz."""
     fmax: float
     """Upper edge of the bands, in Hz."""
+
+    def __post_init__(self) -> None:
+        if not self.hop <= self.win_length <= self.n_fft:
+            raise ValueError(
+                f"frames: found a hop of {self.hop}, a window of {self.win_length} and a DFT of {self.n_fft} samples, "
+                "expected none longer than the next"
+            )
+        most = 2 * MAX_CLIP_S * self.sample_rate
+        if not self.win_length <= self.clip_samples <= most:
+            raise ValueError(
+                f"clip_samples: found {self.clip_samples}, expected {self.win_length} (a frame) to {most:.0f} "
+                f"({2 * MAX_CLIP_S:g} s)"
+            )
+        if self.frames > MAX_FRAMES:
+            raise ValueError(f"frames: found {self.frames}, expected at most {MAX_FRAMES}; raise the hop")
+        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(
+                f"fmin, fmax: found {self.fmin:g} and {self.fmax:g} Hz, expected 0 <= fmin < fmax <= "
+                f"{self.sample_rate / 2:g} Hz"
+            )
+        row = gcd(self.n_fft, self.win_length, self.hop)
+        weights = max(self.n_fft // row * self.win_length, (self.n_fft // 2 + 1) * self.bins)
+        if weights > MAX_DFT_WEIGHTS:
+            raise ValueError(
+                f"n_fft, win_length, hop, bins: found {self.n_fft}, {self.win_length}, {self.hop} and {self.bins}, for "
+                f"which a matrix has {weights} values, expected at most {MAX_DFT_WEIGHTS}; choose lengths with a larger "
+                "common divisor, or shorter ones"
+            )
 
     @property
     def frames(self) -> int:
@@ -57,11 +104,11 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class RouterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many experts and pairs the router may choose."""
 
-    k_max: int
+    k_max: Annotated[int, msgspec.Meta(ge=1, le=MAX_EXPERTS)]
     """Most experts that one clip uses."""
-    max_pairs: int
+    max_pairs: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
     """Most (patch, expert) pairs that one clip runs."""
-    focus: float
+    focus: Annotated[float, msgspec.Meta(ge=0, le=100)]
     """Power to which the saliency, over the best patch's, is raised before pairs are weighed. The more it is, the
     sooner the best patches get several experts, and the later a middling one gets its first."""
     unsure: tuple[float, float] | None
@@ -73,16 +120,16 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The whole model."""
 
     task: TaskKind
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=1000)], ...], msgspec.Meta(max_length=MAX_LABELS)]
     frontend: FrontendConfig
     tile: tuple[int, int]
     """Tile height and width in cells of the spectrogram."""
     stride: tuple[int, int]
     """Step between tiles in cells of the spectrogram."""
-    experts: tuple[str, ...]
+    experts: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_EXPERTS)]
     """Expert families, by their names in ``model.experts.FAMILIES``."""
     router: RouterConfig
-    expert_width: int
+    expert_width: Annotated[int, msgspec.Meta(ge=2, le=MAX_WIDTH)]
     """Channels of an expert's first convolution; the stages after it have 2, 4 and 8 times as many."""
 
     @property
@@ -155,7 +202,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Step from tile to tile, in cells of the spectrogram."""
     clip_s: float | None = None
     """Clip length in seconds; rounded up to fill the patch grid."""
-    expert_width: Annotated[int, msgspec.Meta(ge=2, le=256)] | None = None
+    expert_width: Annotated[int, msgspec.Meta(ge=2, le=MAX_WIDTH)] | None = None
     """Channels of an expert's first convolution."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     """Peak of the training's learning rate."""

@@ -45,14 +45,15 @@ class PatchDescriptors(nn.Module):
         self.over_height = nn.AvgPool2d((height, 1), (down, 1))
         self.over_rows = nn.MaxPool2d((height - 2, 1), (down, 1))
         self.over_frames = nn.MaxPool2d((1, width - 1), (1, right))
-        band = torch.arange(grid.rows) * BANDS // grid.rows
-        weights = torch.zeros(grid.shape[0], BANDS, grid.rows)
-        for i in range(grid.shape[0]):
-            rows = slice(i * down, i * down + height)
-            for part in range(BANDS):
-                inside = (band[rows] == part).float()
-                if inside.any():
-                    weights[i, part, rows] = BAND_SCALE * (inside / inside.sum() - 1 / height)
+        with torch.device("cpu"):  # the values are needed, also where the model is only declared (meta)
+            band = torch.arange(grid.rows) * BANDS // grid.rows
+            weights = torch.zeros(grid.shape[0], BANDS, grid.rows)
+            for i in range(grid.shape[0]):
+                rows = slice(i * down, i * down + height)
+                for part in range(BANDS):
+                    inside = (band[rows] == part).float()
+                    if inside.any():
+                        weights[i, part, rows] = BAND_SCALE * (inside / inside.sum() - 1 / height)
         self.register_buffer("bands", weights.flatten(0, 1), persistent=False)
 
     def forward(self, spectrogram: Tensor) -> Tensor:

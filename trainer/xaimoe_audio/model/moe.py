@@ -44,14 +44,19 @@ class Routed:
 
 
 class MoEAudioModel(nn.Module):
-    """Frontend, glance, router, experts and head, each a graph of its own once exported."""
+    """Frontend, glance, router, experts and head, each a graph of its own once exported.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: of the whole model.
+        frontend: the one of this configuration, if there is one already.
+    """
+
+    def __init__(self, config: ModelConfig, frontend: Frontend | None = None) -> None:
         super().__init__()
         self.config = config
         self.grid = config.grid
         labels = len(config.labels)
-        self.frontend = Frontend(config.frontend)
+        self.frontend = frontend or Frontend(config.frontend)
         self.glance = Glance(self.grid, labels, config.task)
         self.router = Router(config.experts, band_fit(config.experts, self.grid), config.router)
         self.bank = ExpertBank(config)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
-from xaimoe_audio.config import MIN_TILE, TILE_STEP, FrontendConfig, ModelConfig, RouterConfig
+from xaimoe_audio.config import (
+    MAX_CLIP_S,
+    MAX_RATE,
+    MIN_CLIP_S,
+    MIN_RATE,
+    MIN_TILE,
+    TILE_STEP,
+    FrontendConfig,
+    ModelConfig,
+    RouterConfig,
+)
 from xaimoe_audio.policy.network import TILE_FRAMES, half_overlapping
 from xaimoe_audio.spectrogram.framing import frame_lengths
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.schema import TaskKind
-
-MIN_RATE, MAX_RATE = 2_000, 400_000
-"""Sampling rates a model may have, in Hz."""
-MIN_CLIP_S, MAX_CLIP_S = 0.1, 60.0
 
 
 class ChecksFrontend(Protocol):

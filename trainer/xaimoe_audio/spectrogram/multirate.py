@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.config import FrontendConfig
+from xaimoe_runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ USABLE = 0.3
 HALVING_TAPS = 39
 KAISER_BETA = 9.0
 """The halving filter passes 0.15 of the rate and stops from 0.35 on by 90 dB."""
+MAX_KERNEL_VALUES = 1 << 23
+"""Values of the filters that run at one rate, 64 MB in double precision."""
 BLOCK = 64
 """Samples in a row of the matrix products, about; smaller ones are slow to copy, larger ones waste products."""
 
@@ -140,6 +143,12 @@ class _Group(nn.Module):
         start = int(np.floor(first - reach))
         self.rows = -(-int(np.ceil(2 * reach + (run - 1) * step + 2)) // self.block)
         self.pad_left, self.skip = max(-start, 0), max(start, 0)
+        values = self.rows * self.block * run * len(filters) * 2
+        if values > MAX_KERNEL_VALUES:
+            raise ConfigError(
+                f"spectrogram {config.spectrogram}: found filters of {values} values, expected at most "
+                f"{MAX_KERNEL_VALUES}; raise fmin, or choose fewer bands or a hop that is a multiple of a power of two"
+            )
         samples = np.arange(self.rows * self.block) + start
         columns = []
         for point in first + step * np.arange(run):

@@ -1,4 +1,4 @@
-"""How lightning's checkpoints reach the disk."""
+"""How lightning's checkpoints reach the disk, and come back from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from xaimoe_audio.tensor_file import TensorFile, read_file
+from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.writing import replacing
 
 
@@ -25,3 +27,16 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
         """
         with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """Return a checkpoint, on the CPU; nothing in the file is executed, whatever ``weights_only`` says.
+
+        Raises:
+            BundleError: it is broken, or not what it says.
+        """
+        try:
+            return TensorFile(read_file(Path(path))).load()
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        except ValueError as error:
+            raise BundleError(f"{path}: cannot be resumed, the file is broken ({error})") from error

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from xaimoe_audio.data.dataset import Data
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.run import LAST, LOGS
+from xaimoe_audio.tensor_file import TensorFile, read_file
 from xaimoe_audio.training.checkpoint_io import ReplacingCheckpointIO
 from xaimoe_audio.training.clips import TrainingClips, ValidationWindows
 from xaimoe_audio.training.job import Job
@@ -262,9 +263,13 @@ def _log_version(logs: Path, resume: bool) -> str:
 
 def _check_resumable(last: Path, epochs: int) -> None:
     try:
-        done = int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) + 1
-    except Exception as error:  # broken bytes make the unpickler fail in any way there is
-        raise BundleError(f"{last}: cannot be resumed, the file is broken; train again without --resume") from error
+        done = int(TensorFile(read_file(last)).content["epoch"]) + 1
+    except OSError as error:
+        raise BundleError(f"{last}: cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise BundleError(
+            f"{last}: cannot be resumed, the file is broken ({error}); train again without --resume"
+        ) from error
     if epochs < done:
         raise ConfigError(f"epochs: found {epochs}, but {last} has {done} already; ask for more, or leave --resume out")
 
