@@ -86,8 +86,8 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if weights > MAX_DFT_WEIGHTS:
             raise ValueError(
                 f"n_fft, win_length, hop, bins: found {self.n_fft}, {self.win_length}, {self.hop} and {self.bins}, for "
-                f"which a matrix has {weights} values, expected at most {MAX_DFT_WEIGHTS}; choose lengths with a larger "
-                "common divisor, or shorter ones"
+                f"which a matrix has {weights} values, expected at most {MAX_DFT_WEIGHTS}; choose lengths with a "
+                "larger common divisor, or shorter ones"
             )
 
     @property

@@ -148,9 +148,7 @@ def _describe(pickled: bytes, storages: dict[str, int]) -> Any:
     if len(pickled) > MAX_PICKLE:
         raise ValueError(f"found a pickle of {len(pickled)} bytes, expected at most {MAX_PICKLE}")
     try:
-        operations = 0
-        for opcode, argument, _ in pickletools.genops(pickled):
-            operations += 1
+        for operations, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
             if opcode.name not in OPCODES:
                 raise ValueError(f"found the pickle operation {opcode.name}, expected tensors and plain values")
             if opcode.name.endswith("BINPUT") and argument > operations:  # the reader's memory follows the number

@@ -247,7 +247,8 @@ class Expert(nn.Module):
 
 def band_fit(experts: tuple[str, ...], grid: PatchGrid) -> Tensor:
     """1 where a patch lies in an expert's band, else 0, [P, E]; a tile as high as the spectrogram fits all."""
-    centre = torch.as_tensor(grid.positions())[:, :1]  # on PyTorch's default device, as the next
-    band = torch.tensor([FAMILIES[name].band for name in experts])
-    inside = (centre >= band[:, 0]) & (centre <= band[:, 1])
+    with torch.device("cpu"):  # the values are needed, also where the model is only declared (meta)
+        centre = torch.from_numpy(grid.positions())[:, :1]
+        band = torch.tensor([FAMILIES[name].band for name in experts])
+        inside = (centre >= band[:, 0]) & (centre <= band[:, 1])
     return inside.float() if grid.tile[0] < grid.rows else torch.ones_like(inside, dtype=torch.float32)

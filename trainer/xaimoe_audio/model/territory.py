@@ -36,7 +36,7 @@ class Territory(nn.Module):
         """Whether any cell is left to another patch."""
         self.ends: list[tuple[float, float]] = []
         for axis, (tile, stride) in enumerate(zip(grid.tile, grid.stride, strict=True)):
-            cells = torch.arange(-(-tile // reduction))
+            cells = torch.arange(-(-tile // reduction), device="cpu")  # the values are needed, also on the meta device
             margin = (tile - stride) // 2 // reduction
             self.shared |= margin > 0
             before, after = cells < margin, cells >= len(cells) - margin

@@ -36,8 +36,8 @@ class LogMelPCEN(LogMel):
     def check(cls, config: FrontendConfig) -> None:
         if config.frames > MAX_FRAMES:
             raise ConfigError(
-                f"clip_s: found {config.clip_s:.3g} s in {config.frames} frames, expected at most {MAX_FRAMES} frames for "
-                f"spectrogram {config.spectrogram}; choose a shorter clip"
+                f"clip_s: found {config.clip_s:.3g} s in {config.frames} frames, expected at most {MAX_FRAMES} "
+                f"for spectrogram {config.spectrogram}; choose a shorter clip"
             )
 
     def __init__(self, config: FrontendConfig) -> None:
