@@ -13,6 +13,7 @@ from xaimoe_runtime.archive.command import check_figures, check_out, classify_wi
 from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_json
 from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.help_pages import HelpPage, example
 from xaimoe_runtime.options import (
     BatchSizeOption,
     BudgetOption,
@@ -44,12 +45,17 @@ from xaimoe_runtime.writing import check_writable, replacing
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Run bundles on a device: routed inference, proof of a bundle, and what is in it.",
+    help="Run bundles on a device: classify recordings and streams, check, time and inspect bundles.",
 )
 
-app.command()(stream)
+app.command(
+    cls=HelpPage,
+    epilog=example(
+        "arecord -f S16_LE -r 48000 | xaimoe-runtime stream bundle - --rate 48000 --only-events",
+        "xaimoe-runtime stream bundle call.wav --hop 0.5",
+    ),
+)(stream)
 
 
 @app.callback()
@@ -57,7 +63,13 @@ def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
 
 
-@app.command()
+@app.command(
+    cls=HelpPage,
+    epilog=example(
+        "xaimoe-runtime infer bundle recordings --out answers.jsonl --workers 4",
+        "xaimoe-runtime infer bundle call.wav --budget-ms 20",
+    ),
+)
 def infer(
     bundle: BundlePath,
     paths: Paths = None,
@@ -83,9 +95,9 @@ def infer(
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
 ) -> None:
-    """Classify recordings; one JSON line for each, then a summary.
+    """Classify recordings; write a JSON line for each, then a summary.
 
-    A recording that cannot be used gets an error record and the rest goes on; the exit code is then 1.
+    A recording that cannot be used gets an error record, the others are classified, and the exit code is 1.
     """
     from xaimoe_runtime.archive.paths import find_recordings
     from xaimoe_runtime.archive.run import OpenBundle
@@ -111,28 +123,38 @@ def infer(
     classify_with_bundle(make, found, out, resume, locally(workers), figures)
 
 
-@app.command()
+@app.command(
+    cls=HelpPage,
+    epilog=example(
+        "xaimoe-runtime calibrate bundle",
+        "xaimoe-runtime calibrate bundle --data dataset --curve curve.json --figure curve.png",
+    ),
+)
 def calibrate(
     bundle: BundlePath,
-    rounds: Annotated[int, typer.Option(min=50, help="How often each graph is timed at each batch size.")] = 200,
+    rounds: Annotated[
+        int, typer.Option(min=50, help="Number of times that each graph is timed, at each batch size.")
+    ] = 200,
     data: Annotated[
         Path | None,
-        typer.Option(help="A dataset's folder (metadata.csv, recordings): show what a budget costs in accuracy, too."),
+        typer.Option(help="Folder of a dataset with metadata.csv: also measure how accuracy depends on the budget."),
     ] = None,
-    split: Annotated[str, typer.Option(help="With --data: which recordings.")] = "test",
+    split: Annotated[str, typer.Option(help="With --data: split of the dataset to use.")] = "test",
     percentile: PercentileOption = "p95",
-    curve: Annotated[Path | None, typer.Option(help="With --data: write the points here, as JSON.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="With --data: draw them here (.png, .svg, .pdf).")] = None,
+    curve: Annotated[Path | None, typer.Option(help="With --data: JSON file for the points of the curve.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="With --data: file for a figure of the curve (.png, .svg, .pdf).")
+    ] = None,
     provider: ProviderOption = "auto",
     provider_option: ProviderOptionsOption = None,
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
 ) -> None:
-    """Measure what each graph costs on this device, and keep that in the user's cache folder for --budget-ms.
+    """Measure the cost of each graph on this device and store it in the user's cache folder, for --budget-ms.
 
-    It holds for this bundle, precision, provider, version of ONNX Runtime, processor and number of threads. Let the
-    device do meanwhile what it does in the field.
+    The costs hold for this bundle, precision, provider, version of ONNX Runtime, processor and number of threads. Keep
+    the device as busy as it is in the field while you measure.
     """
     from xaimoe_runtime import curve as curves
     from xaimoe_runtime.bundle import Bundle
@@ -175,24 +197,24 @@ def calibrate(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=HelpPage, epilog=example("xaimoe-runtime bench bundle recordings --seconds 20"))
 def bench(
     bundle: BundlePath,
     paths: Paths = None,
     routing: RoutingOption = "routed",
-    seconds: Annotated[float, typer.Option(min=0, help="That each scenario lasts at least.")] = 10.0,
-    queries: Annotated[int, typer.Option(min=1, help="That each scenario has at least.")] = 100,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON here instead of to stdout.")] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="Minimum duration of each scenario, in seconds.")] = 10.0,
+    queries: Annotated[int, typer.Option(min=1, help="Minimum number of queries of each scenario.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="File for the JSON instead of stdout.")] = None,
     provider: ProviderOption = "auto",
     provider_option: ProviderOptionsOption = None,
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
 ) -> None:
-    """Time a bundle on this device: single stream, multi-stream and offline, as MLPerf Inference has them.
+    """Time a bundle on this device in three scenarios of MLPerf Inference: single stream, multi-stream and offline.
 
-    Recordings are the clips, one of each, taken in turn; without any it is the bundle's own synthetic clip. The numbers
-    are one JSON object, the table goes to stderr.
+    The queries are clips of the given recordings, one of each in turn, or the bundle's synthetic clip if there are
+    none. Stdout gets one JSON object, stderr a table.
     """
     from xaimoe_runtime import bench as benching
     from xaimoe_runtime.archive.paths import find_recordings
@@ -211,18 +233,18 @@ def bench(
             file.write(msgspec.json.format(msgspec.json.encode(report)))
 
 
-@app.command()
+@app.command(cls=HelpPage, epilog=example("xaimoe-runtime build-engines bundle --precision fp16"))
 def build_engines(
     bundle: BundlePath,
-    again: Annotated[bool, typer.Option("--again", help="Build those that are kept, too.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Build again what the cache holds already.")] = False,
     precision: PrecisionOption = "auto",
     provider_option: ProviderOptionsOption = None,
     public_key: PublicKeyOption = None,
 ) -> None:
-    """Build TensorRT's engines for this GPU and keep them in the user's cache folder, for provider auto and tensorrt.
+    """Build TensorRT engines for this GPU and store them in the user's cache folder, for provider auto and tensorrt.
 
-    It may take minutes; one that is interrupted goes on with the graphs that are left. Engines hold for the precision
-    and the options that they were built with.
+    This may take minutes. If it is interrupted, the next call builds only the engines that are missing. Engines hold
+    for the precision and the provider options that they were built with.
     """
     from xaimoe_runtime import tensorrt
     from xaimoe_runtime.bundle import Bundle
@@ -237,7 +259,7 @@ def build_engines(
     typer.echo(tensorrt.build(opened, factory, again, tell, precision))
 
 
-@app.command()
+@app.command(cls=HelpPage, epilog=example("xaimoe-runtime verify bundle --provider cpu"))
 def verify(
     bundle: BundlePath,
     provider: ProviderOption = "auto",
@@ -246,9 +268,9 @@ def verify(
     precision: PrecisionOption = "auto",
     public_key: PublicKeyOption = None,
 ) -> None:
-    """Feed a bundle its golden clip and compare every graph's answer; exit code 3 if one deviates.
+    """Run a bundle on its golden clip and compare the output of every graph; exit code 3 if one deviates.
 
-    With precision auto, every one that is meant for the provider is proven.
+    With --precision auto, every precision that is meant for the provider is checked.
     """
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.errors import BundleError
@@ -278,10 +300,10 @@ def verify(
     typer.echo(f"{bundle}: verified on provider {factory.provider}, {proven}")
 
 
-@app.command()
+@app.command(cls=HelpPage, epilog=example("xaimoe-runtime inspect bundle --json"))
 def inspect(
     bundle: BundlePath,
-    json: Annotated[bool, typer.Option("--json", help="The manifest as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
     public_key: PublicKeyOption = None,
 ) -> None:
     """Show what is in a bundle, without running it."""

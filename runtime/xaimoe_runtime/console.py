@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from typer.core import TyperGroup
 
 from xaimoe_runtime import __version__
 from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, XaimoeError
+from xaimoe_runtime.help_pages import HelpPages
 from xaimoe_runtime.records import Record, is_failure
 from xaimoe_runtime.writing import replacing
 
@@ -30,7 +30,7 @@ VersionOption = Annotated[
 ]
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(HelpPages):
     """Commands whose errors end in one line on stderr and the exit code of the error's class."""
 
     def invoke(self, ctx: Any) -> Any:

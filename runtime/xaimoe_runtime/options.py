@@ -10,20 +10,22 @@ import typer
 from xaimoe_runtime.costs import Percentile
 from xaimoe_runtime.schema import PrecisionChoice, Routing
 
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `xaimoe-audio export` wrote.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that xaimoe-audio export wrote.")]
 Paths = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="PATH…", help="Recordings, folders of recordings, or patterns like 'a/**/*.wav'."),
+    typer.Argument(
+        metavar="PATH…", help="Recordings, folders of recordings, or patterns in quotes, as in 'a/**/*.wav'."
+    ),
 ]
 ListsOption = Annotated[
-    list[Path] | None, typer.Option("--list", help="Text file with a path in each line; may be given again.")
+    list[Path] | None,
+    typer.Option("--list", help="Text file with the path of a recording in each line. May be repeated."),
 ]
 ProviderOption = Annotated[
     str,
     typer.Option(
         metavar="[auto|cpu|cuda|tensorrt|…]",
-        help="Where to run, by ONNX Runtime's name; auto takes TensorRT if its engines were built, else CUDA, else the "
-        "CPU.",
+        help="ONNX Runtime execution provider. auto takes TensorRT if its engines were built, else CUDA, else the CPU.",
     ),
 ]
 ProviderOptionsOption = Annotated[
@@ -31,55 +33,82 @@ ProviderOptionsOption = Annotated[
     typer.Option(
         "--provider-option",
         metavar="NAME=VALUE",
-        help="Of a provider that is named, as in device_id=1; may be repeated.",
+        help="Option for the provider that --provider names, as in device_id=1. May be repeated.",
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that one graph may use.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Number of threads that one graph may use.")]
 PrecisionOption = Annotated[
-    PrecisionChoice, typer.Option(help="Of those that the bundle holds; auto takes what is meant for the provider.")
+    PrecisionChoice,
+    typer.Option(
+        help="Precision to use, out of those in the bundle. auto takes the one that is meant for the provider."
+    ),
 ]
 PublicKeyOption = Annotated[
-    Path | None, typer.Option(help="Ed25519 public key in PEM; a bundle that its owner has not signed is refused.")
+    Path | None,
+    typer.Option(
+        help="PEM file with an Ed25519 public key. A bundle that is not signed with its private key is refused."
+    ),
 ]
 RoutingOption = Annotated[
     Routing,
     typer.Option(
-        help="routed: the pairs the router chose; dense: all that are compatible; glance: none, the prior alone."
+        help="Which (patch, expert) pairs run. routed: those that the router chooses; dense: all compatible ones; "
+        "glance: none, the glance answers alone."
     ),
 ]
 ChannelOption = Annotated[
-    str, typer.Option(help="mix, each (a record for every channel), or the number of one, from 0.")
+    str,
+    typer.Option(help="Channel to use: mix (the mean of all), each (every channel on its own), or a number, from 0."),
 ]
-OneChannelOption = Annotated[str, typer.Option(help="mix, or the number of one, from 0.")]
-HopOption = Annotated[float | None, typer.Option("--hop", help="Seconds from window to window; default: the bundle's.")]
-MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" below this score.')]
+OneChannelOption = Annotated[str, typer.Option(help="Channel to use: mix (the mean of all), or a number, from 0.")]
+HopOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hop", help="Seconds from the start of a window to the start of the next.", show_default="from the bundle"
+    ),
+]
+MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" if no score reaches this.')]
 OutOption = Annotated[
-    Path | None, typer.Option(help="Write here instead of to stdout: JSON Lines (.jsonl), or a table (.csv, .parquet).")
+    Path | None, typer.Option(help="File to write instead of stdout: JSON Lines (.jsonl), or a table (.csv, .parquet).")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run to --out that was interrupted.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Processes that classify, each one file at a time.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run that writes to --out.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Number of processes; each classifies one file at a time.")]
 BatchSizeOption = Annotated[
-    int, typer.Option(min=1, help="Windows that are run at once; on a CPU, more than 1 gain nothing.")
+    int, typer.Option(min=1, help="Number of windows that run at once. On a CPU more than 1 saves no time.")
 ]
-TopKOption = Annotated[int | None, typer.Option(min=1, help="Labels with the best scores that a record has; all.")]
+TopKOption = Annotated[
+    int | None, typer.Option(min=1, help="Keep only this many of the best scores in each record.", show_default="all")
+]
 TraceOption = Annotated[
-    bool, typer.Option("--trace", help="Records of windows, which say what was run on which patch, and why.")
+    bool,
+    typer.Option(
+        "--trace",
+        help="Write a record for every window with its signal attributes, saliency, pairs run, gates and times.",
+    ),
 ]
 FiguresOption = Annotated[
     Path | None,
-    typer.Option(help="With --trace: draw here, of each recording's clearest window, the saliency and who heard what."),
+    typer.Option(
+        help="With --trace: folder for figures of each recording's clearest window: saliency, routing, patch grid."
+    ),
 ]
 BudgetOption = Annotated[
     float | None,
-    typer.Option("--budget-ms", min=0.001, help="Milliseconds for each window; pairs that do not fit are left out."),
+    typer.Option(
+        "--budget-ms",
+        min=0.001,
+        help="Time for each window in milliseconds. Pairs that do not fit into it are left out.",
+    ),
 ]
-PercentileOption = Annotated[Percentile, typer.Option(help="Of the graphs' costs, to plan a budget with.")]
+PercentileOption = Annotated[
+    Percentile, typer.Option(help="Percentile of the measured costs that a budget is planned with.")
+]
 MemoryOption = Annotated[
     int | None,
     typer.Option(
         "--memory-mb",
         min=1,
-        help="Megabytes of data that a process may hold; a recording that needs more has an error.",
+        help="Memory limit of each process for data, in megabytes. A recording that needs more gets an error record.",
     ),
 ]
-WindowsOption = Annotated[bool, typer.Option("--windows", help="Write a record for every window, too.")]
+WindowsOption = Annotated[bool, typer.Option("--windows", help="Also write a record for every window.")]

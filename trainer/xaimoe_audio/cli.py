@@ -6,7 +6,7 @@ import hashlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from xaimoe_runtime.archive import command as archives
 from xaimoe_runtime.console import CommandGroup, VersionOption, write_json
 from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.help_pages import HelpPage, example, grouped
 from xaimoe_runtime.schema import PrecisionChoice
 
 if TYPE_CHECKING:
@@ -26,11 +27,32 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Train a saliency-routed mixture of experts on recordings, export it for a device, and classify with it.",
 )
-app.add_typer(device_cli.app, name="device", help="The device's own commands, as `xaimoe-runtime` has them.")
+app.add_typer(device_cli.app, name="device", help="The commands of xaimoe-runtime, for the device.")
+
+
+class TrainerHelpPage(HelpPage):
+    """A help page with the groups of the trainer's options as well."""
+
+    groups: ClassVar[dict[str, str]] = HelpPage.groups | grouped(
+        {
+            "Dataset": "--dataset --metadata --split --channel --task",
+            "Recordings": "--audio --list --label --recordings --clips",
+            "Training": "--epochs --batch-size --budget --device --devices --nodes --seed --teacher --learning-rate "
+            "--saliency-teacher --trials",
+            "Model design": "--auto-config --sample-rate --fmin --fmax --spectrogram --experts --k-max --tile --stride "
+            "--clip-s --expert-width",
+            "Output": "--out --resume --force --explainability --windows --trace --figures --live --onnxruntime-web",
+            "Model": "--ckpt --bundle --run --curve --precision --public-key --precision-plan --fused --licence "
+            "--events --sign --triton",
+            "Checks": "--score-tolerance --accuracy-tolerance",
+            "Hardware and processes": "--engine --address --workers --batch-size --device --provider --memory-mb",
+            "Explanation": "--method",
+        }
+    )
+
 
 TRAINING_PACKAGES = (
     "torch",
@@ -67,15 +89,15 @@ def main(version: VersionOption = False) -> None:
     """Options that stand before a command."""
 
 
-@app.command()
+@app.command(cls=TrainerHelpPage, epilog=example("xaimoe-audio profile --dataset data --out runs/profile"))
 def profile(
     dataset: options.DatasetOption,
-    out: Annotated[Path, typer.Option(help="Folder for profile.json, profile.csv and profile.png.")],
+    out: Annotated[Path, typer.Option(help="Folder to write profile.json, profile.csv and profile.png to.")],
     metadata: options.MetadataOption = None,
     task: options.TaskOption = "single_label",
     channel: device_options.ChannelOption = "mix",
 ) -> None:
-    """Measure a dataset: rates, bands, noise, classes, and what a model could cheat with; a summary on stdout."""
+    """Measure a dataset: sampling rates, bands, noise, classes, and shortcuts for a model. Print a summary."""
     _need_training_packages()
     from xaimoe_audio.profiling import profile_dataset
     from xaimoe_audio.profiling.report import describe, write_profile
@@ -87,22 +109,36 @@ def profile(
         raise typer.Exit(AudioError.exit_code)
 
 
-@app.command()
+@app.command(
+    cls=TrainerHelpPage,
+    epilog=example(
+        "xaimoe-audio train --dataset data --out runs/exp1 --epochs 20",
+        "xaimoe-audio train --dataset data --out runs/exp1 --tile 64x32 --stride 64x16 --force",
+    ),
+)
 def train(
     dataset: options.DatasetOption,
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the run to: checkpoints, settings, metrics, figures.")],
     metadata: options.MetadataOption = None,
     epochs: options.EpochsOption = 60,
     batch_size: options.BatchSizeOption = 16,
     task: options.TaskOption = "single_label",
-    budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
+    budget: Annotated[
+        Budget, typer.Option(help="Size of the model: accuracy takes the larger one, latency the smaller one.")
+    ] = "accuracy",
     auto_config: options.AutoConfigOption = True,
     device: options.DeviceOption = "auto",
     explainability: Annotated[
-        Literal["gradcam"] | None, typer.Option(help="Explanations of eight test recordings, under OUT/explain.")
+        Literal["gradcam"] | None,
+        typer.Option(help="Explain eight test recordings after the training, in the folder explain of the run."),
     ] = None,
     channel: device_options.ChannelOption = "mix",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from last.pt in the run folder.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue the interrupted training in the run folder, or a finished one for more --epochs."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier training in the run folder once this one is whole.")
     ] = False,
@@ -119,13 +155,24 @@ def train(
     learning_rate: options.RateOption = None,
     saliency_teacher: options.SaliencyTeacherOption = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Another audio classifier as an ONNX file, to learn from as well.")
+        Path | None,
+        typer.Option(help="ONNX file of another audio classifier, to learn from its answers as well (distillation)."),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="Processes that train together on this machine.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines that train together, each running this command.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Number of processes that train together on this machine, one for each GPU.")
+    ] = 1,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of machines that train together; each runs this command under torchrun or SLURM."
+        ),
+    ] = 1,
     seed: options.SeedOption = 0,
 ) -> None:
-    """Train on a folder of labelled recordings."""
+    """Train a model on a folder of labelled recordings; end with a table of its scores and costs.
+
+    What is not given is chosen by the profile of the dataset; policy.json in the run folder says what, and why.
+    """
     overrides = options.overrides(
         sample_rate=sample_rate,
         fmin=fmin,
@@ -148,16 +195,23 @@ def train(
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
 
 
-@app.command()
+@app.command(cls=TrainerHelpPage, epilog=example("xaimoe-audio tune --dataset data --out runs/tune --trials 20"))
 def tune(
     dataset: options.DatasetOption,
-    out: Annotated[Path, typer.Option(help="Folder of the search; one that is there is gone on with.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search. A search that is there already is continued.")],
     metadata: options.MetadataOption = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trainings there are to be in the end.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trainings, including those of a search that is continued.")
+    ] = 20,
     epochs: options.EpochsOption = 60,
     batch_size: options.BatchSizeOption = 16,
     task: options.TaskOption = "single_label",
-    budget: Annotated[Budget, typer.Option(help="What counts more in the end, score or compute.")] = "accuracy",
+    budget: Annotated[
+        Budget,
+        typer.Option(
+            help="Which trial is the best: accuracy takes the highest score, latency the cheapest within 0.01 of it."
+        ),
+    ] = "accuracy",
     device: options.DeviceOption = "auto",
     auto_config: options.AutoConfigOption = True,
     channel: device_options.ChannelOption = "mix",
@@ -175,9 +229,10 @@ def tune(
     saliency_teacher: options.SaliencyTeacherOption = None,
     seed: options.SeedOption = 0,
 ) -> None:
-    """Search sizes and learning rate by whole trainings; the outcome is one JSON object on stdout.
+    """Search sizes and learning rate by complete trainings; print the outcome as one JSON object.
 
-    What is given as an option is not searched.
+    Searched are the number of experts, how many a clip uses, tile, width and learning rate; what is given as an option
+    is not searched.
     """
     overrides = options.overrides(
         sample_rate=sample_rate,
@@ -202,28 +257,44 @@ def tune(
     )
 
 
-@app.command(name="eval")
+@app.command(
+    name="eval",
+    cls=TrainerHelpPage,
+    epilog=example("xaimoe-audio eval --dataset data --split test --ckpt runs/exp1/best.pt"),
+)
 def evaluate(
     dataset: options.DatasetOption,
     ckpt: options.CkptOption,
     metadata: options.MetadataOption = None,
-    split: Annotated[Split, typer.Option(help="Which split.")] = "test",
+    split: Annotated[Split, typer.Option(help="Split of the dataset to use.")] = "test",
     routing: device_options.RoutingOption = "routed",
     channel: device_options.ChannelOption = "mix",
     device: options.DeviceOption = "auto",
 ) -> None:
-    """Measure a checkpoint on a split; one JSON object on stdout."""
+    """Measure a checkpoint on a split of a dataset; print the metrics as one JSON object."""
     classifier = _classifier().load(ckpt, device)
     write_json(classifier.evaluate(dataset, metadata, split, routing, channel))
 
 
-@app.command()
+@app.command(
+    cls=TrainerHelpPage,
+    epilog=example(
+        "xaimoe-audio infer recordings --ckpt runs/exp1/best.pt --out answers.csv",
+        "xaimoe-audio infer 'archive/**/*.flac' --bundle runs/exp1/bundle --workers 4",
+    ),
+)
 def infer(
     paths: device_options.Paths = None,
-    audio: Annotated[list[Path] | None, typer.Option(help="Recording or folder; may be given again.")] = None,
+    audio: Annotated[
+        list[Path] | None, typer.Option(help="Recording or folder of recordings. May be repeated.")
+    ] = None,
     lists: device_options.ListsOption = None,
-    ckpt: Annotated[Path | None, typer.Option(help="The best.pt of a training run; answers with PyTorch.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="A bundle; answers with ONNX Runtime, as on the device.")] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(help="Checkpoint to classify with, in PyTorch: the best.pt of a training.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle to classify with, in ONNX Runtime, as on the device.")
+    ] = None,
     routing: device_options.RoutingOption = "routed",
     channel: device_options.ChannelOption = "mix",
     hop: device_options.HopOption = None,
@@ -235,25 +306,39 @@ def infer(
     out: device_options.OutOption = None,
     resume: device_options.ResumeOption = False,
     batch_size: device_options.BatchSizeOption = 1,
-    workers: Annotated[int, typer.Option(min=1, help="With --bundle: processes that classify.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="With --bundle: number of processes; each classifies one file at a time.")
+    ] = 1,
     memory_mb: device_options.MemoryOption = None,
     budget_ms: device_options.BudgetOption = None,
     percentile: device_options.PercentileOption = "p95",
     provider: device_options.ProviderOption = "auto",
     provider_option: device_options.ProviderOptionsOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="With --bundle: threads that one graph may use.")] = 1,
-    precision: Annotated[PrecisionChoice, typer.Option(help="With --bundle: one of those that it holds.")] = "auto",
-    public_key: Annotated[Path | None, typer.Option(help="With --bundle: of the one who must have signed it.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="With --bundle: number of threads that one graph may use.")] = 1,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="With --bundle: precision to use, out of those in the bundle.")
+    ] = "auto",
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="With --bundle: PEM file with an Ed25519 public key; an unsigned bundle is refused."),
+    ] = None,
     engine: Annotated[
         options.InferenceEngine,
-        typer.Option(help="With --bundle: processes of this machine, or of a Ray cluster (--workers of them)."),
+        typer.Option(help="With --bundle: where the --workers run: on this machine, or in a Ray cluster."),
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster, as in ray://host:10001; one of this machine's own if none.")
+        str | None,
+        typer.Option(
+            help="With --engine ray: address of the cluster, as in ray://host:10001.",
+            show_default="a cluster on this machine",
+        ),
     ] = None,
-    device: Annotated[options.Device, typer.Option(help="With --ckpt: where PyTorch runs.")] = "auto",
+    device: Annotated[options.Device, typer.Option(help="With --ckpt: device for PyTorch.")] = "auto",
 ) -> None:
-    """Classify recordings with a checkpoint or a bundle; one JSON line for each, then a summary."""
+    """Classify recordings with a checkpoint or a bundle; write a JSON line for each, then a summary.
+
+    A recording that cannot be used gets an error record, the others are classified, and the exit code is 1.
+    """
     recordings = [*(audio or []), *(paths or [])]
     if (ckpt is None) == (bundle is None) or not (recordings or lists):
         raise ConfigError("infer: expected recordings (--audio A, or paths) and either --ckpt R/best.pt or --bundle B")
@@ -314,60 +399,91 @@ def infer(
     archives.classify(classifier, here(classifier), found, out, resume, identity)
 
 
-@app.command()
+@app.command(
+    cls=TrainerHelpPage,
+    epilog=example("xaimoe-audio explain --audio call.wav --ckpt runs/exp1/best.pt --out runs/exp1/call"),
+)
 def explain(
-    audio: Annotated[Path, typer.Option(help="The recording.")],
+    audio: Annotated[Path, typer.Option(help="Recording to explain.")],
     ckpt: options.CkptOption,
-    out: Annotated[Path, typer.Option(help="Folder for the figures and explain.json.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the figures and explain.json to.")],
     method: Annotated[
-        ExplanationMethod, typer.Option(help="saliency: what steers the router, without another method.")
+        ExplanationMethod,
+        typer.Option(help="Attribution method. saliency: only what steers the router, which is always drawn."),
     ] = "gradcam",
-    label: Annotated[str | None, typer.Option(help="To be explained.", show_default="the best one")] = None,
+    label: Annotated[str | None, typer.Option(help="Label to explain.", show_default="the best answer")] = None,
     channel: device_options.OneChannelOption = "mix",
     device: options.DeviceOption = "auto",
 ) -> None:
-    """Show what in a recording spoke for the answer, and which experts heard it; the numbers are JSON on stdout."""
+    """Explain an answer: which parts of a recording support it, and which experts ran on them.
+
+    The numbers are printed as JSON.
+    """
     write_json(_classifier().load(ckpt, device).explain(audio, method, out, label, channel))
 
 
-@app.command()
+@app.command(
+    cls=TrainerHelpPage,
+    epilog=example("xaimoe-audio faithfulness --dataset data --ckpt runs/exp1/best.pt --recordings 20"),
+)
 def faithfulness(
     dataset: options.DatasetOption,
     ckpt: options.CkptOption,
     metadata: options.MetadataOption = None,
-    split: Annotated[Split, typer.Option(help="Which split.")] = "test",
+    split: Annotated[Split, typer.Option(help="Split of the dataset to use.")] = "test",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for faithfulness.json and its figure.", show_default="no files")
+        Path | None, typer.Option(help="Folder to write faithfulness.json and its figure to.", show_default="no files")
     ] = None,
-    recordings: Annotated[int, typer.Option(min=1, help="How many are judged; a few seconds each.")] = 40,
+    recordings: Annotated[
+        int, typer.Option(min=1, help="Number of recordings to measure on; each takes a few seconds.")
+    ] = 40,
     channel: device_options.ChannelOption = "mix",
     device: options.DeviceOption = "auto",
 ) -> None:
-    """Judge the explanations: does the answer hang on what they name? A table on stdout."""
+    """Measure how faithful explanations are: does the answer depend on what they mark? Print a table."""
     figures = _classifier().load(ckpt, device).faithfulness(dataset, metadata, split, out, recordings, channel)
     from xaimoe_audio.faithfulness import table
 
     typer.echo(table(figures))
 
 
-@app.command()
+@app.command(
+    cls=TrainerHelpPage,
+    epilog=example("xaimoe-audio report --run runs/exp1 --bundle runs/exp1/bundle --out report.html"),
+)
 def report(
-    run: Annotated[Path, typer.Option(help="Folder of a finished training.")],
-    out: Annotated[Path, typer.Option(help="The page, one HTML file that needs no network.")],
-    bundle: Annotated[Path | None, typer.Option(help="Of the run's model: its graphs, and their times here.")] = None,
-    curve: Annotated[Path | None, typer.Option(help="What calibrate --data D --curve FILE wrote.")] = None,
-    clips: Annotated[int, typer.Option(min=0, help="Test recordings to look into.")] = 30,
-    dataset: Annotated[Path | None, typer.Option(help="Folder of the recordings, if they have moved.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Their table, if it has moved.")] = None,
+    run: Annotated[Path, typer.Option(help="Run folder of a finished training.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write; it needs no network.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle of the run's model, to list its graphs and time them here.")
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(help="JSON file that xaimoe-runtime calibrate --curve wrote, to draw accuracy by budget."),
+    ] = None,
+    clips: Annotated[int, typer.Option(min=0, help="Number of test recordings to show in detail.")] = 30,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Folder of the dataset, if it has moved since the training.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="Table of the dataset, if it has moved since the training.")
+    ] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="With a bundle that has the fused graph: the page classifies recordings.")
+        bool,
+        typer.Option(
+            "--live",
+            help="Put the model into the page, to classify recordings in the browser; needs a bundle with --fused.",
+        ),
     ] = False,
     onnxruntime_web: Annotated[
-        Path | None, typer.Option(help="With --live: the npm package, unpacked.", show_default="fetched once")
+        Path | None,
+        typer.Option(
+            help="With --live: folder of the unpacked npm package onnxruntime-web.", show_default="downloaded once"
+        ),
     ] = None,
     device: options.DeviceOption = "auto",
 ) -> None:
-    """Write a page about a run: data, choices, results, experts, and clips to hear and to look into."""
+    """Write an HTML page about a run: dataset, settings, results, experts, and test clips to listen to and inspect."""
     _need_training_packages()
     from xaimoe_audio.report import write_report
 
@@ -376,32 +492,51 @@ def report(
     typer.echo(f"wrote {out}", err=True)
 
 
-@app.command()
+@app.command(
+    cls=TrainerHelpPage,
+    epilog=example("xaimoe-audio export --ckpt runs/exp1/best.pt --out runs/exp1/bundle --precision fp32,int8"),
+)
 def export(
     ckpt: options.CkptOption,
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; what was found goes to OUT.export.json.")],
-    precision: Annotated[str, typer.Option(help="fp32, int8 (for CPUs), fp16 (for GPUs), comma-separated.")] = "fp32",
-    fused: Annotated[bool, typer.Option("--fused", help="The whole line as one graph, too.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder to write the bundle to; the report goes to OUT.export.json.")],
+    precision: Annotated[
+        str, typer.Option(help="Precisions of the bundle, comma-separated: fp32, int8 (for CPUs), fp16 (for GPUs).")
+    ] = "fp32",
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Also write the whole model as one graph, for hosts without Python.")
+    ] = False,
     dataset: Annotated[
         Path | None,
-        typer.Option(help="Recordings to calibrate and to measure on.", show_default="the model's, if still there"),
+        typer.Option(
+            help="Folder of a dataset to calibrate and to measure on.",
+            show_default="the dataset of the training, if it is still there",
+        ),
     ] = None,
     metadata: options.MetadataOption = None,
     channel: device_options.ChannelOption = "mix",
     precision_plan: Annotated[
-        Path | None, typer.Option(help="The precision_plan.json of an export: obeyed instead of choosing.")
+        Path | None,
+        typer.Option(
+            help="precision_plan.json of an earlier export, perhaps edited, that fixes the precision of each graph."
+        ),
     ] = None,
-    sign: Annotated[Path | None, typer.Option(help="Ed25519 private key in PEM to sign the bundle with.")] = None,
-    triton: Annotated[Path | None, typer.Option(help="Folder for a model repository of NVIDIA's Triton.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Of the model, for its card, as in CC-BY-4.0.")] = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="PEM file with an Ed25519 private key to sign the bundle with.")
+    ] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Folder to write a model repository for NVIDIA Triton to.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the model, for its card, as in CC-BY-4.0.")] = None,
     events: Annotated[
-        Path | None, typer.Option(help="JSON with the event settings that streams go by, as in docs/streams.md.")
+        Path | None, typer.Option(help="JSON file with event settings for streams; docs/streams.md describes it.")
     ] = None,
-    score_tolerance: Annotated[float, typer.Option(help="Most that a score may differ from PyTorch's.")] = 1e-4,
-    accuracy_tolerance: Annotated[float, typer.Option(help="Accuracy that a precision may lose.")] = 0.005,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    score_tolerance: Annotated[float, typer.Option(help="Maximum difference of a score from PyTorch's.")] = 1e-4,
+    accuracy_tolerance: Annotated[float, typer.Option(help="Maximum loss of accuracy by a precision.")] = 0.005,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier bundle once the new one is whole.")
+    ] = False,
 ) -> None:
-    """Export a checkpoint to a bundle of ONNX graphs and check it against PyTorch; the report is JSON on stdout."""
+    """Export a checkpoint to a bundle of ONNX graphs and check it against PyTorch; print the report as JSON."""
     classifier = _classifier().load(ckpt, "cpu")
     found = classifier.export(
         out,
@@ -423,24 +558,29 @@ def export(
     typer.echo(f"wrote {out} and {out.with_name(f'{out.name}.export.json')}", err=True)
 
 
-@app.command()
+@app.command(cls=TrainerHelpPage, epilog=example("xaimoe-audio demo --budget latency --out runs/demo"))
 def demo(
     dataset: Annotated[
-        Path | None, typer.Option(help="Folder of labelled recordings.", show_default="made-up sonar scenes")
+        Path | None, typer.Option(help="Folder of labelled recordings.", show_default="synthetic sonar scenes")
     ] = None,
     metadata: options.MetadataOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for the run, the bundle and the predictions.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write the run, the bundle and the predictions to.")] = Path(
+        "runs/demo"
+    ),
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training split.", show_default="by its size")
+        int | None,
+        typer.Option(min=1, help="Maximum number of passes over the training split.", show_default="by its size"),
     ] = None,
-    budget: Annotated[Budget, typer.Option(help="The larger or the smaller of two model sizes.")] = "accuracy",
+    budget: Annotated[
+        Budget, typer.Option(help="Size of the model: accuracy takes the larger one, latency the smaller one.")
+    ] = "accuracy",
     device: options.DeviceOption = "auto",
     seed: options.SeedOption = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier demo or training in the folder once this one is whole.")
     ] = False,
 ) -> None:
-    """The whole line: train, export, verify, classify the test split routed and dense, and one table at the end."""
+    """Try everything: train, export, verify, classify the test split routed and dense, and print one table."""
     _classifier()
     from xaimoe_audio.demo import run_demo
 

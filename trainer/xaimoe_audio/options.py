@@ -14,51 +14,95 @@ from xaimoe_runtime.schema import TaskKind
 Device = Literal["auto", "cuda", "cpu"]
 InferenceEngine = Literal["local", "ray"]
 
-DatasetOption = Annotated[Path, typer.Option(help="Folder that the file paths in the table are relative to.")]
-MetadataOption = Annotated[
-    Path | None, typer.Option(help="Table filepath,split,label[,group]; default: metadata.csv in the dataset folder.")
+DatasetOption = Annotated[
+    Path, typer.Option(help="Folder of the dataset; the file paths in its table are relative to it.")
 ]
-CkptOption = Annotated[Path, typer.Option(help="The best.pt of a training run.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where PyTorch runs; auto takes CUDA if it is there.")]
-TaskOption = Annotated[TaskKind, typer.Option(help="One class a recording, or any number.")]
+MetadataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Table with the columns filepath,split,label[,group].", show_default="metadata.csv in the dataset folder"
+    ),
+]
+CkptOption = Annotated[Path, typer.Option(help="Checkpoint: the best.pt of a training.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Device for PyTorch. auto takes CUDA if there is a GPU, else the CPU.")
+]
+TaskOption = Annotated[
+    TaskKind, typer.Option(help="single_label: each recording has one class; multi_label: any number of classes.")
+]
 AutoConfigOption = Annotated[
-    bool, typer.Option(help="Let the policy choose by the dataset's profile, or take fixed defaults.")
+    bool, typer.Option(help="Choose settings by the profile of the dataset, or take fixed defaults.")
 ]
 EpochsOption = Annotated[
-    int, typer.Option(min=1, help="Passes over the training split; early stopping may end sooner.")
+    int,
+    typer.Option(
+        min=1, help="Maximum number of passes over the training split; training stops earlier if it no longer improves."
+    ),
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Clips a step, of each process.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")]
-SampleRateOption = Annotated[int | None, typer.Option(help="Rate the model works at, in Hz.", show_default="by policy")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Clips in a training step, for each process.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
+SampleRateOption = Annotated[
+    int | None, typer.Option(help="Sampling rate of the model in Hz, 2000 to 400000.", show_default="by the profile")
+]
 FminOption = Annotated[
-    float | None, typer.Option(help="Lower edge of the spectrogram, in Hz.", show_default="by policy")
+    float | None, typer.Option(help="Lower edge of the spectrogram in Hz.", show_default="by the profile")
 ]
-FmaxOption = Annotated[float | None, typer.Option(help="Upper edge, in Hz.", show_default="half the sample rate")]
+FmaxOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Upper edge of the spectrogram in Hz; at most half the sampling rate.", show_default="by the profile"
+    ),
+]
 SpectrogramOption = Annotated[
-    str | None, typer.Option(help="stft, logmel, logmel+pcen, cqt or fcwt.", show_default="by policy")
+    str | None,
+    typer.Option(help="Kind of spectrogram: stft, logmel, logmel+pcen, cqt or fcwt.", show_default="by the profile"),
 ]
 ExpertsOption = Annotated[
-    str | None, typer.Option(help="Expert families, comma-separated.", show_default="all the dataset can use")
+    str | None,
+    typer.Option(
+        help="Expert families to use, comma-separated; the README lists them.",
+        show_default="all that the dataset can use",
+    ),
 ]
-KMaxOption = Annotated[int | None, typer.Option(help="Most experts that one clip uses.", show_default="by budget")]
+KMaxOption = Annotated[
+    int | None,
+    typer.Option(help="Maximum number of experts that a clip uses.", show_default="4, with --budget latency 2"),
+]
 TileOption = Annotated[
     str | None,
     typer.Option(
-        metavar="FxT", help="Tile in spectrogram cells, both multiples of 8 from 24.", show_default="all bands x32"
+        metavar="FxT",
+        help="Size of a tile: bands x frames of the spectrogram, which has 64 bands (48 with --budget latency). "
+        "Both are multiples of 8, at least 24. Tiles must fill all bands exactly.",
+        show_default="all bands x 64 frames, 32 for short clips",
     ),
 ]
 StrideOption = Annotated[
-    str | None, typer.Option(metavar="FxT", help="Step from tile to tile.", show_default="the tile")
+    str | None,
+    typer.Option(
+        metavar="FxT",
+        help="Step from a tile to the next: bands x frames, both even, at most the tile's. With half the tile's "
+        "frames neighbours overlap by half.",
+        show_default="the tile's bands x half its frames",
+    ),
 ]
 ClipOption = Annotated[
-    float | None, typer.Option(help="Clip length in s.", show_default="by policy: the median, 0.5 to 5")
+    float | None,
+    typer.Option(
+        help="Length of a clip in seconds, 0.1 to 60; lengthened until tiles fill it.",
+        show_default="median length of the recordings, within 0.5 to 5",
+    ),
 ]
 WidthOption = Annotated[
-    int | None, typer.Option(help="Channels of an expert's first convolution.", show_default="by budget")
+    int | None,
+    typer.Option(
+        help="Channels of an expert's first convolution, 2 to 256.", show_default="16, with --budget latency 12"
+    ),
 ]
-RateOption = Annotated[float | None, typer.Option(help="Peak of the learning rate.", show_default="by policy")]
+RateOption = Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.", show_default="0.004")]
 SaliencyTeacherOption = Annotated[
-    SaliencyTeacher | None, typer.Option(help="What the saliency is trained against.", show_default="gradxinput")
+    SaliencyTeacher | None,
+    typer.Option(help="Attribution method that the saliency is trained to predict.", show_default="gradxinput"),
 ]
 
 

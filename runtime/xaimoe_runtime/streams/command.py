@@ -46,24 +46,33 @@ def stream(
         ),
     ],
     rate: Annotated[
-        int | None, typer.Option(min=1, help="Hz, of raw samples and of a sound card.", rich_help_panel=RAW)
+        int | None,
+        typer.Option(min=1, help="Sampling rate in Hz, of raw samples or of the sound card.", rich_help_panel=RAW),
     ] = None,
     channels: Annotated[
         int | None,
-        typer.Option(min=1, help="Of raw samples, interleaved, and of a sound card; default 1.", rich_help_panel=RAW),
+        typer.Option(
+            min=1,
+            help="Number of channels, of raw samples (interleaved) or of the sound card.",
+            show_default="1",
+            rich_help_panel=RAW,
+        ),
     ] = None,
     encoding: Annotated[
-        Encoding | None, typer.Option(help="Of raw samples, little-endian; default s16.", rich_help_panel=RAW)
+        Encoding | None,
+        typer.Option(help="Encoding of raw samples, little-endian.", show_default="s16", rich_help_panel=RAW),
     ] = None,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime", help="A file comes as fast as it was recorded, like live.", rich_help_panel=RAW),
+        typer.Option(
+            "--realtime", help="Read a file as slowly as it was recorded, like a live source.", rich_help_panel=RAW
+        ),
     ] = False,
     wait: Annotated[
         bool,
         typer.Option(
             "--wait",
-            help="What writes to standard input can wait, as what reads a file can: nothing is given up.",
+            help="Let the program that writes to standard input wait when this one is busy; give up no samples.",
             rich_help_panel=RAW,
         ),
     ] = False,
@@ -71,59 +80,83 @@ def stream(
         list[str] | None,
         typer.Option(
             metavar="[LABEL=]SCORE",
-            help="Score from which a label, or every one, is heard; may be repeated. Default: the model's own, or 0.5.",
+            help="Score at which an event of a label, or of all labels, begins. May be repeated. Default: the model's "
+            "threshold, or 0.5.",
             rich_help_panel=EVENTS,
         ),
     ] = None,
     off: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of that under which it is not any more.", rich_help_panel=EVENTS),
+        typer.Option(min=0, max=1, help="Share of that score below which an event ends.", rich_help_panel=EVENTS),
     ] = None,
     smooth: Annotated[
-        int | None, typer.Option(min=1, help="Windows that are averaged.", rich_help_panel=EVENTS)
+        int | None, typer.Option(min=1, help="Number of windows whose scores are averaged.", rich_help_panel=EVENTS)
     ] = None,
     min_duration: Annotated[
-        float | None, typer.Option(min=0, help="Seconds; shorter events are not reported.", rich_help_panel=EVENTS)
+        float | None,
+        typer.Option(
+            min=0,
+            help="Minimum duration of an event in seconds; shorter ones are not reported.",
+            rich_help_panel=EVENTS,
+        ),
     ] = None,
     refractory: Annotated[
-        float | None, typer.Option(min=0, help="Seconds after an event without another.", rich_help_panel=EVENTS)
+        float | None,
+        typer.Option(
+            min=0, help="Seconds after an event in which no other of its label begins.", rich_help_panel=EVENTS
+        ),
     ] = None,
     backlog: Annotated[
         int,
         typer.Option(
-            min=1, help="Windows that may wait, and hops that each may; others are given up.", rich_help_panel=TROUBLE
+            min=1,
+            help="Maximum number of windows that wait, and of hops that each may wait; others are given up.",
+            rich_help_panel=TROUBLE,
         ),
     ] = 4,
     buffer: Annotated[
-        float, typer.Option(help="Seconds of samples that may wait; more are lost.", rich_help_panel=TROUBLE)
+        float,
+        typer.Option(
+            help="Maximum seconds of samples that wait; samples beyond that are lost.", rich_help_panel=TROUBLE
+        ),
     ] = 10.0,
     dead_after: Annotated[
-        float, typer.Option(help="Seconds of nothing, or of zeros, that are reported.", rich_help_panel=TROUBLE)
+        float,
+        typer.Option(
+            help="Seconds without samples, or with zeros alone, after which an error is reported.",
+            rich_help_panel=TROUBLE,
+        ),
     ] = 10.0,
     out: Annotated[
-        Path | None, typer.Option(help="Append JSON Lines here instead of to stdout.", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="File to append JSON Lines to, instead of stdout.", rich_help_panel=OUTPUT)
     ] = None,
     only_events: Annotated[
-        bool, typer.Option("--only-events", help="No records of windows.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--only-events", help="Write no records of windows.", rich_help_panel=OUTPUT)
     ] = False,
     summary_every: Annotated[
-        float | None, typer.Option(help="Seconds from summary to summary.", rich_help_panel=OUTPUT)
+        float | None,
+        typer.Option(
+            help="Seconds from one summary to the next.", show_default="only at the end", rich_help_panel=OUTPUT
+        ),
     ] = None,
     mqtt: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Publish records, too: mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts:; password in XAIMOE_MQTT_PASSWORD.",
+            help="Also publish records: mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts:; password in XAIMOE_MQTT_PASSWORD.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     prometheus: Annotated[
         str | None,
-        typer.Option(metavar="[HOST:]PORT", help="Serve figures at /metrics.", rich_help_panel=OUTPUT),
+        typer.Option(metavar="[HOST:]PORT", help="Serve metrics for Prometheus at /metrics.", rich_help_panel=OUTPUT),
     ] = None,
     memory_mb: MemoryOption = None,
     fifo: Annotated[
-        int | None, typer.Option(min=1, max=99, help="Priority of SCHED_FIFO, where it is permitted.")
+        int | None,
+        typer.Option(
+            min=1, max=99, help="Real-time priority (SCHED_FIFO) of the process, where the system permits it."
+        ),
     ] = None,
     routing: RoutingOption = "routed",
     channel: ChannelOption = "mix",
