@@ -22,7 +22,8 @@ from xaimoe_export.recordings import Recordings
 from xaimoe_export.report import ExportReport
 from xaimoe_export.sign import signer
 from xaimoe_runtime import BundleError, Runtime
-from xaimoe_runtime.bundle import MANIFEST
+from xaimoe_runtime.bundle import MANIFEST, Bundle
+from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.schema import Manifest
 from xaimoe_runtime.signature import SIGNATURE
 from xaimoe_runtime.verify import verify
@@ -114,8 +115,10 @@ def _completed(made: Made, options: ExportOptions, recordings: int) -> Manifest:
 
 def _prove(folder: Path, manifest: Manifest) -> None:
     """Loads what was written as a device would."""
+    opened = Bundle.open(folder)  # which the exporter made itself, so no child process tries it first
     for precision in manifest.precisions:
-        failed = [found for found in verify(Runtime.load(folder, "cpu", precision=precision)) if not found.passed]
+        runtime = Runtime(opened, SessionFactory("cpu"), precision)
+        failed = [found for found in verify(runtime) if not found.passed]
         if failed:
             raise BundleError(
                 "the bundle does not prove itself: "

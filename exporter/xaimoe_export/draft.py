@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xaimoe_export.golden import GOLDEN
 from xaimoe_export.graphs import FRAMES_AXIS, file_of, seal, tensor_specs
-from xaimoe_runtime import Runtime, __version__
+from xaimoe_runtime import Runtime, __version__, onnxfile
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.schema import (
@@ -60,6 +60,11 @@ BATCHES = Profile(min=1, opt=1, max=32)
 """Clips."""
 PATCHES = Profile(min=1, opt=BUCKETS[0], max=BUCKETS[-1])
 
+REFUSED_ON_DEVICES = (
+    "a device would refuse the graph: write the module with other operators, or add a row for it "
+    "(xaimoe_runtime.onnx_safety.register_operator) here and on the device"
+)
+
 
 @dataclass(frozen=True)
 class BundleDescription:
@@ -92,7 +97,11 @@ class Draft:
     golden: FileSpec | None = None
 
     def add(self, role: Role, expert: str | None, precision: Precision, model: onnx.ModelProto) -> GraphSpec:
-        """Adds a graph; one of the same name and precision is replaced."""
+        """Adds a graph; one of the same name and precision is replaced.
+
+        Raises:
+            BundleError: a device would refuse it.
+        """
         file = file_of(role, expert, precision)
         metadata = {"role": role, "bundle_id": self.bundle_id} | ({} if expert is None else {"expert": expert})
         content = seal(model, role if expert is None else f"{role} {expert}", metadata)
@@ -115,8 +124,8 @@ class Draft:
             inputs=inputs,
             outputs=outputs,
         )
-        self.files[file] = content
         self.graphs[spec.name, precision] = spec
+        self.files[file] = onnxfile.check(file, content, spec, self.manifest(), REFUSED_ON_DEVICES).content
         return spec
 
     def put(self, file: str, content: bytes) -> FileSpec:

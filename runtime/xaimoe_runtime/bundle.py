@@ -41,7 +41,8 @@ class Bundle:
     path: Path
     manifest: Manifest
     files: dict[str, bytes]
-    """Content of each graph, by its path in the bundle."""
+    """Each graph by its path in the bundle, as :func:`xaimoe_runtime.onnxfile.check` wrote it anew: the bytes that ONNX
+    Runtime is given. Hashes in the manifest are those of the files."""
     golden: dict[str, NDArray[np.float32]]
     """Arrays of the golden clip, named ``graph/tensor``."""
 
@@ -60,9 +61,10 @@ class Bundle:
         """
         folder = Path(path)
         manifest = _read_manifest(folder, public_key)
-        files = {graph.file: _read(folder, graph) for graph in manifest.graphs}
-        for file, content in files.items():
-            onnxfile.check(str(folder / file), content)
+        files = {
+            graph.file: onnxfile.check(str(folder / graph.file), _read(folder, graph), graph, manifest).content
+            for graph in manifest.graphs
+        }
         for document in manifest.documents:
             _read(folder, document)
         golden = _read(folder, manifest.golden)

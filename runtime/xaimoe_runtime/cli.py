@@ -14,7 +14,6 @@ from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_
 from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.help_pages import HelpPage, example
-from xaimoe_runtime.metadata import Split
 from xaimoe_runtime.options import (
     BatchSizeOption,
     BudgetOption,
@@ -140,7 +139,7 @@ def calibrate(
         Path | None,
         typer.Option(help="Folder of a dataset with metadata.csv: also measure how accuracy depends on the budget."),
     ] = None,
-    split: Annotated[Split, typer.Option(help="With --data: split of the dataset to use.")] = "test",
+    split: Annotated[str, typer.Option(help="With --data: split of the dataset to use.")] = "test",
     percentile: PercentileOption = "p95",
     curve: Annotated[Path | None, typer.Option(help="With --data: JSON file for the points of the curve.")] = None,
     figure: Annotated[
@@ -158,12 +157,12 @@ def calibrate(
     the device as busy as it is in the field while you measure.
     """
     from xaimoe_runtime import curve as curves
-    from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.calibration import Calibration, measure, save
     from xaimoe_runtime.describe import describe_costs
     from xaimoe_runtime.drawing import check_figure
     from xaimoe_runtime.providers import SessionFactory, parse_options
     from xaimoe_runtime.runtime import Runtime
+    from xaimoe_runtime.trial import open_and_try
 
     if data is None and (curve is not None or figure is not None):
         raise ConfigError("calibrate: found --curve or --figure, expected --data with labelled recordings, too")
@@ -171,11 +170,9 @@ def calibrate(
         check_writable(curve)
     if figure is not None:
         check_figure(figure)
+    items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
-    opened = Bundle.open(bundle, public_key)
-    items, doubts = ([], ()) if data is None else curves.read_labelled(data, split, opened.manifest.task)
-    for doubt in doubts:
-        typer.echo(f"warning: {doubt}", err=True)
+    opened = open_and_try(bundle, public_key)
     factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtime = Runtime(opened, factory, precision)
     with progress("calibrating", rounds + 1) as advance:
@@ -250,10 +247,10 @@ def build_engines(
     for the precision and the provider options that they were built with.
     """
     from xaimoe_runtime import tensorrt
-    from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.providers import SessionFactory, parse_options
+    from xaimoe_runtime.trial import open_and_try
 
-    opened = Bundle.open(bundle, public_key)
+    opened = open_and_try(bundle, public_key)
     factory = SessionFactory("tensorrt", options=parse_options(provider_option))
 
     def tell(graph: str, seconds: float) -> None:
@@ -275,13 +272,13 @@ def verify(
 
     With --precision auto, every precision that is meant for the provider is checked.
     """
-    from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.errors import BundleError
     from xaimoe_runtime.providers import SessionFactory, parse_options
     from xaimoe_runtime.runtime import Runtime
+    from xaimoe_runtime.trial import open_and_try
     from xaimoe_runtime.verify import verify as deviations
 
-    opened = Bundle.open(bundle, public_key)
+    opened = open_and_try(bundle, public_key)
     factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtimes = [Runtime(opened, factory, precision)]
     if precision == "auto":

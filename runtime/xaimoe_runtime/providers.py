@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaimoe_runtime import tensorrt
@@ -30,6 +31,16 @@ INSTALL = {
     "tensorrt": 'run pip install "xai-moe-audio[tensorrt]", or ',
 }
 MOST_THREADS = 1024
+NOWHERE = str(Path(os.devnull) / "none")
+"""A folder that nobody can make, since the one above it is no folder."""
+SETTINGS = {
+    "session.intra_op.allow_spinning": "0",
+    # The format is never taken from the bytes, which may look like another one, too.
+    "session.load_model_format": "ONNX",
+    # Weights in other files are refused before; were one overlooked, it would not be found either.
+    "session.model_external_initializers_file_folder_path": NOWHERE,
+}
+"""Of each session; ONNX Runtime 1.22 knows them, too."""
 FATAL = 4
 """ONNX Runtime's severity of what it cannot go on after."""
 BEHIND: dict[str, tuple[str, ...]] = {"tensorrt": ("CUDAExecutionProvider", CPU), "cpu": ()}
@@ -214,7 +225,8 @@ class SessionFactory:
         options.intra_op_num_threads = threads or self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in SETTINGS.items():
+            options.add_session_config_entry(key, value)
         providers = self._providers(spec, told)
         try:
             session = ort.InferenceSession(model, options, providers=providers)

@@ -39,6 +39,7 @@ from xaimoe_runtime.schema import Manifest, Routing
 from xaimoe_runtime.streams.listener import Listener, Listening
 from xaimoe_runtime.streams.sources import FileSource, Source
 from xaimoe_runtime.streams.stream import Stream
+from xaimoe_runtime.trial import open_and_try
 
 Floats = NDArray[np.float32]
 LOG = logging.getLogger("xaimoe_runtime")
@@ -78,6 +79,9 @@ class Runtime:
     ) -> Runtime:
         """Opens a bundle, checks it and makes its sessions.
 
+        A bundle that no ``public_key`` vouches for is loaded in a child process under a memory cap first, on Linux and
+        once for each bundle and version.
+
         Args:
             bundle: the folder that the exporter wrote.
             provider: ``cpu``, ``cuda``, ``tensorrt`` or any other that ONNX Runtime offers; ``auto`` takes TensorRT if
@@ -93,7 +97,7 @@ class Runtime:
             ConfigError: the bundle has no such precision, there is no such provider, or the key cannot be used.
             ProviderError: the provider, ONNX Runtime itself, or an engine of TensorRT is missing.
         """
-        opened = Bundle.open(bundle, public_key)
+        opened = open_and_try(bundle, public_key)
         runtime = cls(opened, SessionFactory(provider, threads, provider_options, opened.manifest), precision)
         _ = runtime.costs  # known before the first budget runs
         return runtime

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,13 +29,6 @@ def refusal(content: ModelProto | bytes) -> str:
     with pytest.raises(BundleError) as caught:
         check("it.onnx", content if isinstance(content, bytes) else content.SerializeToString())
     return str(caught.value)
-
-
-def test_every_graph_of_a_bundle_passes(bundle: Path) -> None:
-    paths = sorted(bundle.rglob("*.onnx"))
-    assert len(paths) > 5
-    for path in paths:
-        check(str(path), path.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -71,6 +62,9 @@ def test_weights_in_another_file_are_refused() -> None:
     assert "it.onnx: found the weights w in another file, expected weights inside the graph" in refusal(
         model(weights=(weights,))
     )
+    hidden = model(weights=(weights,))
+    hidden.graph.initializer[0].data_location = TensorProto.DEFAULT
+    assert "found the weights w in another file" in refusal(hidden)
     constant = helper.make_node("Constant", [], ["c"], name="c", value=weights)
     assert "found a tensor of node c (Constant) in another file" in refusal(model(constant))
 
@@ -79,25 +73,12 @@ def test_a_tensor_of_ten_gigabytes_is_refused_wherever_it_is_declared() -> None:
     huge = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[50_000, 50_000])
     assert "found the weights w of 10000000000 bytes, expected at most" in refusal(model(weights=(huge,)))
     value = model()
-    value.graph.value_info.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [50_000, 50_000]))
-    assert "found the tensor z of 10000000000 bytes" in refusal(value)
+    value.graph.value_info.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [50_000, 50_000]))
+    assert "found the tensor y of 10000000000 bytes" in refusal(value)
     overflow = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2**62, 4])
     assert "found the weights w of" in refusal(model(weights=(overflow,)))
     negative = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[-1])
     assert "of a negative size" in refusal(model(weights=(negative,)))
-
-
-def test_a_node_that_makes_ten_gigabytes_is_refused() -> None:
-    shape = numpy_helper.from_array(np.array([50_000, 50_000]), "s")
-    makes = helper.make_node("ConstantOfShape", ["s"], ["z"], name="big")
-    assert "a tensor made by node big (ConstantOfShape) of 10000000000 bytes" in refusal(model(makes, weights=(shape,)))
-    constant = helper.make_node("Constant", [], ["s"], value=shape)
-    expand = helper.make_node("Expand", ["x", "s"], ["z"], name="big")
-    assert "made by node big (Expand)" in refusal(model(constant, expand))
-    noise = helper.make_node("RandomNormal", [], ["z"], name="big", shape=[50_000, 50_000])
-    assert "made by node big (RandomNormal)" in refusal(model(noise))
-    small = numpy_helper.from_array(np.array([-1, 3]), "s")
-    check("it.onnx", model(expand, weights=(small,)).SerializeToString())
 
 
 def test_a_tensor_that_declares_more_than_it_holds_is_refused() -> None:
@@ -121,10 +102,14 @@ def test_subgraphs_functions_and_sparse_weights_are_refused() -> None:
     assert "found sparse weights" in refusal(sparse)
 
 
-def test_what_is_cut_short_is_refused_at_every_byte(bundle: Path) -> None:
-    content = (bundle / "head.onnx").read_bytes()
-    for end in range(0, len(content) - 300, 7):  # the graph, after which come a few words about it
-        assert refusal(content[:end]).startswith("it.onnx: no ONNX graph (")
+def test_what_is_cut_short_is_refused_at_every_byte() -> None:
+    weights = numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), "w")
+    whole = model(helper.make_node("MatMul", ["x", "w"], ["z"], name="m"), weights=(weights,))
+    whole.graph.initializer[0].dims[:] = [3, 2]
+    content = whole.SerializeToString()
+    check("it.onnx", content)
+    for end in range(len(content)):
+        assert refusal(content[:end]).startswith("it.onnx: ")
 
 
 @given(st.binary(max_size=300))

@@ -6,12 +6,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from data.commands import call
+from onnx import TensorProto, helper
 
 from xaimoe_runtime import BundleError, ConfigError, ProviderError, Runtime
 from xaimoe_runtime.bundle import Bundle
+from xaimoe_runtime.onnxfile import check
 from xaimoe_runtime.providers import SessionFactory, load_onnxruntime, parse_options, resolve
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -234,6 +237,48 @@ def test_sessions_have_the_threads_that_were_asked_for_and_do_not_spin(head: byt
     options = SessionFactory("cpu", threads).create("head", head).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def of_external_weights(location: str) -> bytes:
+    """A graph that gives out the first bytes of a file beside the working directory."""
+    weights = TensorProto(name="w", dims=[4], data_type=TensorProto.UINT8, data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value=location)
+    weights.external_data.add(key="length", value="4")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    nodes = [helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["x", "f"], ["y"])]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializer=[weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_a_session_finds_no_weights_in_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a check overlook them, the folder that they are looked for in is nowhere."""
+    (tmp_path / "secret").write_bytes(b"12345678")
+    monkeypatch.chdir(tmp_path)
+    content = of_external_weights("secret")
+    x = np.zeros(4, np.float32)
+    open_session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    assert open_session.run(None, {"x": x})[0].tolist() == [49, 50, 51, 52], "without the setting the file is read"
+    with pytest.raises(BundleError, match=r"ONNX Runtime .* refuses the graph"):
+        SessionFactory("cpu").create("graph", content)
+
+
+def test_a_session_takes_nothing_but_onnx(tmp_path: Path) -> None:
+    """A model in ONNX Runtime's own format is recognised by its bytes unless the format is said."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = (tmp_path / "model.ort").read_bytes()
+    assert content[4:8] == b"ORTM"
+    onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])  # it would be run
+    with pytest.raises(BundleError, match=r"ONNX Runtime .* refuses the graph"):
+        SessionFactory("cpu").create("graph", content)
+    with pytest.raises(BundleError, match="found a model in ONNX Runtime's own format"):
+        check("it.onnx", content)
 
 
 def test_experts_always_have_one_thread(bundle: Path) -> None:
