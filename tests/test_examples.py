@@ -55,6 +55,7 @@ def recording(request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory
     time = np.arange(count) / rate
     tone = np.sin(2 * np.pi * 441 * time) * (1 + np.sin(2 * np.pi * 3 * time) / 10)
     samples = np.stack([1.3 * tone, 0.2 * tone], axis=1)[:, :channels]
+    samples[round(1.4 * runtime.audio.clip_samples) :] = 0  # a window that is partly silent, and one that is silent
     path = tmp_path_factory.mktemp("wav") / "sweep.wav"
     soundfile.write(path, np.clip(samples, -1, 1), rate, subtype="PCM_16")
     return path

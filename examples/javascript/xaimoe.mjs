@@ -1,6 +1,7 @@
 // Classifying with a bundle's fused graph; the same in Node.js and in a browser.
 
 const FULL_SCALE = 32767 / 32768;
+const SILENCE_POWER = 1e-9; // -90 dB re full scale
 
 /** The file of the fused graph that is meant for a CPU. */
 export function fusedOf(manifest) {
@@ -37,8 +38,20 @@ export function clipOf(channels, start, size) {
   return { samples, clipping: clipped / heard };
 }
 
+/** The share of hops of a clip whose power about their mean is above that of silence; a constant offset is silent. */
+export function soundingShare(samples, hop) {
+  let sounding = 0;
+  const hops = Math.floor(samples.length / hop);
+  for (let i = 0; i < hops; i++) {
+    const part = samples.subarray(i * hop, (i + 1) * hop);
+    const mean = part.reduce((sum, value) => sum + value, 0) / hop;
+    sounding += part.reduce((sum, value) => sum + (value - mean) ** 2, 0) / hop > SILENCE_POWER;
+  }
+  return sounding / hops;
+}
+
 /**
- * Scores by label, best first, averaged over the clips.
+ * Scores by label, best first, averaged over the clips; each counts as far as it sounds, and silence has scores of 0.
  *
  * @param ort the module onnxruntime-web
  * @param session of the fused graph
@@ -47,17 +60,21 @@ export function clipOf(channels, start, size) {
  * @param nativeRate of the recorder, in Hz
  */
 export async function classify(ort, session, manifest, channels, nativeRate) {
-  const { clip_samples: size, window_hop: hop } = manifest.audio;
+  const { clip_samples: size, window_hop: hop, frame_hop: frame } = manifest.audio;
   const labels = manifest.task.labels;
   const total = new Float64Array(labels.length);
-  const starts = startsOf(channels[0].length, size, hop);
-  for (const start of starts) {
+  let votes = 0;
+  for (const start of startsOf(channels[0].length, size, hop)) {
     const { samples, clipping } = clipOf(channels, start, size);
+    const sounding = soundingShare(samples, frame);
+    if (!sounding) continue;
     const { scores } = await session.run({
       waveform: new ort.Tensor("float32", samples, [1, size]),
       source: new ort.Tensor("float32", [nativeRate, clipping], [1, 2]),
     });
-    scores.data.forEach((score, i) => (total[i] += score / starts.length));
+    scores.data.forEach((score, i) => (total[i] += sounding * score));
+    votes += sounding;
   }
+  if (votes) total.forEach((sum, i) => (total[i] = sum / votes));
   return Object.fromEntries(labels.map((label, i) => [label, total[i]]).sort((a, b) => b[1] - a[1]));
 }

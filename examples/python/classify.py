@@ -24,6 +24,16 @@ def clips_of(samples: np.ndarray, size: int, hop: int) -> np.ndarray:
     return np.stack([samples[start : start + size] for start in starts])
 
 
+SILENCE_POWER = 1e-9
+"""Power of a hop about its mean, up to which it is silent: -90 dB re full scale."""
+
+
+def sounding_shares(clips: np.ndarray, hop: int) -> np.ndarray:
+    """Return the share of hops of each clip [N, size] that are not silent, [N]; a constant offset is silent."""
+    hops = clips[:, : clips.shape[1] // hop * hop].reshape(len(clips), -1, hop)
+    return (hops.var(axis=2, dtype=np.float64) > SILENCE_POWER).mean(axis=1)
+
+
 def runner(engine: str, path: Path):
     """What runs the graph at ``path``: inputs by name to scores."""
     if engine == "reference":
@@ -58,7 +68,9 @@ def main() -> None:
     if not fused:
         sys.exit(f"{options.bundle}: no fused graph for a CPU; export it with --fused")
     run = runner(options.engine, options.bundle / fused[0])
-    scores = run({"waveform": clips.mean(2), "source": source}).mean(0)
+    mono = clips.mean(2)
+    votes = sounding_shares(mono, audio["frame_hop"])  # each clip counts as far as it sounds
+    scores = votes @ run({"waveform": mono, "source": source}) / max(votes.sum(), 1e-9)
     found = {label: float(score) for label, score in zip(manifest["task"]["labels"], scores, strict=True)}
     print(json.dumps(dict(sorted(found.items(), key=lambda item: -item[1]))))
 

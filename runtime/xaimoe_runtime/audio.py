@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,9 @@ from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.recording import Recording
 from xaimoe_runtime.recording import check_rate as check_rate
 from xaimoe_runtime.schema import AudioSpec
+
+if TYPE_CHECKING:
+    from xaimoe_runtime.silence import ChannelLevels
 
 Floats = NDArray[np.float32]
 
@@ -103,8 +107,55 @@ def resample(samples: Floats, rate: float, wanted: float) -> Floats:
         return samples
     import soxr  # here, so that importing the package stays cheap
 
-    resampled: Floats = soxr.resample(samples, rate, wanted)
-    return resampled
+    offset = _constant_start(samples)
+    resampled: Floats = soxr.resample(samples - offset if offset.any() else samples, rate, wanted)
+    return resampled + offset if offset.any() else resampled
+
+
+MIN_CONSTANT = 32
+"""Equal samples at the start of a signal from which they are an offset: a recorder that gives nothing else, say."""
+
+
+def _constant_start(samples: Floats) -> Floats:
+    """Return the value [] or [channels] that a signal [n] or [n, channels] begins with, if it stays there; else 0."""
+    start = samples[:MIN_CONSTANT]
+    constant = (start == start[:1]).all(axis=0)
+    return np.where(constant, samples[0], np.float32(0)) if len(start) else np.zeros(samples.shape[1:], np.float32)
+
+
+class Resampler:
+    """Resamples a signal as it comes.
+
+    A resampler takes what lies before and after a signal for 0, so an offset begins and ends with a step, which would
+    be the only sound of a recording that is constant. An offset that the signal begins with is therefore taken off
+    before, and added after; other signals are resampled as they are.
+
+    Args:
+        rate: of the signal, in Hz.
+        wanted: rate of what comes out, in Hz.
+        channels: of the signal.
+    """
+
+    def __init__(self, rate: float, wanted: float, channels: int) -> None:
+        import soxr  # here, so that importing the package stays cheap
+
+        self._stream = soxr.ResampleStream(rate, wanted, channels, dtype="float32")
+        self._start: Floats | None = None  # too few samples to see an offset
+        self._offset: Floats | None = None
+
+    def resample_chunk(self, samples: Floats, last: bool = False) -> Floats:
+        """Return what the next samples [n] or [n, channels] complete."""
+        if self._offset is None:
+            samples = samples if self._start is None else np.concatenate([self._start, samples])
+            if len(samples) < MIN_CONSTANT and not last:
+                self._start = samples
+                return samples[:0]
+            self._offset, self._start = _constant_start(samples), None
+        if not self._offset.any():
+            resampled: Floats = self._stream.resample_chunk(samples, last=last)
+            return resampled
+        shifted: Floats = self._stream.resample_chunk(samples - self._offset, last=last) + self._offset
+        return shifted
 
 
 def check_finite(samples: Floats, name: str) -> float:
@@ -129,7 +180,9 @@ def open_recording(path: Path) -> Recording:
     return Recording(path)
 
 
-def read_blocks(source: Path | Recording, rate: float, channel: int | str = "mix") -> Iterator[Block]:
+def read_blocks(
+    source: Path | Recording, rate: float, channel: int | str = "mix", levels: ChannelLevels | None = None
+) -> Iterator[Block]:
     """Decode a recording block by block to the end of its data, at ``rate`` Hz.
 
     What could not be decoded is stated by the ``completeness`` of a :class:`Recording`, after the last block.
@@ -138,20 +191,21 @@ def read_blocks(source: Path | Recording, rate: float, channel: int | str = "mix
         source: the recording or its file.
         rate: of the blocks, in Hz.
         channel: ``mix``, ``each`` or the number of a channel, from 0.
+        levels: measures the native samples, if given.
 
     Raises:
         AudioError: nothing can be decoded, or samples are not finite.
     """
-    import soxr
-
     recording = source if isinstance(source, Recording) else Recording(source)
     native, name, stream = recording.samplerate, str(recording.path), None
     for frames in recording.blocks():
         picked, full = pick(frames, channel, recording.subtype, name)
         check_finite(picked, name)
+        if levels is not None:
+            levels.add(frames, picked)
         if native != rate:
             if stream is None:
-                stream = soxr.ResampleStream(native, rate, picked.shape[1], dtype="float32")
+                stream = Resampler(native, rate, picked.shape[1])
             resampled = stream.resample_chunk(np.ascontiguousarray(picked))
             picked = resampled.reshape(-1, picked.shape[1])
         picked = np.ascontiguousarray(picked)  # a channel alone, not with the others that it was decoded with

@@ -89,7 +89,7 @@ def clips_of(runtime: Runtime, paths: list[Path]) -> Floats:
 def bench(
     runtime: Runtime,
     clips: Floats,
-    routing: Routing,
+    routing: Routing | None = None,
     seconds: float = 10.0,
     queries: int = 100,
     advance: Callable[[], None] = lambda: None,
@@ -99,7 +99,7 @@ def bench(
     Args:
         runtime: the bundle.
         clips: [N, S] at the model's rate, taken in turn.
-        routing: of all queries.
+        routing: of all queries; the bundle's own if None.
         seconds: that a scenario lasts at least.
         queries: that it has at least.
         advance: is called after each scenario.
@@ -108,6 +108,7 @@ def bench(
         AudioError: clips that are not finite, or the model's answer is not.
     """
     held, audio = runtime.conditions, runtime.audio
+    routing = routing or runtime.routing
     scenarios = []
     for name, size in SCENARIOS.items():
         scenarios.append(_run(runtime, clips, routing, name, size, seconds, queries))

@@ -148,17 +148,20 @@ class _Tally:
     def add(
         self, runtime: Runtime, item: Labelled, windows: list[Window], budget_ms: float | None, percentile: Percentile
     ) -> None:
-        scores = []
+        scores, sounding = [], []
         for window in windows:
             engine = runtime if budget_ms is None else runtime.within(for_each(budget_ms), percentile)
             start = perf_counter()
-            outputs = run_windows(engine, [window], "routed")
+            outputs = run_windows(engine, [window], runtime.routing)
             self.ms.append((perf_counter() - start) * 1e3)
             scores.append(outputs.scores)
+            sounding.append(outputs.sounding)
             self.pairs.append(int(outputs.pairs[0]))
             self.degraded.append(bool(outputs.degraded[0]))
             self.late.append(outputs.late)
-        self.right.append(set(decide(pool(np.concatenate(scores)), runtime.task)) == item.labels)
+        self.right.append(
+            set(decide(pool(np.concatenate(scores), np.concatenate(sounding)), runtime.task)) == item.labels
+        )
 
     def point(self, budget_ms: float | None) -> Point:
         p50, p95 = (float(p) for p in np.percentile(self.ms, [50, 95]))

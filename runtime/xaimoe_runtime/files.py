@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +15,15 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime.audio import Window, parse_channel
 from xaimoe_runtime.budget import check_budget
+from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.drift import novelty
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.inference import check_min_score, check_routing, file_windows, hop_samples, make_trace, run_stream
+from xaimoe_runtime.inference import Passage, check_routing, file_windows, hop_samples, make_trace, run_stream
+from xaimoe_runtime.pooling import Pooling
 from xaimoe_runtime.recording import Completeness
 from xaimoe_runtime.records import ErrorRecord, Record, ResultRecord, SummaryRecord, TraceRecord, WindowRecord
-from xaimoe_runtime.result import Engine, Outputs, Result, Trace, decide, pool
-from xaimoe_runtime.schema import Routing
+from xaimoe_runtime.result import DecisionRules, Engine, Outputs, Result, Trace, decide
+from xaimoe_runtime.schema import POOLS, Routing
 from xaimoe_runtime.tally import Tally
 
 Floats = NDArray[np.float32]
@@ -33,13 +34,18 @@ UNDECODABLE = re.compile("[\udc80-\udcff\ufffd]")
 class FileOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How recordings are classified."""
 
-    routing: str = "routed"
+    routing: str | None = None
+    """The bundle's own if None."""
     channel: str = "mix"
     """``mix``, ``each`` or the number of a channel."""
     hop_s: float | None = None
     """Seconds from window to window; the model's own if None."""
     min_score: float = 0.0
     """Below it, ``unknown`` is answered."""
+    max_novelty: float = 1.0
+    """Above it, ``unknown`` is answered."""
+    pool: str = "mean"
+    """How the scores of windows become those of a recording: ``mean``, ``max``, ``top3`` or ``lse``."""
     windows: bool = False
     """Whether each window has a record, too."""
     budget_ms: float | None = None
@@ -75,10 +81,11 @@ class FileClassifier:
         except msgspec.ValidationError as error:
             raise ConfigError(f"options: {error}") from error
         self.engine, self.options = engine, options
-        self.routing: Routing = check_routing(options.routing)
+        self.routing: Routing = check_routing(options.routing or engine.routing)
+        pool = one_of(POOLS, options.pool, "pool")
+        self.rules = DecisionRules(options.min_score, options.max_novelty, pool)
         self.channel = parse_channel(options.channel)
         self.hop = hop_samples(options.hop_s, engine.audio)
-        check_min_score(options.min_score)
         check_budget(options.budget_ms)
         self.with_windows = options.windows or options.trace
 
@@ -104,51 +111,66 @@ class FileClassifier:
 
     def summary(self, tally: Tally) -> SummaryRecord:
         """The figures of a run; files that failed count as errors alone."""
-        return tally.summary(self.engine, self.routing, self.options.budget_ms)
+        return tally.summary(self.engine, self.routing, self.options.budget_ms, pool=self.rules.pool)
 
     def _file(self, path: Path, tally: Tally) -> Iterator[Record]:
         """Channel by channel, the records of the windows, then of the whole."""
-        numbered = file_windows(path, self.engine.audio, self.channel, self.hop)
-        for number, group in groupby(numbered, key=lambda item: item[0]):
-            whole, total, usual = Tally(), np.zeros(len(self.engine.task.labels)), 0.0
+        reading = file_windows(path, self.engine.audio, self.channel, self.hop)
+        for passage in reading.passages():
+            whole, familiar = Tally(), 0.0
+            pooling = Pooling(len(self.engine.task.labels), self.rules.pool)
             start_s = end_s = 0.0
-            for windows, outputs in run_stream(
-                self.engine, (w for _, w in group), self.routing, self.options.batch_size
-            ):
-                total += outputs.scores.sum(axis=0, dtype=np.float64)
+            for windows, outputs in run_stream(self.engine, passage.windows, self.routing, self.options.batch_size):
                 ms = sum(outputs.ms.values()) / len(windows)
+                pooling.add(outputs.scores, outputs.sounding, [window.start_s for window in windows])
                 for i, window in enumerate(windows):
                     start_s = window.start_s if whole.windows == 0 else start_s
                     end_s = window.end_s
                     trace = make_trace(self.engine, outputs.row(i), self.routing)
-                    usual += float(trace.familiarity[0])
+                    familiar += float(trace.familiarity[0]) * bool(trace.sounding[0])
                     result = Result((), outputs.scores[i], trace, bool(outputs.degraded[i]), outputs.late)
                     whole.count(result, ms)
                     if self.with_windows:
-                        yield self._window(path, number, window, outputs, i, trace)
+                        yield self._window(path, passage.channel, window, outputs, i, trace)
+            whole.audio_s = passage.covered_s
+            record = self._whole(path, passage, pooling, whole, familiar, (start_s, end_s))
+            yield msgspec.structs.replace(record, **length_fields(reading.completeness))
             tally.add(whole)
-            tally.audio_s += end_s - start_s
-            pooled = pool((total / whole.windows)[None].astype(np.float32))
-            yield ResultRecord(
-                **self._answer(path, number, pooled, usual / whole.windows),
-                start_s=round(start_s, 6),
-                end_s=round(end_s, 6),
-                degraded=whole.degraded > 0,
-                late=whole.late > 0,
-                ms=round(whole.total_ms, 3),
-                pairs=whole.pairs,
-                left_out=whole.left_out,
-                windows=whole.windows,
-                **length_fields(numbered.completeness),
-            )
-        tally.incomplete += numbered.completeness is not None and not numbered.completeness.complete
+        tally.incomplete += reading.completeness is not None and not reading.completeness.complete
+
+    def _whole(
+        self, path: Path, passage: Passage, pooling: Pooling, whole: Tally, familiar: float, span: tuple[float, float]
+    ) -> ResultRecord:
+        """The record of a recording, or of one of its channels; adds to its figures what is known at its end."""
+        whole.silent, whole.skipped_s = int(pooling.silent), passage.skipped_s
+        whole.warned = bool(passage.warnings)
+        novel = 0.0 if pooling.silent else novelty(pooling.scores, familiar / (whole.windows - whole.silent_windows))
+        best = self._shown(pooling.max_scores)
+        labels = self.engine.task.labels
+        return ResultRecord(
+            **self._answer(path, passage.channel, pooling.scores, novel, pooling.silent, self.rules),
+            start_s=round(span[0], 6),
+            end_s=round(span[1], 6),
+            degraded=whole.degraded > 0,
+            late=whole.late > 0,
+            ms=round(whole.total_ms, 3),
+            pairs=whole.pairs,
+            left_out=whole.left_out,
+            windows=whole.windows,
+            silent_windows=whole.silent_windows,
+            max_scores={labels[i]: round(float(pooling.max_scores[i]), 6) for i in best},
+            max_at_s={labels[i]: round(float(pooling.max_at_s[i]), 6) for i in best},
+            skipped_s=round(passage.skipped_s, 6),
+            warnings=passage.warnings,
+        )
 
     def _window(
         self, path: Path, channel: int | None, window: Window, outputs: Outputs, i: int, trace: Trace
     ) -> WindowRecord:
         left_out = int(np.count_nonzero(outputs.left_out[i]))
+        scores, silent = outputs.scores[i], not trace.sounding.any()
         return WindowRecord(
-            **self._answer(path, channel, outputs.scores[i], float(trace.familiarity[0])),
+            **self._answer(path, channel, scores, trace.novelty(scores), silent, self.rules.of_window()),
             start_s=round(window.start_s, 6),
             end_s=round(window.end_s, 6),
             degraded=left_out > 0,
@@ -160,18 +182,24 @@ class FileClassifier:
             trace=TraceRecord.of(trace) if self.options.trace else msgspec.UNSET,
         )
 
-    def _answer(self, path: Path, channel: int | None, scores: Floats, familiarity: float) -> dict[str, Any]:
+    def _answer(
+        self, path: Path, channel: int | None, scores: Floats, novel: float, silent: bool, rules: DecisionRules
+    ) -> dict[str, Any]:
         """What all records say of scores [L]."""
         task = self.engine.task
-        best = np.argsort(-scores, kind="stable")[: self.options.top_k]
-        kept = sorted(best.tolist()) if self.options.top_k is None else best.tolist()
         return {
             "path": printable(path),
-            "labels": decide(scores, task, self.options.min_score),
-            "scores": {task.labels[i]: round(float(scores[i]), 6) for i in kept},
-            "novelty": round(novelty(scores, familiarity), 6),
+            "labels": decide(scores, task, rules, novel),
+            "scores": {task.labels[i]: round(float(scores[i]), 6) for i in self._shown(scores)},
+            "novelty": round(novel, 6),
+            "silent": silent,
             "channel": channel,
         }
+
+    def _shown(self, scores: Floats) -> list[int]:
+        """Numbers of the labels that a record has, of scores [L]: all, or the best ones, best first."""
+        best: list[int] = np.argsort(-scores, kind="stable")[: self.options.top_k].tolist()
+        return sorted(best) if self.options.top_k is None else best
 
 
 def failed(path: Path, text: str) -> Classified:

@@ -16,7 +16,7 @@ from xaimoe_runtime.runtime import Runtime
 
 
 def illustrate(
-    runtime: Runtime, path: Path, stem: str, folder: Path, routing: str, channel: str, hop_s: float | None = None
+    runtime: Runtime, path: Path, stem: str, folder: Path, routing: str | None, channel: str, hop_s: float | None = None
 ) -> list[Path]:
     """Draws the window of a recording with the clearest answer: ``STEM-saliency_router``, ``STEM-patch_routing`` and
     ``STEM-patch_grid``, as PNG and SVG; gives the files.
@@ -32,7 +32,7 @@ def illustrate(
     if runtime.manifest.patches.source != "spectrogram":
         raise ConfigError("--figures: the bundle's patches are cut from a feature map, which has no axes to draw")
     answers = (
-        (window, run_windows(runtime, [window], check_routing(routing)))
+        (window, run_windows(runtime, [window], check_routing(routing or runtime.routing)))
         for _, window in file_windows(path, runtime.audio, picked, hop_samples(hop_s, runtime.audio))
     )
     window, outputs = max(answers, key=lambda answer: float(answer[1].scores.max()))

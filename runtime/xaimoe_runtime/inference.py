@@ -14,9 +14,22 @@ from xaimoe_runtime import audio
 from xaimoe_runtime.audio import Window
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.pooling import Pooling
 from xaimoe_runtime.recording import Completeness, Recording
-from xaimoe_runtime.result import Engine, Outputs, Result, Trace, WindowResult, check_outputs, decide, pool
+from xaimoe_runtime.result import (
+    DEFAULT_RULES,
+    DecisionRules,
+    Engine,
+    Outputs,
+    Result,
+    Trace,
+    WindowResult,
+    check_outputs,
+    decide,
+    mark_silence,
+)
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
+from xaimoe_runtime.silence import ChannelLevels, sounding_share
 
 Floats = NDArray[np.float32]
 
@@ -26,17 +39,6 @@ BATCH = 32
 
 MOST_CHANNELS = 64
 """An array with at most so many columns and more rows is taken for a multi-channel recording, not for a batch."""
-
-
-def check_min_score(min_score: float) -> float:
-    """``min_score`` if it is within 0…1.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not 0 <= min_score <= 1:
-        raise ConfigError(f"min_score: found {min_score}, expected 0 to 1")
-    return min_score
 
 
 def check_routing(routing: str) -> Routing:
@@ -57,15 +59,27 @@ def hop_samples(hop_s: float | None, spec: AudioSpec) -> int:
     return max(round(hop_s * spec.sample_rate / spec.frame_hop), 1) * spec.frame_hop
 
 
+def skip_warning(hop: int, spec: AudioSpec) -> str:
+    """Return a sentence if a hop in samples is longer than a clip, so that sound is skipped; else an empty one."""
+    if hop <= spec.clip_samples:
+        return ""
+    hop_s, clip_s = hop / spec.sample_rate, spec.clip_samples / spec.sample_rate
+    return (
+        f"hop: found {hop_s:g} s, longer than the model's clip of {clip_s:g} s; {hop_s - clip_s:g} s after each window "
+        "are skipped, and counted as skipped_s"
+    )
+
+
 def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outputs:
-    """The engine's outputs for a batch of windows, [N]; scores are finite.
+    """The engine's outputs for a batch of windows, [N]; scores are finite, and 0 for windows that are silent.
 
     Raises:
         AudioError: the model's answer is not finite.
     """
     outputs = engine.run(*inputs_of(windows), routing)
     check_outputs(outputs)
-    return outputs
+    hop = engine.audio.frame_hop
+    return mark_silence(outputs, np.array([sounding_share(window.samples, hop) for window in windows], np.float32))
 
 
 def inputs_of(windows: list[Window]) -> tuple[Floats, Floats]:
@@ -112,21 +126,24 @@ def run_stream(
 
 
 def infer(
-    engine: Engine, samples: ArrayLike, sample_rate: float | None, routing: str, min_score: float = 0.0
+    engine: Engine,
+    samples: ArrayLike,
+    sample_rate: float | None,
+    routing: str | None = None,
+    rules: DecisionRules = DEFAULT_RULES,
 ) -> Result:
     """Answers for one recording [n] or for a batch [B, n], of any length at any rate.
 
     A recording shorter than the model's clip is repeated to fill it; a longer one is cut into windows whose scores
-    are averaged. ``sample_rate`` None means the model's own.
+    are pooled. ``sample_rate`` None means the model's own.
 
     Raises:
         AudioError: samples that are empty, not finite, or of the wrong shape or type.
         ConfigError: no such routing.
     """
-    chosen = check_routing(routing)
-    check_min_score(min_score)
+    chosen = check_routing(routing or engine.routing)
     recordings, batched = cut(engine.audio, samples, sample_rate)
-    return infer_windows(engine, recordings, chosen, min_score, batched)
+    return infer_windows(engine, recordings, chosen, rules, batched)
 
 
 def cut(spec: AudioSpec, samples: ArrayLike, sample_rate: float | None) -> tuple[list[list[Window]], bool]:
@@ -155,20 +172,54 @@ def cut(spec: AudioSpec, samples: ArrayLike, sample_rate: float | None) -> tuple
 
 
 def infer_windows(
-    engine: Engine, recordings: list[list[Window]], routing: Routing, min_score: float = 0.0, batched: bool = False
+    engine: Engine,
+    recordings: list[list[Window]],
+    routing: Routing,
+    rules: DecisionRules = DEFAULT_RULES,
+    batched: bool = False,
+    warnings: tuple[str, ...] = (),
 ) -> Result:
     """Answers for recordings that are cut into windows already; ``batched`` keeps the batch axis of the result."""
     stream = run_stream(engine, (window for windows in recordings for window in windows), routing)
     outputs = Outputs.join([part for _, part in stream])
     ends = list(accumulate(len(windows) for windows in recordings))
     spans = [slice(end - len(windows), end) for end, windows in zip(ends, recordings, strict=True)]
-    scores = np.stack([pool(outputs.scores[span]) for span in spans])
-    labels = tuple(decide(row, engine.task, min_score) for row in scores)
     trace = make_trace(engine, outputs, routing)
+    pooled = [Pooling(outputs.scores.shape[1], rules.pool) for _ in spans]
+    for pooling, span, windows in zip(pooled, spans, recordings, strict=True):
+        pooling.add(outputs.scores[span], outputs.sounding[span], [window.start_s for window in windows])
+    labels = tuple(
+        decide(p.scores, engine.task, rules, trace.novelty(p.scores, span))
+        for p, span in zip(pooled, spans, strict=True)
+    )
+    scores, max_scores, max_at_s = (
+        np.stack([getattr(pooling, name) for pooling in pooled]) for name in ("scores", "max_scores", "max_at_s")
+    )
     degraded = bool(outputs.left_out.any())
     if batched:
-        return Result(labels, scores, trace, degraded, outputs.late, tuple(spans), classes=engine.task.labels)
-    return Result(labels[0], scores[0], trace, degraded, outputs.late, classes=engine.task.labels)
+        return Result(
+            labels,
+            scores,
+            trace,
+            degraded,
+            outputs.late,
+            tuple(spans),
+            classes=engine.task.labels,
+            max_scores=max_scores,
+            max_at_s=max_at_s,
+            warnings=warnings,
+        )
+    return Result(
+        labels[0],
+        scores[0],
+        trace,
+        degraded,
+        outputs.late,
+        classes=engine.task.labels,
+        max_scores=max_scores[0],
+        max_at_s=max_at_s[0],
+        warnings=warnings,
+    )
 
 
 def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
@@ -184,11 +235,17 @@ def make_trace(engine: Engine, outputs: Outputs, routing: Routing) -> Trace:
         left_out=outputs.left_out,
         predicted_ms=outputs.predicted_ms,
         usual=engine.usual,
+        sounding=outputs.sounding,
     )
 
 
 def answer(
-    engine: Engine, outputs: Outputs, routing: Routing, min_score: float, span: tuple[float, float], channel: int | None
+    engine: Engine,
+    outputs: Outputs,
+    routing: Routing,
+    rules: DecisionRules,
+    span: tuple[float, float],
+    channel: int | None,
 ) -> WindowResult:
     """The answer for one window that spans two times in seconds.
 
@@ -196,10 +253,10 @@ def answer(
         AudioError: the model's answer is not finite.
     """
     check_outputs(outputs)
-    labels = decide(outputs.scores[0], engine.task, min_score)
     trace = make_trace(engine, outputs, routing)
-    degraded = bool(outputs.left_out.any())
-    result = Result(labels, outputs.scores[0], trace, degraded, outputs.late, classes=engine.task.labels)
+    scores, degraded = outputs.scores[0], bool(outputs.left_out.any())
+    labels = decide(scores, engine.task, rules.of_window(), trace.novelty(scores))
+    result = Result(labels, scores, trace, degraded, outputs.late, classes=engine.task.labels)
     return WindowResult(*span, channel, result)
 
 
@@ -217,28 +274,82 @@ class FileWindows(Iterator[tuple[int | None, Window]]):
     """
 
     def __init__(self, path: Path, spec: AudioSpec, channel: int | str = "mix", hop: int | None = None) -> None:
+        self._path, self._spec, self._channel, self._hop = path, spec, channel, hop
         self._recording: Recording | None = None
-        self._windows = self._cut(path, spec, channel, hop)
+        self._warnings: list[str] = []
+        self._windows = ((passage.channel, window) for passage in self.passages() for window in passage.windows)
 
     @property
     def completeness(self) -> Completeness | None:
         """How much of the file was decoded; None before the end was reached."""
         return None if self._recording is None else self._recording.completeness
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the channels that were read, a sentence each."""
+        return tuple(self._warnings)
+
     def __next__(self) -> tuple[int | None, Window]:
         return next(self._windows)
 
-    def _cut(
-        self, path: Path, spec: AudioSpec, channel: int | str, hop: int | None
-    ) -> Iterator[tuple[int | None, Window]]:
-        self._recording = recording = audio.open_recording(path)
-        numbers: list[int | str] = list(range(recording.channels)) if channel == "each" else [channel]
+    def passages(self) -> Iterator[Passage]:
+        """Yield the channels one after the other, instead of all their windows; to be taken once."""
+        self._recording = recording = audio.open_recording(self._path)
+        numbers: list[int | str] = list(range(recording.channels)) if self._channel == "each" else [self._channel]
         for number in numbers:
-            blocks = audio.read_blocks(recording, spec.sample_rate, number)
-            for window in audio.windows(blocks, spec, recording.samplerate, hop=hop, name=str(path)):
-                yield (None if number == "mix" else int(number)), window
+            levels = ChannelLevels(number)
+            blocks = audio.read_blocks(recording, self._spec.sample_rate, number, levels)
+            windows = audio.windows(blocks, self._spec, recording.samplerate, hop=self._hop, name=str(self._path))
+            passage = Passage(
+                None if number == "mix" else int(number), windows, levels, recording.samplerate, self._spec
+            )
+            yield passage
+            self._warnings += passage.warnings
 
 
 def file_windows(path: Path, spec: AudioSpec, channel: int | str = "mix", hop: int | None = None) -> FileWindows:
     """Return the windows of a file, as :class:`FileWindows` describes them."""
     return FileWindows(path, spec, channel, hop)
+
+
+class Passage:
+    """One channel of a file, or the mix of all, on its way through the windows.
+
+    Args:
+        channel: its number; None for a mix.
+        windows: of the channel.
+        levels: that the reader fills.
+        native_rate: of the file, in Hz.
+        spec: of the model.
+    """
+
+    def __init__(
+        self, channel: int | None, windows: Iterator[Window], levels: ChannelLevels, native_rate: int, spec: AudioSpec
+    ) -> None:
+        self.channel, self._windows, self._levels = channel, windows, levels
+        self._native_rate, self._rounding_s = native_rate, 1.5 / spec.sample_rate
+        self._end_s = self._gaps_s = 0.0
+
+    @property
+    def windows(self) -> Iterator[Window]:
+        """The windows, to be taken once; the properties below are complete when all were."""
+        for window in self._windows:
+            self._gaps_s += max(window.start_s - self._end_s, 0.0)
+            self._end_s = window.end_s
+            yield window
+
+    @property
+    def covered_s(self) -> float:
+        """Seconds that are in a window, or in several."""
+        return self._end_s - self._gaps_s
+
+    @property
+    def skipped_s(self) -> float:
+        """Seconds that no window covers, since the hop is longer than a clip."""
+        after = self._levels.frames / self._native_rate - self._end_s
+        return self._gaps_s + (after if after > self._rounding_s else 0.0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the channels, a sentence each."""
+        return self._levels.warnings()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaimoe_runtime.costs import Percentile
-from xaimoe_runtime.schema import PrecisionChoice, Routing
+from xaimoe_runtime.schema import Pool, PrecisionChoice, Routing
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that xaimoe-audio export wrote.")]
 Paths = Annotated[
@@ -50,10 +50,11 @@ PublicKeyOption = Annotated[
     ),
 ]
 RoutingOption = Annotated[
-    Routing,
+    Routing | None,
     typer.Option(
         help="Which (patch, expert) pairs run. routed: those that the router chooses; dense: all compatible ones; "
-        "glance: none, the glance answers alone."
+        "glance: none, the glance answers alone.",
+        show_default="from the bundle",
     ),
 ]
 ChannelOption = Annotated[
@@ -68,6 +69,21 @@ HopOption = Annotated[
     ),
 ]
 MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" if no score reaches this.')]
+MaxNoveltyOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help='Answer "unknown" if the novelty is above this. Such a window of a stream opens no event, either.',
+    ),
+]
+PoolOption = Annotated[
+    Pool,
+    typer.Option(
+        help="How the scores of windows become those of a recording. mean; max: the largest of each label; top3: the "
+        "mean of the three largest; lse: a smooth maximum."
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option(help="File to write instead of stdout: JSON Lines (.jsonl), or a table (.csv, .parquet).")
 ]

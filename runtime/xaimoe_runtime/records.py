@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from xaimoe_runtime.costs import Milliseconds
-from xaimoe_runtime.schema import Count, Routing, Share
+from xaimoe_runtime.schema import Count, Pool, Routing, Share
 
 if TYPE_CHECKING:
     from xaimoe_runtime.result import Trace
@@ -81,6 +81,8 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     """(patch, expert) pairs run."""
     left_out: Annotated[int, Meta(ge=0)] = 0
     """Pairs that were chosen but did not fit into the budget."""
+    silent: bool = False
+    """Whether there was no signal: the scores are then 0, and the labels ``unknown``, or none of several."""
     channel: int | None = None
     time: str | UnsetType = UNSET
     """When the last sample of a live stream's window came, in UTC."""
@@ -93,7 +95,7 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
 
 
 class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", tag="result"):
-    """What was heard in a whole recording: the scores are the mean over its windows."""
+    """What was heard in a whole recording: the scores are pooled over its windows."""
 
     windows: Count = 1
     complete: bool = True
@@ -107,6 +109,16 @@ class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", ta
     """Seconds that the file's header states; given under the same condition, where the header states any."""
     note: str | UnsetType = UNSET
     """What is wrong with the file, in words."""
+    silent_windows: Annotated[int, Meta(ge=0)] = 0
+    """Windows without a signal, which have no say in the scores."""
+    max_scores: dict[str, Share] = {}
+    """Largest score of each label over the windows."""
+    max_at_s: dict[str, Seconds] = {}
+    """Start of the first window with that score."""
+    skipped_s: Seconds = 0.0
+    """Seconds between windows that no window covers, since the hop is longer than a clip."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the channels: one that is silent, or a mix that cancels."""
 
 
 class EventRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event"):
@@ -121,6 +133,10 @@ class EventRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="even
     """End of the last window so far in which it was."""
     peak: Share
     """Largest score so far, averaged as the settings say."""
+    novelty: Share = 0.0
+    """Of the window in which the peak was reached."""
+    drift: tuple[str, ...] = ()
+    """Signal attributes of that window that are unlike those of the training split."""
     channel: int | None = None
     time: str | UnsetType = UNSET
     """When a live stream's event was found to begin or to be over, in UTC."""
@@ -177,6 +193,16 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     skipped: dict[str, Annotated[int, Meta(ge=1)]] = {}
     """What searched folders hold that is no recording: files by ending, ``._*`` for companion files of macOS, names
     with ``/`` for folders of the system."""
+    pool: Pool = "mean"
+    """How the scores of recordings were pooled over their windows."""
+    silent: Annotated[int, Meta(ge=0)] = 0
+    """Recordings, or channels of them, without a signal."""
+    silent_windows: Annotated[int, Meta(ge=0)] = 0
+    """Windows without a signal."""
+    warned: Annotated[int, Meta(ge=0)] = 0
+    """Recordings with warnings of their channels."""
+    skipped_s: Seconds = 0.0
+    """Seconds that no window covers, since the hop is longer than a clip; ``audio_s`` does not count them."""
 
 
 Record = WindowRecord | ResultRecord | EventRecord | ErrorRecord | SummaryRecord

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.drift import drifted, excess, familiarity, novelty
-from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.pooling import Pooling
 from xaimoe_runtime.presentation import as_html, as_text
-from xaimoe_runtime.schema import AttributeSpec, AudioSpec, Routing, TaskSpec
+from xaimoe_runtime.schema import POOLS, AttributeSpec, AudioSpec, Pool, Routing, TaskSpec
 
 Floats = NDArray[np.float32]
 
 UNKNOWN = "unknown"
-"""Answered in place of a label when no score reaches ``min_score``."""
+"""Answered in place of a label when no score reaches ``min_score``, above ``max_novelty``, and for silence."""
+MIN_PRESENT = 0.5
+"""Score from which a label of a single-label model is present somewhere in a recording, if it is not a mean."""
+
+
+@dataclass(frozen=True)
+class DecisionRules:
+    """How scores become labels, the same by every door."""
+
+    min_score: float = 0.0
+    """Below it, ``unknown`` is answered."""
+    max_novelty: float = 1.0
+    """Above it, ``unknown`` is answered."""
+    pool: Pool = "mean"
+    """How the scores of a recording come from those of its windows."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "max_novelty"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name}: found {value}, expected 0 to 1")
+        one_of(POOLS, self.pool, "pool")
+
+    def of_window(self) -> DecisionRules:
+        """Return the rules for a single window, where nothing is pooled."""
+        return replace(self, pool="mean")
+
+
+DEFAULT_RULES = DecisionRules()
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,12 @@ class Outputs:
     budget."""
     late: bool = False
     """Whether it came after its deadline."""
+    sounding: Floats = None  # type: ignore[assignment]  # set below
+    """[N], share of each window that is not silent; 1 if it was not measured."""
+
+    def __post_init__(self) -> None:
+        if self.sounding is None:
+            object.__setattr__(self, "sounding", np.ones(len(self.scores), np.float32))
 
     @property
     def degraded(self) -> NDArray[np.bool_]:
@@ -65,6 +101,7 @@ class Outputs:
             left_out=self.left_out[i : i + 1],
             predicted_ms={stage: ms / count for stage, ms in self.predicted_ms.items()},
             late=self.late,
+            sounding=self.sounding[i : i + 1],
         )
 
     @staticmethod
@@ -81,6 +118,7 @@ class Outputs:
             left_out=np.concatenate([part.left_out for part in parts]),
             predicted_ms=_added([part.predicted_ms for part in parts]),
             late=any(part.late for part in parts),
+            sounding=np.concatenate([part.sounding for part in parts]),
         )
 
 
@@ -106,6 +144,8 @@ class Engine(Protocol):
     """How the signal attributes are distributed over the training split; none if that is not known."""
     pairs_possible: int
     """(patch, expert) pairs of a window."""
+    routing: Routing
+    """Used unless another is chosen."""
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] at the model's rate and ``source`` [N, 2] -> outputs."""
@@ -134,6 +174,12 @@ class Trace:
     """Milliseconds that the stages were expected to take; none without a budget."""
     usual: tuple[AttributeSpec, ...] = ()
     """How the attributes are distributed over the training split, if that is known."""
+    sounding: Floats = None  # type: ignore[assignment]  # set below
+    """[N], share of each window that is not silent."""
+
+    def __post_init__(self) -> None:
+        if self.sounding is None:
+            object.__setattr__(self, "sounding", np.ones(len(self.attributes), np.float32))
 
     @cached_property
     def pairs(self) -> NDArray[np.intp]:
@@ -156,6 +202,11 @@ class Trace:
         """How usual each window's attributes are, 0…1, [N]."""
         return familiarity(self.excess)
 
+    def novelty(self, scores: Floats, windows: slice = slice(None)) -> float:
+        """Return the novelty, 0…1, of scores [L] that were pooled over ``windows``; 0 if all of them are silent."""
+        sounding = self.sounding[windows] > 0
+        return novelty(scores, float(self.familiarity[windows][sounding].mean())) if sounding.any() else 0.0
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -174,6 +225,12 @@ class Result:
     """Of each clip, its windows in the trace."""
     classes: tuple[str, ...] = ()
     """Name of each score, [L]; empty where only the model knows them."""
+    max_scores: Floats | None = None
+    """Largest score of each label over the windows, as ``scores``; None for one window."""
+    max_at_s: NDArray[np.float64] | None = None
+    """Start of the first window with that score, in seconds, as ``scores``; None for one window."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the channels of a file."""
 
     def __str__(self) -> str:
         return as_text(self)
@@ -185,11 +242,16 @@ class Result:
 
     @cached_property
     def novelty(self) -> float | Floats:
-        """0…1, for a batch [B]: the more, the less what is heard is like anything the model knows."""
-        usual = (float(self.trace.familiarity[span].mean()) for span in self.spans)
+        """0…1, for a batch [B]: the more, the less what is heard is like anything the model knows; 0 for silence."""
         rows = np.atleast_2d(self.scores)
-        found = np.array([novelty(row, own) for row, own in zip(rows, usual, strict=True)], np.float32)
+        found = np.array([self.trace.novelty(row, own) for row, own in zip(rows, self.spans, strict=True)], np.float32)
         return float(found[0]) if self.scores.ndim == 1 else found
+
+    @cached_property
+    def silent(self) -> bool | NDArray[np.bool_]:
+        """Whether there is no signal, for a batch [B]."""
+        silent = np.array([not self.trace.sounding[span].any() for span in self.spans])
+        return bool(silent[0]) if self.scores.ndim == 1 else silent
 
 
 @dataclass(frozen=True)
@@ -218,28 +280,61 @@ def check_scores(scores: Floats) -> None:
         raise AudioError("the model answered with scores that are not finite; the answer was withheld")
 
 
-def pool(scores: Floats) -> Floats:
-    """Scores [L] of a recording from those of its windows [N, L]: their mean.
+def mark_silence(outputs: Outputs, sounding: Floats) -> Outputs:
+    """Return the outputs with the share of each window that sounds [N], and scores of 0 where nothing does."""
+    scores = np.where(sounding[:, None] > 0, outputs.scores, np.float32(0)) if not sounding.all() else outputs.scores
+    return replace(outputs, scores=scores, sounding=sounding)
+
+
+def pool(scores: Floats, sounding: Floats | None = None, how: Pool = "mean") -> Floats:
+    """Return the scores [L] of a recording from those of its windows [N, L].
+
+    Args:
+        scores: of the windows.
+        sounding: share of each window that is not silent, [N]; 1 if None.
+        how: see :class:`xaimoe_runtime.pooling.Pooling`.
 
     Raises:
         AudioError: a score is not finite.
     """
     check_scores(scores)
-    pooled: Floats = scores[0] if len(scores) == 1 else scores.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return np.minimum(np.maximum(pooled, np.float32(0)), np.float32(1))
+    pooling = Pooling(scores.shape[1], how)
+    pooling.add(scores, np.ones(len(scores), np.float32) if sounding is None else sounding, [0.0] * len(scores))
+    return pooling.scores
 
 
-def decide(scores: Floats, task: TaskSpec, min_score: float = 0.0) -> tuple[str, ...]:
-    """Labels for scores [L]: the best one (single-label), or all that reach their threshold, best first (multi-label).
+def decide(
+    scores: Floats,
+    task: TaskSpec,
+    rules: DecisionRules = DEFAULT_RULES,
+    novelty: float = 0.0,
+) -> tuple[str, ...]:
+    """Return the labels for scores [L]: the best one (single-label), or all that reach their threshold, best first.
 
-    Nothing reaching ``min_score`` gives ``("unknown",)``.
+    Nothing that reaches ``rules.min_score``, or a novelty above ``rules.max_novelty``, gives ``("unknown",)``. Silence
+    has scores of 0 and no class: ``("unknown",)`` in place of one label, ``()`` of several. Single-label scores that
+    are not pooled by the mean may name several labels, since each may be present in another window: all from
+    ``MIN_PRESENT``, best first.
+
+    Args:
+        scores: of a window, or pooled over those of a recording.
+        task: of the model.
+        rules: how to decide.
+        novelty: of the scores.
     """
-    if task.kind == "single_label":
-        order = [int(scores.argmax())]
+    single = task.kind == "single_label"
+    if not scores.any():
+        return (UNKNOWN,) if single else ()
+    if novelty > rules.max_novelty:
+        return (UNKNOWN,)
+    order = np.argsort(-scores, kind="stable").tolist()
+    if single:
+        present = 1 if rules.pool == "mean" else max(int(np.count_nonzero(scores >= MIN_PRESENT)), 1)
+        order = order[:present]
     else:
         enough = scores >= np.asarray(task.thresholds, np.float32)
-        order = [i for i in np.argsort(-scores, kind="stable").tolist() if enough[i]]
-    chosen = tuple(task.labels[i] for i in order if scores[i] >= min_score)
-    if not chosen and (task.kind == "single_label" or float(scores.max()) < min_score):
+        order = [i for i in order if enough[i]]
+    chosen = tuple(task.labels[i] for i in order if scores[i] >= rules.min_score)
+    if not chosen and (single or float(scores.max()) < rules.min_score):
         return (UNKNOWN,)
     return chosen

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xaimoe_runtime import calibration
-from xaimoe_runtime.audio import Window, parse_channel
+from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.budget import Budget, DeadlineFor, WholeCall, check_budget, for_each
 from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.costs import Costs, Percentile, check_percentile
@@ -23,19 +23,19 @@ from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import (
     FileWindows,
     answer,
-    check_min_score,
     check_routing,
     cut,
     file_windows,
     hop_samples,
     infer_windows,
-    run_stream,
+    run_windows,
+    skip_warning,
 )
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.recording import Completeness
 from xaimoe_runtime.records import ErrorRecord, EventRecord
-from xaimoe_runtime.result import Engine, Outputs, Result, WindowResult
-from xaimoe_runtime.schema import Manifest, Routing
+from xaimoe_runtime.result import DecisionRules, Engine, Outputs, Result, WindowResult
+from xaimoe_runtime.schema import Manifest, Pool, Routing
 from xaimoe_runtime.streams.listener import Listener, Listening
 from xaimoe_runtime.streams.sources import FileSource, Source
 from xaimoe_runtime.streams.stream import Stream
@@ -66,6 +66,7 @@ class Runtime:
         self.pairs_possible = manifest.patches.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute.name for attribute in manifest.attributes)
         self.usual = manifest.attributes
+        self.routing = manifest.routing
 
     @classmethod
     def load(
@@ -163,11 +164,13 @@ class Runtime:
         min_score: float = 0.0,
         budget_ms: float | None = None,
         percentile: str = "p95",
+        max_novelty: float = 1.0,
+        pool: Pool = "mean",
     ) -> Result:
         """Answers for one recording [n] or a batch [B, n], floating point with full scale at 1.
 
         A recording shorter than the model's clip is repeated to fill it; a longer one is cut into windows and their
-        scores are averaged. The trace has one row a window.
+        scores are pooled. Silent windows have no say, and silence has no class. The trace has one row a window.
 
         Args:
             samples: the recording or recordings.
@@ -177,21 +180,24 @@ class Runtime:
             budget_ms: milliseconds that the whole call may take, resampling included; pairs that do not fit are left
                 out, and the result is ``degraded``. A budget under the floor gets the floor, and is ``late``.
             percentile: ``p50``, ``p95`` or ``p99`` of the graphs' costs to plan with.
+            max_novelty: above it, ``unknown`` is answered.
+            pool: how the scores of windows become those of a recording: ``mean``, ``max``, ``top3`` or ``lse``; see
+                :class:`xaimoe_runtime.pooling.Pooling`.
 
         Raises:
             AudioError: samples that are empty, not finite, or of the wrong shape or type.
-            ConfigError: no such routing or percentile, or a budget that is no time.
+            ConfigError: no such routing, percentile or pool, or a limit or a budget out of range.
         """
         start = perf_counter()
-        chosen = check_routing(routing or self.manifest.routing)
-        check_min_score(min_score)
+        chosen = check_routing(routing or self.routing)
+        rules = DecisionRules(min_score, max_novelty, pool)
         budget, known = check_budget(budget_ms), check_percentile(percentile)
         recordings, batched = cut(self.audio, samples, sample_rate)
         if budget is None:
-            return infer_windows(self, recordings, chosen, min_score, batched)
+            return infer_windows(self, recordings, chosen, rules, batched)
         end = start + budget / 1e3
         deadlines = WholeCall(end, sum(len(windows) for windows in recordings))
-        result = infer_windows(self.within(deadlines, known), recordings, chosen, min_score, batched)
+        result = infer_windows(self.within(deadlines, known), recordings, chosen, rules, batched)
         return replace(result, late=perf_counter() > end)
 
     def infer_file(
@@ -203,6 +209,7 @@ class Runtime:
         min_score: float = 0.0,
         budget_ms: float | None = None,
         percentile: str = "p95",
+        max_novelty: float = 1.0,
     ) -> FileResults:
         """Answers window by window over a file of any length, in bounded memory.
 
@@ -218,17 +225,21 @@ class Runtime:
             budget_ms: milliseconds for each window, from samples at the model's rate to its scores; decoding and
                 resampling, which go block by block, are excluded.
             percentile: as for :meth:`infer`.
+            max_novelty: as for :meth:`infer`.
 
         Raises:
             ConfigError: at once, for no such routing or channel, or a hop that is not positive.
             AudioError: on the way, when the file turns out to be unusable.
         """
-        chosen = check_routing(routing or self.manifest.routing)
-        check_min_score(min_score)
+        chosen = check_routing(routing or self.routing)
+        rules = DecisionRules(min_score, max_novelty)
         budget, known = check_budget(budget_ms), check_percentile(percentile)
         engine: Engine = self if budget is None else self.within(for_each(budget), known)
-        windows = file_windows(Path(path), self.audio, parse_channel(channel), hop_samples(hop_s, self.audio))
-        return FileResults(path, windows, _answers(engine, windows, chosen, min_score))
+        hop = hop_samples(hop_s, self.audio)
+        if skipped := skip_warning(hop, self.audio):
+            LOG.warning("%s", skipped)
+        windows = file_windows(Path(path), self.audio, parse_channel(channel), hop)
+        return FileResults(path, windows, _answers(engine, windows, chosen, rules))
 
     def open_stream(
         self,
@@ -239,6 +250,7 @@ class Runtime:
         budget_ms: float | None = None,
         percentile: str = "p95",
         channel: str | int = "mix",
+        max_novelty: float = 1.0,
     ) -> Stream:
         """A stream to push samples into: ``stream.push(samples)`` gives the windows that they complete.
 
@@ -250,12 +262,17 @@ class Runtime:
             budget_ms: milliseconds for each window.
             percentile: as for :meth:`infer`.
             channel: ``mix`` or the number of a channel, if samples [n, channels] are pushed.
+            max_novelty: as for :meth:`infer`.
 
         Raises:
             AudioError: a sampling rate that no recorder has.
             ConfigError: an option makes no sense.
         """
-        return Stream(self, sample_rate, hop_s, routing, min_score, budget_ms, percentile, channel)
+        if skipped := skip_warning(hop_samples(hop_s, self.audio), self.audio):
+            LOG.warning("%s", skipped)
+        return Stream(
+            self, sample_rate, hop_s, routing, min_score, budget_ms, percentile, channel, max_novelty=max_novelty
+        )
 
     def stream(self, source: Source | str | Path, **options: Any) -> Iterator[EventRecord]:
         """Events of an endless source, as they come about; trouble is logged, and the stream goes on.
@@ -303,7 +320,9 @@ class FileResults(Iterator[WindowResult]):
             completeness = self.completeness
             if completeness is not None and not completeness.complete and not self._is_logged:
                 LOG.warning("%s: incomplete: %s", self.path, completeness.message)
-                self._is_logged = True
+            for sentence in () if self._is_logged else self._windows.warnings:
+                LOG.warning("%s: %s", self.path, sentence)
+            self._is_logged = True
             raise
 
 
@@ -314,7 +333,7 @@ class Budgeted:
         self.runtime, self.deadline_for, self.percentile, self.costs = runtime, deadline_for, percentile, runtime.costs
         self.task, self.audio, self.provider, self.name = runtime.task, runtime.audio, runtime.provider, runtime.name
         self.experts, self.attribute_names, self.usual = runtime.experts, runtime.attribute_names, runtime.usual
-        self.pairs_possible = runtime.pairs_possible
+        self.pairs_possible, self.routing = runtime.pairs_possible, runtime.routing
 
     def run(self, waveform: Floats, source: Floats, routing: Routing) -> Outputs:
         """``waveform`` [N, S] and ``source`` [N, 2] -> outputs; pairs that do not fit are left out."""
@@ -325,12 +344,10 @@ class Budgeted:
         return Outputs.join(parts)
 
 
-def _answers(
-    engine: Engine, windows: Iterator[tuple[int | None, Window]], routing: Routing, min_score: float
-) -> Iterator[WindowResult]:
+def _answers(engine: Engine, windows: FileWindows, routing: Routing, rules: DecisionRules) -> Iterator[WindowResult]:
     for number, window in windows:
-        ((_, outputs),) = run_stream(engine, [window], routing)
-        yield answer(engine, outputs, routing, min_score, (window.start_s, window.end_s), number)
+        outputs = run_windows(engine, [window], routing)
+        yield answer(engine, outputs, routing, rules, (window.start_s, window.end_s), number)
 
 
 def _events(listener: Listener) -> Iterator[EventRecord]:

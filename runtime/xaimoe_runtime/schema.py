@@ -19,6 +19,9 @@ Routing = Literal["routed", "dense", "glance"]
 """``routed``: gates as they are; ``dense``: all compatible pairs of patches that are not silent; ``glance``: no pair,
 the prior alone."""
 ROUTINGS: tuple[Routing, ...] = ("routed", "dense", "glance")
+Pool = Literal["mean", "max", "top3", "lse"]
+"""How the scores of a recording come from those of its windows; see :class:`xaimoe_runtime.pooling.Pooling`."""
+POOLS: tuple[Pool, ...] = ("mean", "max", "top3", "lse")
 Role = Literal["frontend", "saliency", "router", "expert", "head", "frames", "window", "gather", "scatter", "fused"]
 """``frames`` and ``window`` are the two stages of ``frontend``, for streams; ``gather`` and ``scatter`` lie before and
 after an expert on a GPU; ``fused`` is the whole line in one."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from xaimoe_runtime.records import SummaryRecord
 from xaimoe_runtime.result import Result
-from xaimoe_runtime.schema import Routing
+from xaimoe_runtime.schema import Pool, Routing
 
 STEP = math.log(1.01)
 """Logarithm of the ratio between one time and the next that are told apart: of millions of windows there are but some
@@ -43,6 +43,13 @@ class Tally(msgspec.Struct):
     """Windows that were given up."""
     incomplete: int = 0
     """Files of which a part could not be decoded."""
+    silent: int = 0
+    """Recordings without a signal."""
+    silent_windows: int = 0
+    warned: int = 0
+    """Recordings with warnings of their channels."""
+    skipped_s: float = 0.0
+    """Seconds that no window covers."""
     total_ms: float = 0.0
     times: dict[int, int] = {}
     """Windows by their time: milliseconds are ``exp(STEP * key)``."""
@@ -55,6 +62,7 @@ class Tally(msgspec.Struct):
         self.degraded += result.degraded
         self.late += result.late
         self.drifted += bool(result.trace.drift[0])
+        self.silent_windows += not result.trace.sounding.any()
         self.total_ms += ms
         key = round(math.log(max(ms, LEAST_MS)) / STEP)
         self.times[key] = self.times.get(key, 0) + 1
@@ -78,7 +86,12 @@ class Tally(msgspec.Struct):
         return 0.0
 
     def summary(
-        self, engine: Answering, routing: Routing, budget_ms: float | None, lost_s: float = 0.0
+        self,
+        engine: Answering,
+        routing: Routing,
+        budget_ms: float | None,
+        lost_s: float = 0.0,
+        pool: Pool = "mean",
     ) -> SummaryRecord:
         """The figures so far."""
         possible = self.windows * engine.pairs_possible
@@ -102,4 +115,9 @@ class Tally(msgspec.Struct):
             dropped=self.dropped,
             lost_s=round(lost_s, 6),
             incomplete=self.incomplete,
+            pool=pool,
+            silent=self.silent,
+            silent_windows=self.silent_windows,
+            warned=self.warned,
+            skipped_s=round(self.skipped_s, 6),
         )

@@ -75,7 +75,7 @@ def test_novelty_is_what_the_best_score_lacks_and_more_where_the_signal_is_odd(
 
 
 def test_records_and_results_agree_on_novelty(runtime: Runtime, tmp_path: Path) -> None:
-    clip = np.concatenate([noise(runtime.audio.clip_samples), noise(runtime.audio.clip_samples, level=1e-6, seed=1)])
+    clip = np.concatenate([noise(runtime.audio.clip_samples), noise(runtime.audio.clip_samples, level=1e-4, seed=1)])
     path = write_wav(tmp_path / "a.wav", clip, runtime.audio.sample_rate)
     *windows, whole, _ = FileClassifier(runtime, windows=True).records([path])
     samples, _ = soundfile.read(path, dtype="float32")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError, ConfigError, Runtime
 from xaimoe_runtime.inference import rows_of
-from xaimoe_runtime.result import UNKNOWN, decide, pool
+from xaimoe_runtime.result import UNKNOWN, DecisionRules, decide, pool
 from xaimoe_runtime.schema import ROUTINGS, TaskSpec
 
 Floats = NDArray[np.float32]
@@ -196,11 +196,11 @@ def test_no_label_may_be_the_right_answer_to_several() -> None:
 
 @pytest.mark.parametrize("kind", ["single_label", "multi_label"])
 def test_nothing_that_reaches_the_least_score_is_unknown(kind: str) -> None:
-    assert decide(np.float32([0.6, 0.3, 0.1]), task(kind), min_score=0.7) == (UNKNOWN,)
+    assert decide(np.float32([0.6, 0.3, 0.1]), task(kind), DecisionRules(min_score=0.7)) == (UNKNOWN,)
 
 
 def test_the_least_score_keeps_what_reaches_it() -> None:
-    assert decide(np.float32([0.9, 0.6, 0.1]), task("multi_label"), min_score=0.7) == ("a",)
+    assert decide(np.float32([0.9, 0.6, 0.1]), task("multi_label"), DecisionRules(min_score=0.7)) == ("a",)
 
 
 def test_an_unsure_answer_is_unknown_and_keeps_its_scores(runtime: Runtime, clip: Floats) -> None:

@@ -175,10 +175,11 @@ def test_of_a_long_recording_the_clearest_window_is_explained(classifier: MoEAud
 
 def _windows(classifier: MoEAudioClassifier, recording: Path) -> list[Any]:
     from xaimoe_runtime.inference import answer, file_windows, run_windows
+    from xaimoe_runtime.result import DEFAULT_RULES
 
     engine = classifier.engine
     return [
-        answer(engine, run_windows(engine, [w], "routed"), "routed", 0.0, (w.start_s, w.end_s), None)
+        answer(engine, run_windows(engine, [w], "routed"), "routed", DEFAULT_RULES, (w.start_s, w.end_s), None)
         for _, w in file_windows(recording, engine.audio)
     ]
 

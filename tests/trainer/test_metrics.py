@@ -85,3 +85,12 @@ def test_a_multi_label_split_with_one_class_has_all_figures() -> None:
 def test_the_headline_goes_by_the_task() -> None:
     assert headline(task("single_label")) == "accuracy"
     assert headline(task("multi_label")) == "mAP"
+
+
+def test_silence_is_no_answer_whatever_the_first_class_is() -> None:
+    scores = [[0.8, 0.1, 0.1], [0, 0, 0], [0.1, 0.8, 0.1], [0, 0, 0]]
+    targets = [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    found = figures(scores, targets, task("single_label"))
+    assert found["accuracy"] == 0.5
+    assert found["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert found["per_class"] == pytest.approx({"a": 2 / 3, "b": 1.0, "c": 0.0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -35,8 +36,10 @@ from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
-from xaimoe_runtime.result import Result
-from xaimoe_runtime.schema import TaskKind
+from xaimoe_runtime.result import DecisionRules, Result
+from xaimoe_runtime.schema import POOLS, Pool, TaskKind
+
+LOG = logging.getLogger("xaimoe_audio")
 
 
 class MoEAudioClassifier:
@@ -239,22 +242,25 @@ class MoEAudioClassifier:
         dataset_dir: str | Path,
         metadata_csv: str | Path | None = None,
         split: Split = "test",
-        routing: str = "routed",
+        routing: str | None = None,
         channel: str = "mix",
+        pool: Pool = "mean",
     ) -> Metrics:
         """Metrics of a split: ``accuracy``, ``macro_f1``, ``ece``, ``per_class``, ``confusion`` (single-label) or
-        ``mAP`` …; a dictionary that is printed as a short table.
+        ``mAP`` …; a dictionary that is printed as a short table. ``pool`` says how the scores of windows become those
+        of a recording. Thresholds and temperatures were fitted to the mean.
 
         Raises:
             DatasetError: what is wrong with the dataset, or a class that the model does not know.
-            ConfigError: no such split or routing.
+            ConfigError: no such split, routing or pool.
         """
-        chosen = check_routing(routing)
         engine = self.engine
+        chosen = check_routing(routing or engine.routing)
+        one_of(POOLS, pool, "pool")
         dataset = self._split(dataset_dir, metadata_csv, split, channel)
         items = dataset.split(split)
         targets = dataset.targets(items, engine.task.labels)
-        answers = answer(engine, items, chosen)
+        answers = answer(engine, items, chosen, pool)
         figures = Metrics(measure(answers.scores, targets, engine.task))
         figures["expert_usage"] = expert_usage(answers, engine.experts, targets, engine.task.labels)
         return figures
@@ -272,24 +278,34 @@ class MoEAudioClassifier:
         self,
         audio: str | Path | ArrayLike,
         sample_rate: float | None = None,
-        routing: str = "routed",
+        routing: str | None = None,
         channel: str = "mix",
         min_score: float = 0.0,
+        max_novelty: float = 1.0,
+        pool: Pool = "mean",
     ) -> Result:
         """The answer for a file, or for samples [n] or [B, n] at ``sample_rate`` Hz (None: the model's own).
 
+        Silence has no class: ``unknown``, or no label of several. Above ``max_novelty`` or below ``min_score``,
+        ``unknown`` is answered. ``pool`` says how the scores of windows become those of the recording.
+
         Raises:
             AudioError: the recording cannot be used.
-            ConfigError: no such routing or channel; channel ``each`` has more than one answer and belongs to the CLI.
+            ConfigError: no such routing, pool or channel; channel ``each`` has more than one answer and belongs to the
+                CLI.
         """
-        engine = self.engine
+        engine, rules = self.engine, DecisionRules(min_score, max_novelty, pool)
         if not isinstance(audio, (str, Path)):
-            return infer(engine, audio, sample_rate, routing, min_score)
+            return infer(engine, audio, sample_rate, routing, rules)
         number = parse_channel(channel)
         if number == "each":
             raise ConfigError("channel: predict gives one answer, expected mix or the number of a channel")
-        heard = [window for _, window in file_windows(Path(audio), engine.audio, number)]
-        return infer_windows(engine, [heard], check_routing(routing), min_score)
+        reading = file_windows(Path(audio), engine.audio, number)
+        windows = [window for _, window in reading]
+        for sentence in reading.warnings:
+            LOG.warning("%s: %s", audio, sentence)
+        chosen = check_routing(routing or engine.routing)
+        return infer_windows(engine, [windows], chosen, rules, warnings=reading.warnings)
 
     def explain(
         self,

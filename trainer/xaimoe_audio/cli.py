@@ -267,13 +267,14 @@ def evaluate(
     ckpt: options.CkptOption,
     metadata: options.MetadataOption = None,
     split: Annotated[Split, typer.Option(help="Split of the dataset to use.")] = "test",
-    routing: device_options.RoutingOption = "routed",
+    routing: device_options.RoutingOption = None,
     channel: device_options.ChannelOption = "mix",
+    pool: device_options.PoolOption = "mean",
     device: options.DeviceOption = "auto",
 ) -> None:
     """Measure a checkpoint on a split of a dataset; print the metrics as one JSON object."""
     classifier = _classifier().load(ckpt, device)
-    write_json(classifier.evaluate(dataset, metadata, split, routing, channel))
+    write_json(classifier.evaluate(dataset, metadata, split, routing, channel, pool))
 
 
 @app.command(
@@ -295,10 +296,12 @@ def infer(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle to classify with, in ONNX Runtime, as on the device.")
     ] = None,
-    routing: device_options.RoutingOption = "routed",
+    routing: device_options.RoutingOption = None,
     channel: device_options.ChannelOption = "mix",
     hop: device_options.HopOption = None,
+    pool: device_options.PoolOption = "mean",
     min_score: device_options.MinScoreOption = 0.0,
+    max_novelty: device_options.MaxNoveltyOption = 1.0,
     windows: device_options.WindowsOption = False,
     trace: device_options.TraceOption = False,
     figures: device_options.FiguresOption = None,
@@ -376,6 +379,8 @@ def infer(
         channel=channel,
         hop_s=hop,
         min_score=min_score,
+        max_novelty=max_novelty,
+        pool=pool,
         windows=windows,
         budget_ms=budget_ms,
         batch_size=batch_size,

@@ -75,6 +75,7 @@ class TorchEngine:
         self.pairs_possible = model.grid.count * len(self.experts)
         self.attribute_names = tuple(attribute for attribute, _ in ATTRIBUTES)
         self.usual = usual
+        self.routing: Routing = "routed"
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, device: torch.device) -> TorchEngine:

@@ -24,9 +24,9 @@ from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.territory import means_of_territories
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.choices import one_of
-from xaimoe_runtime.errors import AudioError, ConfigError, ProviderError
+from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.files import printable
-from xaimoe_runtime.inference import file_windows, inputs_of
+from xaimoe_runtime.inference import file_windows, inputs_of, run_windows
 from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import TaskSpec
@@ -153,10 +153,9 @@ def explain_recording(
     if picked == "each":
         raise ConfigError("channel: found each, expected mix or the number of a channel")
     first_time = (window for _, window in file_windows(path, engine.audio, picked))
-    scores = np.concatenate([engine.run(*inputs_of([window]), "routed").scores for window in first_time])
-    if not np.isfinite(scores).all():
-        raise AudioError(f"{path}: the model answered with scores that are not finite; nothing is explained")
-    whole = pool(scores)
+    outputs = [run_windows(engine, [window], "routed") for window in first_time]
+    scores, sounding = (np.concatenate([getattr(one, name) for one in outputs]) for name in ("scores", "sounding"))
+    whole = pool(scores, sounding)
     answered = decide(whole, engine.task)
     target = answered_with(whole, engine.task) if label is None else labels.index(label)
     # Read again: a recording of a day is not held in memory for the sake of one window.
@@ -189,9 +188,9 @@ def explain_recording(
 
 def answered_with(scores: Floats, task: TaskSpec) -> int:
     """Number of the label that a recording with these scores [L] is explained by: the best one that was answered, or
-    the best of all if none was."""
+    the best of all if none was, as of silence."""
     answer = decide(scores, task)
-    return task.labels.index(answer[0]) if answer else int(scores.argmax())
+    return task.labels.index(answer[0]) if answer and scores.any() else int(scores.argmax())
 
 
 def numbers_of(explanation: Explanation, engine: TorchEngine, path: Path) -> dict[str, Any]:

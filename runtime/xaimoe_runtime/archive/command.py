@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,16 @@ from xaimoe_runtime.errors import AudioError, ConfigError, XaimoeError
 if TYPE_CHECKING:
     from xaimoe_runtime.archive.paths import FoundRecordings
     from xaimoe_runtime.archive.run import Answers, OpenBundle
-    from xaimoe_runtime.files import FileClassifier, FileOptions
+    from xaimoe_runtime.files import Classified, FileClassifier, FileOptions
+    from xaimoe_runtime.records import Record
     from xaimoe_runtime.runtime import Runtime
 
 Answering = Callable[["FileClassifier", "OpenBundle"], "Answers"]
 """Chooses who answers: this process with its classifier, or others that open the bundle themselves."""
+
+
+MAX_WARNINGS = 20
+"""Recordings whose warnings are repeated on stderr."""
 
 
 def classify_with_bundle(
@@ -60,10 +65,15 @@ def classify(
     """Answers for all recordings, with a progress bar; exit code 1 if some failed or are incomplete."""
     from xaimoe_runtime.archive import run
     from xaimoe_runtime.archive.paths import describe_skipped
+    from xaimoe_runtime.inference import skip_warning
 
     typer.echo(f"{classifier.engine.name}: provider {classifier.engine.provider}", err=True)
     if found.skipped:
         typer.echo(f"not taken from folders: {describe_skipped(found.skipped)}", err=True)
+    if long_hop := skip_warning(classifier.hop, classifier.engine.audio):
+        typer.echo(long_hop, err=True)
+    warned = ChannelWarnings()
+    answers = warned.noting(answers)
     with progress("classifying", len(found.paths)) as advance:
         if out is None:
             errors = write_records(run.stream_records(classifier, answers, found, advance), None)
@@ -74,10 +84,44 @@ def classify(
                 typer.echo(f"{out}: what was done is kept beside it; --resume goes on", err=True)
                 raise
             errors = summary.errors + summary.incomplete
+    warned.write()
     if out is not None and out.suffix.lower() != ".jsonl":  # a table has no row for it
         typer.echo(msgspec.json.encode(summary).decode(), err=True)
     if errors:
         raise typer.Exit(1)
+
+
+class ChannelWarnings:
+    """The warnings of channels on their way into records, for stderr at the end of a run."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.more = 0
+
+    def noting(self, answers: Answers) -> Answers:
+        """Return the same answers, with their warnings noted as they come."""
+
+        def noted(paths: Sequence[Path]) -> Iterator[tuple[Path, Classified]]:
+            for path, classified in answers(paths):
+                for record in classified.records:
+                    self._note(record)
+                yield path, classified
+
+        return noted
+
+    def write(self) -> None:
+        """Write them to stderr; of many, the first and how many more."""
+        for line in self.lines:
+            typer.echo(line, err=True)
+        if self.more:
+            typer.echo(f"{self.more} more recordings with warnings; see their records", err=True)
+
+    def _note(self, record: Record) -> None:
+        warnings: Sequence[str] = getattr(record, "warnings", ())
+        if warnings and len(self.lines) >= MAX_WARNINGS:
+            self.more += 1
+        elif warnings:
+            self.lines.append(f"{getattr(record, 'path', '')}: {'; '.join(warnings)}")
 
 
 def locally(workers: int) -> Answering:

@@ -33,13 +33,21 @@ COLUMNS: dict[str, type] = {
     "pairs": int,
     "left_out": int,
     "windows": int,
+    "novelty": float,
+    "silent": bool,
+    "silent_windows": int,
+    "skipped_s": float,
+    "warnings": str,
     "complete": bool,
     "missing_s": float,
     "note": str,
     "error": str,
     "message": str,
 }
-"""Of a table, before ``score:LABEL`` for each label. Labels are joined by ``|``; ``score`` is the best one's."""
+"""Of a table, before ``score:LABEL``, ``max:LABEL`` and ``max_at_s:LABEL`` for each label. Labels are joined by ``|``,
+warnings by ``; ``; ``score`` is the best one's."""
+PER_LABEL = {"score": "scores", "max": "max_scores", "max_at_s": "max_at_s"}
+"""Fields of records that have a column for each label, by the prefix of the column."""
 
 
 def check_format(out: Path) -> str:
@@ -69,7 +77,7 @@ def write(records: Iterable[Record], labels: tuple[str, ...], out: Path) -> None
         write_records(records, out)
         return
     with replacing(out) as file:
-        columns = COLUMNS | {f"score:{label}": float for label in labels}
+        columns = COLUMNS | {f"{prefix}:{label}": float for prefix in PER_LABEL for label in labels}
         rows = (row for record in records if (row := _row(record)))
         (_write_csv if suffix == ".csv" else _write_parquet)(rows, columns, file)
 
@@ -80,9 +88,13 @@ def _row(record: Record) -> dict[str, Any]:
         return {"kind": "error", "path": record.path, "error": record.error, "message": record.message}
     if not isinstance(record, WindowRecord):
         return {}
-    cells = {name: value for name, value in msgspec.to_builtins(record).items() if name in COLUMNS}
+    content = msgspec.to_builtins(record)
+    cells = {name: value for name, value in content.items() if name in COLUMNS}
     cells |= {"labels": "|".join(record.labels), "score": max(record.scores.values())}
-    return cells | {f"score:{label}": score for label, score in record.scores.items()}
+    cells |= {"warnings": "; ".join(content.get("warnings", ()))}
+    for prefix, field in PER_LABEL.items():
+        cells |= {f"{prefix}:{label}": value for label, value in content.get(field, {}).items()}
+    return cells
 
 
 def _write_csv(rows: Iterator[dict[str, Any]], columns: dict[str, type], file: Any) -> None:

@@ -17,6 +17,7 @@ from xaimoe_runtime.options import (
     BundlePath,
     ChannelOption,
     HopOption,
+    MaxNoveltyOption,
     MemoryOption,
     MinScoreOption,
     PercentileOption,
@@ -158,10 +159,11 @@ def stream(
             min=1, max=99, help="Real-time priority (SCHED_FIFO) of the process, where the system permits it."
         ),
     ] = None,
-    routing: RoutingOption = "routed",
+    routing: RoutingOption = None,
     channel: ChannelOption = "mix",
     hop: HopOption = None,
     min_score: MinScoreOption = 0.0,
+    max_novelty: MaxNoveltyOption = 1.0,
     budget_ms: BudgetOption = None,
     percentile: PercentileOption = "p95",
     provider: ProviderOption = "auto",
@@ -177,8 +179,9 @@ def stream(
     """
     from xaimoe_runtime.memory import cap_memory
     from xaimoe_runtime.providers import parse_options
+    from xaimoe_runtime.records import ErrorRecord
     from xaimoe_runtime.runtime import Runtime
-    from xaimoe_runtime.streams.listener import Listener, Listening
+    from xaimoe_runtime.streams.listener import CHANNEL_TROUBLE, Listener, Listening
     from xaimoe_runtime.streams.outlets import FileLines, Outlet, StdoutLines
     from xaimoe_runtime.streams.service import Systemd, use_fifo
     from xaimoe_runtime.streams.sources import open_source
@@ -201,6 +204,7 @@ def stream(
         routing=routing,
         channel=channel,
         min_score=min_score,
+        max_novelty=max_novelty,
         budget_ms=budget_ms,
         percentile=percentile,
         events=events,
@@ -226,6 +230,8 @@ def stream(
     try:
         with _stopped_by_signals(listener) as signals:
             for record in listener.records():
+                if isinstance(record, ErrorRecord) and record.error == CHANNEL_TROUBLE:
+                    _warn(record.message)
                 for outlet in outlets:
                     outlet.send(record)
     finally:

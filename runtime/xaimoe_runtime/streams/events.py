@@ -39,6 +39,10 @@ class Event:
     """End of the last window so far in which it was."""
     peak: float
     """Largest averaged score so far."""
+    novelty: float
+    """Of the window in which that was reached."""
+    drift: tuple[str, ...]
+    """Signal attributes of that window that are unlike those of the training split."""
 
 
 @dataclass
@@ -48,6 +52,8 @@ class _Heard:
     start_s: float
     end_s: float
     peak: float
+    novelty: float
+    drift: tuple[str, ...]
     told: bool = False
 
 
@@ -71,8 +77,18 @@ class Events:
         self._heard: dict[int, _Heard] = {}
         self._over = [-np.inf] * len(task.labels)  # when the last event of each label ended
 
-    def follow(self, start_s: float, end_s: float, scores: Floats) -> list[Event]:
-        """The events that the scores [L] of the next window bring: those that end first."""
+    def follow(
+        self, start_s: float, end_s: float, scores: Floats, novelty: float = 0.0, drift: tuple[str, ...] = ()
+    ) -> list[Event]:
+        """The events that the scores [L] of the next window bring: those that end first.
+
+        Args:
+            start_s: start of the window.
+            end_s: its end.
+            scores: [L]; 0 where there is no answer, as for silence.
+            novelty: of the window.
+            drift: its signal attributes that are unlike those of the training split.
+        """
         self._recent.append(scores)
         averaged = np.mean(self._recent, axis=0)
         found: list[Event] = []
@@ -81,9 +97,11 @@ class Events:
             if heard is not None and score < self.settings.off * self.on[i]:
                 found += self._ended(i)
             elif heard is not None:
-                heard.end_s, heard.peak = end_s, max(heard.peak, score)
+                heard.end_s = end_s
+                if score > heard.peak:
+                    heard.peak, heard.novelty, heard.drift = score, novelty, drift
             elif score >= self.on[i] and end_s - self._over[i] > self.settings.refractory_s:
-                self._heard[i] = _Heard(start_s, end_s, score)
+                self._heard[i] = _Heard(start_s, end_s, score, novelty, drift)
         for i, heard in self._heard.items():
             if not heard.told and heard.end_s - heard.start_s >= self.settings.min_duration_s:
                 heard.told = True
@@ -103,7 +121,7 @@ class Events:
         return [self._event(i, "offset", heard)]
 
     def _event(self, i: int, state: State, heard: _Heard) -> Event:
-        return Event(self.labels[i], state, heard.start_s, heard.end_s, heard.peak)
+        return Event(self.labels[i], state, heard.start_s, heard.end_s, heard.peak, heard.novelty, heard.drift)
 
 
 def read_settings(path: Path) -> EventSettings:

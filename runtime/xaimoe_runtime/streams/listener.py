@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import AudioError, BundleError, ConfigError
 from xaimoe_runtime.files import printable
+from xaimoe_runtime.inference import skip_warning
 from xaimoe_runtime.records import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
 from xaimoe_runtime.result import WindowResult
 from xaimoe_runtime.schema import EventSettings
+from xaimoe_runtime.silence import MAX_NAMED
 from xaimoe_runtime.streams.events import Event, Events
 from xaimoe_runtime.streams.reader import Block, End, Reader
 from xaimoe_runtime.streams.sources import Source, Trouble
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+LOG = logging.getLogger("xaimoe_runtime")
+
 IDLE_S = 0.25
 """Seconds between two looks at a source from which nothing comes."""
 TELL_S = 1.0
@@ -40,6 +45,8 @@ AHEAD_S = 5.0
 """Seconds that it may be ahead, and pause for besides: it may write in bursts."""
 FAILURES = 10
 """Windows in succession that the graphs fail at, after which that is not taken for an accident any more."""
+CHANNEL_TROUBLE = "ChannelTrouble"
+"""Class of the error records about channels that are silent or cancel in a mix."""
 Dead = Literal["", "silent", "missing"]
 """Whether nothing is heard: always the same value, or nothing at all."""
 
@@ -54,6 +61,8 @@ class Listening:
     channel: str = "mix"
     """``mix``, ``each`` (every channel a stream of its own) or a number."""
     min_score: float = 0.0
+    max_novelty: float = 1.0
+    """Above it, ``unknown`` is answered, and the window counts for events as if its scores were 0."""
     budget_ms: float | None = None
     """Milliseconds for each window; of a live source, from the arrival of its last sample to the answer."""
     percentile: str = "p95"
@@ -112,9 +121,12 @@ class Listener:
                 f"{source.name}: found {source.channels} channel(s), expected channel {channel}; they count from 0"
             )
         self.streams = self._open()
+        if skipped := skip_warning(self.streams[0].hop, runtime.audio):
+            LOG.warning("%s: %s", source.name, skipped)
         self.events = [Events(runtime.task, self.how.events or runtime.manifest.events) for _ in self.channels]
         self.tally = Tally(files=1)
         self.dead: Dead = ""
+        self._skipped_s = 0.0  # in streams that are closed
         self._offset_s = 0.0  # start of the streams that are open, from the start of the source
         self._still = np.zeros(0, np.int64)  # samples since each channel last changed
         self._last: Floats | None = None  # sample of each
@@ -164,13 +176,16 @@ class Listener:
     def summary(self) -> SummaryRecord:
         """The figures so far. May be asked for by another thread."""
         lost = self._reader.lost if self._reader is not None else 0
-        self.tally.audio_s = self._offset_s + self.streams[0].seconds
+        skipped_s = self._skipped_s + self.streams[0].skipped_s
+        self.tally.audio_s = self._offset_s + self.streams[0].seconds - skipped_s
+        self.tally.skipped_s = skipped_s
         return self.tally.summary(self.runtime, self.streams[0].routing, self.how.budget_ms, lost / self.source.rate)
 
     def _open(self) -> list[Stream]:
         how, source = self.how, self.source
         options = (source.rate, how.hop_s, how.routing, how.min_score, how.budget_ms, how.percentile)
-        return [Stream(self.runtime, *options, channel, source.encoding) for channel in self.channels]
+        more = (source.encoding, how.max_novelty, how.dead_s)
+        return [Stream(self.runtime, *options, channel, *more) for channel in self.channels]
 
     @property
     def _waiting(self) -> bool:
@@ -198,6 +213,12 @@ class Listener:
                 stream.take(samples, item.arrived)
             except Exception as error:  # noqa: BLE001  of the frames' graph, which a window's answer will ask again
                 yield self._trouble(type(error).__name__, str(error))
+            yield from self._channel_records(stream)
+
+    def _channel_records(self, stream: Stream) -> Iterator[Record]:
+        """What has become wrong with the channels of a mix."""
+        while stream.warnings:
+            yield self._trouble(CHANNEL_TROUBLE, stream.warnings.pop(0))
 
     def _skip_pause(self, arrived: float, seconds: float) -> Iterator[Record]:
         """Where nothing came for a while, samples are missing: times go on after them, windows and events begin anew.
@@ -230,6 +251,14 @@ class Listener:
     def _is_still(self, samples: float) -> bool:
         """Whether that many did not change: in all channels of a mixture, or in any of others."""
         return bool((self._still >= samples).all() if self.channels == ["mix"] else (self._still >= samples).any())
+
+    def _still_channels(self, seconds: float) -> str:
+        """Return which channels did not change for so long, for a message; nothing of a mix, where it is all."""
+        if self.channels == ["mix"]:
+            return ""
+        numbers = [str(self.channels[i]) for i in np.flatnonzero(self._still >= seconds * self.source.rate)]
+        more = f" and {len(numbers) - MAX_NAMED} more" if len(numbers) > MAX_NAMED else ""
+        return f" from channel {', '.join(numbers[:MAX_NAMED])}{more}"
 
     def _give_up(self) -> Iterator[Record]:
         """Lets go of the windows that a live source has no time for; tells of it once a second."""
@@ -284,7 +313,10 @@ class Listener:
         self.tally.count(window.result, sum(window.result.trace.ms.values()))
         if self.how.windows:
             yield self._window_record(window, perf_counter() - arrived)
-        yield from self._event_records(i, self.events[i].follow(window.start_s, window.end_s, window.result.scores))
+        result, novelty = window.result, float(window.result.novelty)
+        scores = result.scores if novelty <= self.how.max_novelty else np.zeros_like(result.scores)
+        events = self.events[i].follow(window.start_s, window.end_s, scores, novelty, result.trace.drift[0])
+        yield from self._event_records(i, events)
 
     def _window_record(self, window: WindowResult, latency_s: float) -> WindowRecord:
         result, trace = window.result, window.result.trace
@@ -297,6 +329,7 @@ class Listener:
             end_s=round(window.end_s, 6),
             degraded=result.degraded,
             late=result.late,
+            silent=bool(result.silent),
             ms=round(sum(trace.ms.values()), 3),
             pairs=int(trace.pairs[0]),
             left_out=int(np.count_nonzero(trace.left_out)),
@@ -317,6 +350,8 @@ class Listener:
                 start_s=round(event.start_s, 6),
                 end_s=round(event.end_s, 6),
                 peak=round(min(event.peak, 1.0), 6),
+                novelty=round(event.novelty, 6),
+                drift=event.drift,
                 channel=channel if isinstance(channel, int) else None,
                 time=self._time(),
             )
@@ -325,7 +360,9 @@ class Listener:
         """Samples are missing here: what was heard before is answered to its end; no window spans the gap, no event."""
         yield from self._give_up()
         yield from self._finish()
-        self._offset_s, self.streams = self._offset_s + self.streams[0].seconds, self._open()
+        self._offset_s += self.streams[0].seconds
+        self._skipped_s += self.streams[0].skipped_s
+        self.streams = self._open()
         self._last = None
 
     def _end(self) -> Iterator[Record]:
@@ -345,6 +382,7 @@ class Listener:
                 yield self._trouble(AudioError.__name__, str(error))
             except Exception as error:  # noqa: BLE001  as above
                 yield self._failed(error)
+            yield from self._channel_records(stream)
             yield from self._event_records(i, self.events[i].finish())
 
     def _look(self) -> Iterator[Record]:
@@ -358,7 +396,7 @@ class Listener:
             state = "silent"
         before, self.dead = self.dead, state
         if state and state != before:
-            what = "nothing came" if state == "missing" else "only one value came"
+            what = "nothing came" if state == "missing" else f"only one value came{self._still_channels(limit)}"
             yield self._trouble("DeadSource", f"{what} for {limit:g} s; check the recorder")
             if state == "missing":
                 yield from self._restart()

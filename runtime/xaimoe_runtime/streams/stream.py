@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from time import perf_counter
@@ -10,19 +11,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xaimoe_runtime.audio import check_rate, check_samples, fill_clip, parse_channel, pick
+from xaimoe_runtime.audio import Resampler, check_rate, check_samples, fill_clip, parse_channel, pick
 from xaimoe_runtime.budget import Budget, check_budget
 from xaimoe_runtime.clipping import ClippedSamples, native_position
 from xaimoe_runtime.costs import check_percentile
 from xaimoe_runtime.errors import AudioError, ConfigError
-from xaimoe_runtime.inference import answer, check_min_score, check_routing, hop_samples
-from xaimoe_runtime.result import Outputs, WindowResult
+from xaimoe_runtime.inference import answer, check_routing, hop_samples
+from xaimoe_runtime.result import DecisionRules, Outputs, WindowResult, mark_silence
+from xaimoe_runtime.silence import PERIOD_S, ChannelMonitor, sounding_share
 from xaimoe_runtime.streams.kept import Kept
 
 if TYPE_CHECKING:
     from xaimoe_runtime.runtime import Runtime
 
 Floats = NDArray[np.float32]
+
+LOG = logging.getLogger("xaimoe_runtime")
 
 GROUP = 16
 """Frames that are computed at once, or fewer when a window is full: one at a time costs twice as much."""
@@ -59,6 +63,8 @@ class Stream:
         percentile: of the graphs' costs to plan with.
         channel: ``mix`` or the number of a channel, from 0, of samples [n, channels].
         encoding: of what is pushed, by libsndfile's name, if its full scale is not 1 (8 bit, µ-law, A-law).
+        max_novelty: above it, ``unknown`` is answered.
+        dead_s: seconds over which the levels of channels are compared.
 
     Raises:
         AudioError: a sampling rate that no recorder has.
@@ -76,6 +82,8 @@ class Stream:
         percentile: str = "p95",
         channel: str | int = "mix",
         encoding: str = "",
+        max_novelty: float = 1.0,
+        dead_s: float = PERIOD_S,
     ) -> None:
         spec = runtime.audio
         self.runtime, self.encoding = runtime, encoding
@@ -86,8 +94,8 @@ class Stream:
         native = spec.sample_rate if sample_rate is None else sample_rate
         check_rate(native, "sample_rate")
         self.native = float(native)
-        self.routing = check_routing(routing or runtime.manifest.routing)
-        self.min_score = check_min_score(min_score)
+        self.routing = check_routing(routing or runtime.routing)
+        self.rules = DecisionRules(min_score, max_novelty)
         self.budget_ms, self.percentile = check_budget(budget_ms), check_percentile(percentile)
         self.waiting: deque[Waiting] = deque()
         """Windows that are full and not answered yet, the oldest first."""
@@ -95,23 +103,37 @@ class Stream:
         """Windows that were given up."""
         self.answered = 0
         self.finished = False
+        self._pushed = False
         self._ready: list[WindowResult] = []  # answered, and not given yet
         self._samples = Kept()
         self._next = 0  # position at which the next window begins
         self._heard = 0  # end of the last full window
         self._meter = ClippedSamples()
+        self._monitor = ChannelMonitor(self.channel, self.native, dead_s)
+        self.warnings: list[str] = []
+        """What has become wrong with the channels; for the caller to take, where ``push`` does not log it."""
         shares = runtime.manifest.frontend.streamable and self.hop < self.size
         self._frames = Frames(runtime, self._samples) if shares else None
         self._resampler = None
         if self.native != self.rate:
-            import soxr
-
-            self._resampler = soxr.ResampleStream(self.native, self.rate, 1, dtype="float32")
+            self._resampler = Resampler(self.native, self.rate, 1)
 
     @property
     def seconds(self) -> float:
         """Seconds that were taken in, after resampling."""
         return self._samples.end / self.rate
+
+    @property
+    def skipped_s(self) -> float:
+        """Seconds so far that no window covers, since the hop is longer than a clip."""
+        full = self._next // self.hop
+        if self.hop <= self.size or not full:
+            return 0.0
+        end, last = self._samples.end, self._next
+        if self.finished and self._next < end:
+            last = max(end - self.size, self._heard)
+        gap = min(end, last) - self._heard
+        return ((full - 1) * (self.hop - self.size) + gap) / self.rate
 
     def push(self, samples: ArrayLike) -> list[WindowResult]:
         """Takes in samples [n] or [n, channels], floating point with full scale at 1, and answers the windows that they
@@ -129,6 +151,8 @@ class Stream:
             began = perf_counter()
             self.take(signal[start : start + step])
             error = self._answer_all(began) or error
+        self._pushed = True
+        self._log_warnings()
         return self._given(error)
 
     def take(self, samples: ArrayLike, arrived: float | None = None) -> None:
@@ -148,6 +172,7 @@ class Stream:
         frames = signal.reshape(len(signal), -1)
         picked, full = pick(frames, self.channel, self.encoding, "samples")
         self._meter.add(full[:, 0])
+        self.warnings += self._monitor.add(frames, picked)
         mono = picked[:, 0]
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono))
@@ -166,15 +191,16 @@ class Stream:
         window = self.waiting.popleft()
         budget = self._budget(window.arrived if began is None else began)
         source = self._source(window.begin, window.begin + self.size)
+        samples = self._samples.between(window.begin, window.begin + self.size)
+        sounding = sounding_share(samples, self.runtime.audio.frame_hop)
         run = self.runtime.dispatcher
         if self._frames is not None:
             frames, sums = self._frames.of(window.begin)
             outputs = run.run_frames(frames, sums, source, self.routing, budget, self._frames.take_ms())
         else:
-            samples = self._samples.between(window.begin, window.begin + self.size)
             outputs = run.run(samples[None], source, self.routing, budget)
         self._forget()
-        return self._answered(outputs, window.begin, window.begin + self.size)
+        return self._answered(outputs, sounding, window.begin, window.begin + self.size)
 
     def drop(self, keep: int, before: float = float("inf")) -> int:
         """Gives up the oldest windows that wait; returns how many.
@@ -204,6 +230,9 @@ class Stream:
         if self._resampler is not None:
             self._append(self._resampler.resample_chunk(np.empty(0, np.float32), last=True), perf_counter())
         self.finished = True
+        self.warnings += self._monitor.finish()
+        if self._pushed:
+            self._log_warnings()
         error = self._answer_all(perf_counter())
         end = self._samples.end
         if self._heard < end and self._next < end:
@@ -212,7 +241,8 @@ class Stream:
             budget = self._budget(perf_counter())
             outputs = self.runtime.dispatcher.run(samples[None], self._source(begin, end), self.routing, budget)
             try:
-                self._ready.append(self._answered(outputs, begin, end))
+                sounding = sounding_share(samples, self.runtime.audio.frame_hop)
+                self._ready.append(self._answered(outputs, sounding, begin, end))
             except AudioError as unusable:
                 error = unusable
         return self._given(error)
@@ -227,6 +257,10 @@ class Stream:
                 error = unusable
             began = perf_counter()
         return error
+
+    def _log_warnings(self) -> None:
+        while self.warnings:
+            LOG.warning("stream: %s", self.warnings.pop(0))
 
     def _given(self, error: AudioError | None) -> list[WindowResult]:
         if error is not None:
@@ -256,22 +290,22 @@ class Stream:
         needed = self.waiting[0].begin if self.waiting else self._next
         last = self._samples.end - self.size
         self._meter.drop_before(native_position(min(needed, last), self.rate, self.native))
-        if self._frames is None:
-            self._samples.forget(min(needed, last))
-        else:
+        if self._frames is not None:
             self._frames.forget(needed)
-            self._samples.forget(min(self._frames.heard, last))
+            last = min(last, self._frames.heard)
+        self._samples.forget(min(needed, last))
 
     def _source(self, begin: int, end: int) -> Floats:
         """The graphs' ``source`` input for samples at the model's rate, [1, 2]."""
         start, stop = (native_position(edge, self.rate, self.native) for edge in (begin, end))
         return np.array([[self.native, self._meter.rate(start, stop)]], np.float32)
 
-    def _answered(self, outputs: Outputs, begin: int, end: int) -> WindowResult:
+    def _answered(self, outputs: Outputs, sounding: float, begin: int, end: int) -> WindowResult:
         span = begin / self.rate, end / self.rate
         number = self.channel if isinstance(self.channel, int) else None
         try:
-            found = answer(self.runtime, outputs, self.routing, self.min_score, span, number)
+            outputs = mark_silence(outputs, np.array([sounding], np.float32))
+            found = answer(self.runtime, outputs, self.routing, self.rules, span, number)
         except AudioError as error:
             raise AudioError(f"window from {span[0]:.2f} s: {error}") from error
         self.answered += 1

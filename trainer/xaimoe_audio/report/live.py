@@ -31,6 +31,7 @@ def live_parts(bundle: Path, package: Path | None) -> str:
     told = {
         "sample_rate": manifest.audio.sample_rate,
         "clip_samples": manifest.audio.clip_samples,
+        "frame_hop": manifest.audio.frame_hop,
         "window_hop": manifest.audio.window_hop,
         "labels": manifest.task.labels,
         "kind": manifest.task.kind,

@@ -18,7 +18,7 @@ from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH, run_windows
 from xaimoe_runtime.result import Engine, Outputs, pool
-from xaimoe_runtime.schema import AttributeSpec, Routing
+from xaimoe_runtime.schema import AttributeSpec, Pool, Routing
 
 Floats = NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class Answers:
     """[W], the recording of each window."""
 
 
-def answer(engine: Engine, items: list[LabelledRecording], routing: Routing) -> Answers:
+def answer(engine: Engine, items: list[LabelledRecording], routing: Routing, how: Pool = "mean") -> Answers:
     """The engine's answers for ``items``, with a progress bar on stderr; windows and pooling are the runtime's own."""
     parts: list[Outputs] = []
     owners: list[int] = []
@@ -48,7 +48,9 @@ def answer(engine: Engine, items: list[LabelledRecording], routing: Routing) -> 
                     advance()
                 owners.append(owner)
     outputs, owner_of = Outputs.join(parts), np.asarray(owners)
-    scores = np.stack([pool(outputs.scores[owner_of == i]) for i in range(len(items))])
+    scores = np.stack(
+        [pool(outputs.scores[owner_of == i], outputs.sounding[owner_of == i], how) for i in range(len(items))]
+    )
     return Answers(scores, outputs, owner_of)
 
 

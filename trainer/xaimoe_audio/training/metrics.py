@@ -30,18 +30,22 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
     Single-label: ``accuracy``, ``macro_f1``, ``ece`` (the expected calibration error of the top class, 15 bins; C. Guo
     et al., 2017), ``per_class`` (F1), ``confusion`` (rows are the truth). Multi-label: ``mAP`` (macro), ``macro_f1``
     and ``accuracy`` (all labels right) at the thresholds, ``ece`` (each class's own, their mean), ``per_class``
-    (average precision). Classes that the split does not hold are left out of the means.
+    (average precision). Classes that the split does not hold are left out of the means. Silence, whose scores are all
+    0, has no class: of one label it counts as wrong, and stands in no column of the confusion matrix.
     """
     predicted, truth = torch.from_numpy(scores), torch.from_numpy(targets)
     present = [i for i in range(len(task.labels)) if targets[:, i].any()]
     figures: dict[str, Any] = {"recordings": len(scores)}
     if task.kind == "single_label":
         classes, wanted = len(task.labels), truth.argmax(1)
-        per_class = multiclass_f1_score(predicted, wanted, classes, average="none")
-        figures["accuracy"] = _figure(multiclass_accuracy(predicted, wanted, classes, average="micro"))
+        answered = predicted.any(1)
+        labels = torch.where(answered, predicted.argmax(1), classes)  # the last is none of them
+        per_class = multiclass_f1_score(labels, wanted, classes + 1, average="none")[:classes]
+        figures["accuracy"] = _figure(multiclass_accuracy(labels, wanted, classes + 1, average="micro"))
         figures["macro_f1"] = _figure(per_class[present].mean())
         figures["ece"] = _figure(multiclass_calibration_error(predicted, wanted, classes, n_bins=15))
-        figures["confusion"] = multiclass_confusion_matrix(predicted, wanted, classes).tolist()
+        confusion = multiclass_confusion_matrix(labels, wanted, classes + 1)
+        figures["confusion"] = confusion[:classes, :classes].tolist()
     else:
         wanted, over = truth.int(), (predicted >= torch.tensor(task.thresholds)).int()
         per_class = torch.zeros(len(task.labels))

@@ -91,12 +91,23 @@ function startsOf(length, size, hop) {
   return starts;
 }
 
+/** The share of hops of a clip whose power about their mean is above -90 dB re full scale; a constant offset is silent. */
+function soundingShare(samples, hop) {
+  const hops = Math.floor(samples.length / hop);
+  let sounding = 0;
+  for (let i = 0; i < hops; i++) {
+    const part = samples.subarray(i * hop, (i + 1) * hop), mean = part.reduce((sum, value) => sum + value, 0) / hop;
+    sounding += part.reduce((sum, value) => sum + (value - mean) ** 2, 0) / hop > 1e-9;
+  }
+  return sounding / hops;
+}
+
 /** Scores by label over all windows, and the window with the clearest answer as the panel shows a clip. */
 async function classify({ samples, native, clipping }) {
   const { ort, session, about } = await engine.load();
   const size = about.clip_samples, starts = startsOf(samples.length, size, about.window_hop);
   const total = new Float64Array(about.labels.length);
-  let best = null;
+  let best = null, votes = 0;
   for (const start of starts) {
     const heard = Math.min(size, samples.length - start);
     const clip = Float32Array.from({ length: size }, (_, i) => samples[start + i % heard]);
@@ -104,11 +115,13 @@ async function classify({ samples, native, clipping }) {
       waveform: new ort.Tensor("float32", clip, [1, size]),
       source: new ort.Tensor("float32", [native, clipping], [1, 2]),
     });
-    const scores = found.scores.data;
-    scores.forEach((score, i) => { total[i] += score / starts.length; });
-    const clearest = Math.max(...scores);
+    const sounding = soundingShare(clip, about.frame_hop), scores = found.scores.data; // silence has no vote
+    scores.forEach((score, i) => { total[i] += sounding * score; });
+    votes += sounding;
+    const clearest = sounding ? Math.max(...scores) : 0;
     if (!best || clearest > best.clearest) best = { clearest, start, found };
   }
+  if (votes) total.forEach((sum, i) => { total[i] = sum / votes; });
   const order = [...total.keys()].sort((a, b) => total[b] - total[a]);
   const single = about.kind === "single_label";
   return {
@@ -117,7 +130,7 @@ async function classify({ samples, native, clipping }) {
     spectrogram: shades(best.found.spectrogram.data),
     saliency: [...best.found.saliency.data],
     pairs: pairsOf(best.found.gates),
-    answer: single ? [about.labels[order[0]]] : order.filter((i) => total[i] >= about.thresholds[i]).map((i) => about.labels[i]),
+    answer: single ? [votes ? about.labels[order[0]] : "unknown"] : order.filter((i) => votes && total[i] >= about.thresholds[i]).map((i) => about.labels[i]),
     scores: order.slice(0, 5).map((i) => [about.labels[i], total[i]]),
     all: Object.fromEntries(about.labels.map((label, i) => [label, total[i]])),
   };
