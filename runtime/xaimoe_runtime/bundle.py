@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import re
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -18,20 +14,17 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import onnxfile
 from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
+from xaimoe_runtime.golden_archive import read_golden
 from xaimoe_runtime.schema import CONTRACT, EXCHANGE, LINE, SCHEMA_VERSION, STREAM, FileSpec, GraphSpec, Manifest, Role
 from xaimoe_runtime.signature import check_signature
 from xaimoe_runtime.streams.events import check_settings
+from xaimoe_runtime.validation import find_defects
 
 MANIFEST = "manifest.json"
-LARGEST_MANIFEST = 1 << 24
+NAMED = 5
+"""Defects that an error names."""
+LARGEST_MANIFEST = 1 << 23
 """Bytes."""
-ARRAY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \((?P<shape>[0-9, ]{0,200})\), \} *\n",
-    re.DOTALL,
-)
-"""As NumPy writes it; read by no parser of Python."""
-LARGEST_ARCHIVE = 1 << 30
-"""Bytes that the golden answers may unpack to."""
 
 
 @dataclass(frozen=True)
@@ -68,37 +61,7 @@ class Bundle:
         for document in manifest.documents:
             _read(folder, document)
         golden = _read(folder, manifest.golden)
-        return cls(folder, manifest, files, _read_arrays(folder / manifest.golden.file, golden))
-
-
-def _read_arrays(path: Path, content: bytes) -> dict[str, NDArray[np.float32]]:
-    """The arrays of a NumPy archive, each no larger than it says, and float32."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-            unpacked = sum(member.file_size for member in members)
-            if unpacked > LARGEST_ARCHIVE:
-                raise ValueError(f"it unpacks to {unpacked} bytes, expected at most {LARGEST_ARCHIVE}")
-            return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
-    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"{path}: not a NumPy archive of arrays ({error}); export the bundle again") from error
-
-
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.float32]:
-    """One array; its header must declare float32 and just the bytes that follow."""
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{member.filename} is compressed by another method than deflate")
-    raw = archive.read(member)
-    found = ARRAY_HEADER.match(raw)
-    if found is None:
-        raise ValueError(f"{member.filename} is no float32 array in C order")
-    shape = tuple(int(size) for size in found["shape"].replace(b",", b" ").split())
-    start = 10 + int.from_bytes(raw[8:10], "little")
-    if prod(shape) * 4 != len(raw) - start:
-        raise ValueError(
-            f"{member.filename} has {len(raw) - start} bytes, its shape {list(shape)} wants {prod(shape) * 4}"
-        )
-    return np.frombuffer(raw, np.float32, offset=start).reshape(shape)
+        return cls(folder, manifest, files, read_golden(folder / manifest.golden.file, golden, manifest))
 
 
 def _read_manifest(folder: Path, public_key: str | Path | None) -> Manifest:
@@ -193,6 +156,8 @@ def _check_consistent(path: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"{path}: found {len(manifest.frontend.centres_hz)} centres of bands, expected {manifest.frontend.bins}"
         )
+    if defects := list(islice(find_defects(manifest), NAMED)):
+        raise BundleError(f"{path}: {'; '.join(defects)}; export the bundle again")
 
 
 def _check_names(path: Path, graph: GraphSpec, patch_source: str) -> None:
@@ -232,7 +197,7 @@ def _sizes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     saliency = next(graph for graph in manifest.graphs if graph.role == "saliency")  # of any precision
     for tensor in saliency.outputs:
         if source == "feature_map" and tensor.name == source and len(tensor.shape) == 4:
-            channels = int(tensor.shape[1])
+            channels = tensor.shape[1] if isinstance(tensor.shape[1], int) else channels
             sizes[source] = (channels, grid.rows, grid.columns)
     sizes["patches"] = (channels, *grid.tile)
     return sizes

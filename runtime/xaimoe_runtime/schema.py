@@ -54,10 +54,36 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "fp16")
 ProviderName = Literal["cpu", "cuda", "tensorrt"]
 """ONNX Runtime's execution providers, in short."""
 
-Count = Annotated[int, Meta(ge=1)]
+MAX_FILE = 1 << 30
+"""Bytes of a file of the bundle."""
+MAX_TEXT = 1_000
+"""Characters of a name, a label or a line of text."""
+MAX_LABELS = 1 << 16
+MAX_EXPERTS = 256
+MAX_SAMPLES = 1 << 26
+"""Samples of a clip, or of a step between windows."""
+MAX_CELLS = 1 << 16
+"""Bands or frames of a spectrogram."""
+MAX_AXIS = 1 << 28
+"""Numbers of a tensor along an axis, and in all."""
+MAX_COUNT = 1 << 53
+"""Up to which JSON numbers are exact everywhere."""
+MAX_SECONDS = 1e9
+NO_CONTROL = r"^(?![\s\S]*[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069])"
+"""Text without control characters, line breaks and changes of the writing direction: it is shown in terminals."""
+
+Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Samples = Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
+Cells = Annotated[int, Meta(ge=1, le=MAX_CELLS)]
 BatchSize = Annotated[int, Meta(ge=1, le=1 << 16)]
 """Is allocated, so it has a limit."""
 Share = Annotated[float, Meta(ge=0, le=1)]
+Hertz = Annotated[float, Meta(ge=0, le=1e7)]
+Quantity = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Seconds = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=NO_CONTROL)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, pattern=NO_CONTROL)]
+Temperature = Annotated[float, Meta(gt=0, le=1e6)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -65,74 +91,74 @@ class TaskSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is answered."""
 
     kind: TaskKind
-    labels: Annotated[tuple[str, ...], Meta(min_length=1)]
+    labels: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_LABELS)]
     """Class names, in the order of the scores."""
-    thresholds: tuple[Share, ...]
+    thresholds: Annotated[tuple[Share, ...], Meta(max_length=MAX_LABELS)]
     """Score from which a class counts as present, per class; multi-label only."""
-    temperatures: tuple[float, float]
+    temperatures: tuple[Temperature, Temperature]
     """Calibration of the prior's and of the experts' logits; already inside the head graph."""
 
 
 class AudioSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the model listens to."""
 
-    sample_rate: Count
+    sample_rate: Annotated[int, Meta(ge=1, le=10_000_000)]
     """Rate of the waveform input, in Hz."""
-    clip_samples: Count
+    clip_samples: Samples
     """Samples S of a clip."""
-    frame_hop: Count
+    frame_hop: Samples
     """Samples from frame to frame."""
-    window_hop: Count
+    window_hop: Samples
     """Default step from window to window over long audio, in samples; a whole number of frame hops."""
 
 
 class FrontendSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the spectrogram is made."""
 
-    backend: str
+    backend: Text
     streamable: bool
     """Whether frames can be computed once and shared by overlapping windows."""
-    n_fft: Count
+    n_fft: Annotated[int, Meta(ge=1, le=1 << 20)]
     """Length of the DFT."""
-    win_length: Count
+    win_length: Samples
     """Samples a frame sees."""
-    bins: Count
+    bins: Cells
     """Height F of the spectrogram."""
-    frames: Count
+    frames: Cells
     """Width T of the spectrogram."""
-    fmin: float
-    fmax: float
-    centres_hz: Annotated[tuple[float, ...], Meta(min_length=1)]
+    fmin: Hertz
+    fmax: Hertz
+    centres_hz: Annotated[tuple[Hertz, ...], Meta(min_length=1, max_length=MAX_CELLS)]
     """Middle of each band, rising."""
-    context_samples: Annotated[int, Meta(ge=0)]
+    context_samples: Annotated[int, Meta(ge=0, le=MAX_SAMPLES)]
     """Samples a frame reaches beyond its own hop."""
 
 
 class AttributeSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One signal attribute and how it was distributed over the training split, at the model's rate."""
 
-    name: str
-    unit: str
-    q05: float
-    q50: float
-    q95: float
+    name: Name
+    unit: Text
+    q05: Quantity
+    q50: Quantity
+    q95: Quantity
 
 
 class TensorSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One input or output of a graph, float32."""
 
-    name: str
-    shape: Annotated[tuple[int | str, ...], Meta(min_length=1)]
+    name: Name
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_AXIS)] | Text, ...], Meta(min_length=1, max_length=8)]
     """Sizes; a string names a dynamic axis."""
 
 
 class FileSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the bundle."""
 
-    file: str
+    file: Text
     """Path inside the bundle, with forward slashes."""
     sha256: Sha256
-    bytes: Annotated[int, Meta(ge=1, lt=2**31)]
+    bytes: Annotated[int, Meta(ge=1, le=MAX_FILE)]
 
 
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,15 +178,15 @@ class GraphSpec(FileSpec, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One ONNX file."""
 
     role: Role
-    expert: str | None = None
+    expert: Name | None = None
     """Name of the expert, for role ``expert``."""
     precision: Precision
-    providers: tuple[ProviderName, ...]
+    providers: Annotated[tuple[ProviderName, ...], Meta(max_length=8)]
     """Execution providers that the file is meant for; with any other it works, too, but another file is faster."""
-    profiles: dict[str, Profile]
+    profiles: Annotated[dict[Text, Profile], Meta(max_length=8)]
     """By dynamic axis: ``B`` clips, ``M`` patches, ``n`` frames of a stream."""
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=16)]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=16)]
 
     @property
     def name(self) -> str:
@@ -191,13 +217,13 @@ def golden_name(role: Role, expert: str | None, tensor: str) -> str:
 class ExpertSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One expert, in the order of the gates' last axis."""
 
-    name: str
-    family: str
-    purpose: str
+    name: Name
+    family: Text
+    purpose: Text
     band: tuple[Share, Share]
     """Part of the tile's height it looks at, from the bottom."""
-    parameters: Annotated[int, Meta(ge=0)]
-    macs: Annotated[int, Meta(ge=0)]
+    parameters: Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+    macs: Annotated[int, Meta(ge=0, le=MAX_COUNT)]
     """Multiply-accumulates for one patch."""
 
 
@@ -227,27 +253,27 @@ class GoldenSpec(FileSpec, frozen=True, kw_only=True, forbid_unknown_fields=True
 class EventSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a label counts as heard."""
 
-    on: dict[str, float] = msgspec.field(default_factory=dict)
+    on: Annotated[dict[Text, Share], Meta(max_length=MAX_LABELS)] = msgspec.field(default_factory=dict)
     """Score from which it is, by label; the model's threshold for those that are not named, or else 0.5."""
     off: Annotated[float, Meta(ge=0, le=1)] = 0.8
     """Share of that score under which it is not any more."""
-    smooth: Annotated[int, Meta(ge=1)] = 1
+    smooth: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """Windows whose scores are averaged."""
-    min_duration_s: Annotated[float, Meta(ge=0)] = 0.0
+    min_duration_s: Seconds = 0.0
     """Events that are shorter are not reported. One window is as long as the model's clip."""
-    refractory_s: Annotated[float, Meta(ge=0)] = 0.0
+    refractory_s: Seconds = 0.0
     """A label is heard again only in windows that end so long after its last event."""
 
 
 class Provenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the bundle comes from."""
 
-    exporter_version: str
+    exporter_version: Text
     checkpoint_sha256: Sha256
     dataset_sha256: Sha256
-    seed: int
-    versions: dict[str, str]
-    metrics: dict[str, float]
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    versions: Annotated[dict[Text, Text], Meta(max_length=256)]
+    metrics: Annotated[dict[Text, Quantity], Meta(max_length=1024)]
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,23 +288,23 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audio: AudioSpec
     frontend: FrontendSpec
     patches: PatchSpec
-    attributes: tuple[AttributeSpec, ...]
-    experts: tuple[ExpertSpec, ...]
+    attributes: Annotated[tuple[AttributeSpec, ...], Meta(max_length=256)]
+    experts: Annotated[tuple[ExpertSpec, ...], Meta(max_length=MAX_EXPERTS)]
     routing: Routing
     """Routing used unless another is asked for."""
     events: EventSettings
     """When a label counts as heard in a stream, unless told otherwise."""
-    features: Count
+    features: Annotated[int, Meta(ge=1, le=1 << 20)]
     """Length D of an expert's answer."""
-    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
+    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1, max_length=8)]
     """In which the line can be run."""
-    graphs: tuple[GraphSpec, ...]
+    graphs: Annotated[tuple[GraphSpec, ...], Meta(max_length=4 * MAX_EXPERTS)]
     """Of ``fp32``, and of each other precision those that run in it; where it has no file of its own, a graph runs in
     ``fp32``."""
-    buckets: Annotated[tuple[BatchSize, ...], Meta(min_length=1)]
+    buckets: Annotated[tuple[BatchSize, ...], Meta(min_length=1, max_length=64)]
     """Numbers of patches, rising, that a batch for an expert is filled up to where every new size costs time."""
     golden: GoldenSpec
-    documents: tuple[FileSpec, ...]
+    documents: Annotated[tuple[FileSpec, ...], Meta(max_length=64)]
     """What is in the bundle for people: its model card, and how precisions were chosen."""
     provenance: Provenance
 

@@ -193,11 +193,20 @@ def _array(header: str, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (_archive(x=_array("{'descr': '<f4', 'fortran_order': False, 'shape': (100000, 100000), }")), "40000000000"),
-        (_archive(x=_array("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }", bytes(8))), "no float32 array"),
-        (_archive(x=_array("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", bytes(8))), "no float32 array"),
-        (_archive(x=b"(" * 1000), "no float32 array"),
-        (_archive(x=b"").replace(b"\x08\x00", b"\x63\x00"), "compressed by another method"),
+        (
+            _archive(source=_array("{'descr': '<f4', 'fortran_order': False, 'shape': (100000, 100000), }")),
+            "the shape [100000, 100000], the graphs have",
+        ),
+        (
+            _archive(source=_array("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }", bytes(8))),
+            "no float32 array",
+        ),
+        (
+            _archive(source=_array("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", bytes(8))),
+            "no float32 array",
+        ),
+        (_archive(source=b"(" * 1000), "no float32 array"),
+        (_archive(source=b"").replace(b"\x08\x00", b"\x63\x00"), "compressed by another method"),
     ],
     ids=["40 GB", "float64", "objects", "nested", "another compression"],
 )

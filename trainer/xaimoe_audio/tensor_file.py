@@ -151,7 +151,9 @@ def _describe(pickled: bytes, storages: dict[str, int]) -> Any:
         for operations, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
             if opcode.name not in OPCODES:
                 raise ValueError(f"found the pickle operation {opcode.name}, expected tensors and plain values")
-            if opcode.name.endswith("BINPUT") and argument > operations:  # the reader's memory follows the number
+            if (
+                opcode.name.endswith("BINPUT") and int(argument or 0) > operations
+            ):  # the reader's memory follows the number
                 raise ValueError(f"found the memo number {argument}, expected at most {operations}")
         content = _Describer(pickled, storages).load()
         _check_depth(content)
