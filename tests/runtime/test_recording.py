@@ -273,6 +273,32 @@ def test_a_flac_of_unknown_length_is_read_whole(tmp_path: Path) -> None:
     assert found.promised_s is None
 
 
+def test_a_flac_that_states_fewer_samples_than_it_has_is_read_whole(tmp_path: Path) -> None:
+    for kind in ("mono", "stereo"):
+        sound = SOUND if kind == "mono" else np.stack([SOUND, SOUND], 1)
+        data = bytearray(encoded(sound, kind="FLAC"))
+        data[22:26] = struct.pack(">I", RATE)
+        found = check_whole(tmp_path / "a.flac", bytes(data), SOUND)
+        assert found.promised_s == 1.0 and "states fewer samples" in found.note
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize("after", [b"", b"TAG" + bytes(125)], ids=["plain", "tag"])
+def test_the_end_of_a_flac_is_found(tmp_path: Path, subtype: str, after: bytes) -> None:
+    for seconds in (0.001, 0.1, 1.0, 2.3):
+        sound = tone(seconds)
+        data = bytearray(encoded(sound, kind="FLAC", subtype=subtype) + after)
+        _, whole = decode(tmp_path / "a.flac", bytes(data))
+        assert whole.complete and whole.note == ""
+        data[22:26] = bytes(4)
+        _, whole = decode(tmp_path / "a.flac", bytes(data))
+        assert whole.complete and whole.note == "", seconds
+    for end in (1, 100, 1_000):
+        _, found = decode(tmp_path / "a.flac", bytes(data[: len(data) - len(after) - end]))
+        assert (found.complete, found.missing_s, found.promised_s) == (False, None, None)
+        assert "cut short" in found.note
+
+
 def test_flacs_that_were_joined_are_read_one_after_the_other(tmp_path: Path) -> None:
     data = encoded(SOUND, kind="FLAC") + flac_of_unknown_length(OTHER)
     check_whole(tmp_path / "a.flac", data, np.concatenate([SOUND, OTHER]))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import BinaryIO
 
+from xaimoe_runtime.containers.flacframe import StreamInfo, find_last_frame
 from xaimoe_runtime.containers.part import Extent, Part
 from xaimoe_runtime.containers.window import FileWindow
 
@@ -13,6 +16,8 @@ STREAMINFO = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")
 MAX_PARTS = 1_000
 """Streams in one file that are read one after the other."""
 MAX_TRIES = 100_000
+TAG_BYTES = 128
+"""Of a tag (ID3v1) at the end of a file."""
 
 
 def find_parts(file: BinaryIO, stop: int) -> list[Part]:
@@ -33,19 +38,33 @@ def find_parts(file: BinaryIO, stop: int) -> list[Part]:
         if data.at(position + 4, 4) in STREAMINFO:
             starts.append(position)
         position += len(MAGIC)
-    if len(starts) == 1:
-        return [Part(states_length=_states_length(data, 0))]
-    parts = [
-        Part(pieces=(Extent(start, following),), states_length=_states_length(data, start))
-        for start, following in zip(starts, [*starts[1:], stop], strict=True)
-    ]
-    if len(parts) > MAX_PARTS:
+    edges = [*starts[: MAX_PARTS + 1], stop][: MAX_PARTS + 1]
+    parts = [_part(data, *edge, alone=len(starts) == 1) for edge in pairwise(edges)]
+    if len(starts) > MAX_PARTS:
         note = f"more than {MAX_PARTS} streams were joined; the others were left out"
-        parts[MAX_PARTS - 1 :] = [Part(pieces=parts[MAX_PARTS - 1].pieces, lost=True, note=note)]
+        parts[-1] = replace(parts[-1], lost=True, note=note)
     return parts
 
 
-def _states_length(data: FileWindow, start: int) -> bool:
-    """Return whether the stream's header states a number of samples (36 bits that are not all 0)."""
-    field = data.at(start + 21, 5)
-    return len(field) == 5 and (field[0] & 0x0F != 0 or any(field[1:]))
+def _part(data: FileWindow, start: int, stop: int, alone: bool) -> Part:
+    """Return the stream between two positions as a part."""
+    info = StreamInfo.parse(data, start)
+    pieces = () if alone else (Extent(start, stop),)
+    if info is None:
+        return Part(pieces=pieces)
+    if info.total == 0 and data.at(max(stop - TAG_BYTES, start), 3) == b"TAG":  # else the decoder trips over it
+        stop -= TAG_BYTES
+        pieces = (Extent(start, stop),)
+    last = find_last_frame(data, start, stop, info, check=info.total == 0)
+    if info.total == 0:
+        is_cut = last is not None and not last.whole
+        note = "cut short within a frame" if is_cut else ""
+        return Part(pieces=pieces, states_length=False, lost=is_cut, note=note)
+    if last is None or last.end <= info.total:
+        return Part(pieces=pieces)
+    # A total of 0 makes the decoder go on to the end.
+    head = bytearray(data.at(start, 26))
+    head[21] &= 0xF0
+    head[22:26] = bytes(4)
+    note = "the FLAC header states fewer samples than there are; they were read to their end"
+    return Part(pieces=(bytes(head), Extent(start + 26, stop)), stated_frames=info.total, note=note)

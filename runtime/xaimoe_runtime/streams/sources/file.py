@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xaimoe_runtime.audio import open_recording
+from xaimoe_runtime.errors import AudioError
 from xaimoe_runtime.streams.sources.base import BLOCK_S, Floats, Trouble
 
 
@@ -30,7 +31,11 @@ class FileSource:
         self._closed = False
 
     def read(self) -> Iterator[Floats | Trouble]:
-        """Blocks of the recording; at its end, what of it could not be decoded."""
+        """Blocks of the recording.
+
+        Raises:
+            AudioError: at the end, if part of the recording could not be decoded.
+        """
         began, frames = time.monotonic(), 0
         for block in self._recording.blocks(max(round(BLOCK_S * self.rate), 1)):
             frames += len(block)
@@ -41,7 +46,7 @@ class FileSource:
                 return
         completeness = self._recording.completeness
         if completeness is not None and not completeness.complete:
-            yield Trouble(f"{self.path}: {completeness.message}")
+            raise AudioError(f"{self.path}: incomplete: {completeness.message}")
 
     def close(self) -> None:
         """Ends after the block being read."""
