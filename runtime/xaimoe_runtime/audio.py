@@ -247,7 +247,7 @@ def windows(
     def window(begin: int) -> Window:
         samples = buffer[begin - first : begin - first + size]
         end = begin + len(samples)
-        share = meter.rate(*(native_position(edge, rate, native_rate) for edge in (begin, end)))
+        share = meter.rate(native_position(begin, rate, native_rate), native_position(end, rate, native_rate))
         return Window(fill_clip(samples, size), begin / rate, end / rate, native_rate, share)
 
     for block in blocks:

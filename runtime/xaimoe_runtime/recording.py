@@ -207,16 +207,18 @@ class _Decoder:
             reason = getattr(error, "error_string", None) or str(error)
             raise AudioError(f"{path}: not readable as audio ({reason.strip()})") from error
         self._is_examined = part != Part() or self.file.format in EXAMINED
-        self._decoded, self._limit = 0, UNKNOWN_FRAMES
+        self._decoded, self._limit = 0, int(self.file.frames)
         if self.file.format not in COMPRESSED:
-            self._limit = MAX_FRAMES_PER_BYTE * path.stat().st_size
+            self._limit = min(self._limit, MAX_FRAMES_PER_BYTE * path.stat().st_size)
 
     def blocks(self, size: int) -> Iterator[Floats]:
         """Yield blocks of at most ``size`` native frames until the data end or cannot be decoded."""
         self.error = ""
-        while self._decoded <= self._limit:
+        while self._decoded < self._limit:
             try:
-                block: Floats = self.file.read(size, dtype="float32", always_2d=True)
+                # Not beyond the end: what follows the samples, a tag, say, is an error to some decoders.
+                count = min(size, self._limit - self._decoded)
+                block: Floats = self.file.read(count, dtype="float32", always_2d=True)
             except self._errors as error:
                 self.error = str(error).strip(" .") or "it cannot be decoded"
                 return
@@ -240,7 +242,7 @@ class _Decoder:
                 self.file.seek(position)
         except self._errors:
             return False
-        self.start = position
+        self.start = self._decoded = position
         return True
 
     def __enter__(self) -> _Decoder:

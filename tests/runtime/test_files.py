@@ -12,7 +12,6 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-import soundfile
 from data import noise, write_wav
 
 from xaimoe_runtime import ConfigError, Runtime
@@ -44,11 +43,10 @@ def recording(runtime: Runtime, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """A recording that breaks in the middle, after several windows."""
-    path = tmp_path / "broken.flac"
-    soundfile.write(path, noise(160_000), 16_000)
-    os.truncate(path, path.stat().st_size // 2)
-    return path
+    """A recording with a sample in the middle, after several windows, that is not finite."""
+    samples = noise(160_000)
+    samples[80_000] = np.nan
+    return write_wav(tmp_path / "broken.wav", samples)
 
 
 # Records -------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError, ConfigError, Runtime, WindowResult
+from xaimoe_runtime.clipping import CHUNK
 from xaimoe_runtime.inference import file_windows, hop_samples
 
 Floats = NDArray[np.float32]
@@ -135,6 +136,33 @@ def test_clipping_is_counted_before_resampling(runtime: Runtime, tmp_path: Path)
     assert share == pytest.approx(wanted.result.trace.attributes[0, column], abs=0.02)
 
 
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.integers(500, 20_000), min_size=1, max_size=5),
+    st.sampled_from([0.13, 0.5, 2.0]),
+    st.sampled_from([None, 11_025, 44_100]),
+)
+def test_windows_have_the_clipping_rates_and_scores_of_a_file_whatever_the_pushes(
+    runtime: Runtime, audio: Floats, tmp_path: Path, sizes: list[int], hop_s: float, rate: int | None
+) -> None:
+    loud = audio[: 2 * runtime.audio.clip_samples + 777].copy()
+    loud[len(loud) // 5 : len(loud) // 3] *= 1_000
+    loud = np.clip(loud, -1, 1)
+    native = rate or runtime.audio.sample_rate
+    path = write_wav(tmp_path / "loud.wav", loud, native)
+    windows = list(runtime.infer_file(path, hop_s=hop_s))
+    from_pushes = pushed(runtime, loud, sizes, sample_rate=native, hop_s=hop_s)
+    assert_same(from_pushes, windows)
+    column = runtime.attribute_names.index("clipping_rate")
+    rates = [[w.result.trace.attributes[0, column] for w in found] for found in (windows, from_pushes)]
+    assert rates[0] == rates[1] and 0 < max(rates[0]) < 1
+    if hop_s == 2.0:  # windows that an array is cut into, too
+        array = runtime.infer(loud, native)
+        whole = list(runtime.infer_file(path))
+        assert array.trace.attributes[:, column].tolist() == [w.result.trace.attributes[0, column] for w in whole]
+        np.testing.assert_allclose(array.scores, np.mean([w.result.scores for w in whole], 0), atol=1e-4)
+
+
 def test_channels_are_mixed_or_chosen(runtime: Runtime, audio: Floats) -> None:
     other = noise(len(audio), level=0.01)
     stereo = np.stack([audio, other], axis=1)
@@ -246,7 +274,7 @@ def test_memory_stays_as_it_is(runtime: Runtime, audio: Floats) -> None:
         assert frames is not None
         assert stream._samples._data.size < 6 * runtime.audio.clip_samples
         assert frames.frames._data.size < 6 * frontend.bins * frontend.frames
-        assert len(stream._meter.blocks) < 10
+        assert len(stream._meter._chunks) <= 2 + runtime.audio.clip_samples // CHUNK
     assert stream._samples.end == 12 * len(audio)
     assert stream._samples.end - stream._samples.first <= runtime.audio.clip_samples + runtime.audio.frame_hop
 
