@@ -37,6 +37,7 @@ class LoudnessEngine:
     attribute_names: tuple[str, ...] = ()
     usual = ()
     pairs_possible = 1
+    routing = "routed"
 
     def run(self, waveform: Floats, source: Floats, routing: str) -> Outputs:
         loud = np.minimum(np.abs(waveform).mean(1), 1)
