@@ -34,7 +34,7 @@ BATCHED = 32
 COLD = (
     "import sys, numpy as np; from xaimoe_runtime import Runtime; runtime = Runtime.load(sys.argv[1], provider='cpu');"
     "runtime.infer(np.zeros(runtime.audio.clip_samples, np.float32));"
-    "print(open('/proc/self/statm').read().split()[1] if sys.platform == 'linux' else 0)"
+    "print(open('/proc/self/statm', encoding='utf-8').read().split()[1] if sys.platform == 'linux' else 0)"
 )
 
 

@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         typer.BadParameter: the file is not one of pytest-benchmark's.
     """
     try:
-        found = json.loads(path.read_text())["benchmarks"]
+        found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
         return {one["fullname"]: one["stats"] | {REFERENCE: REFERENCE in one["extra_info"]} for one in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise typer.BadParameter(f"{path}: cannot be read ({error!r}); expected a file of --benchmark-json") from error

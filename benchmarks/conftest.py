@@ -30,14 +30,16 @@ PACKAGES = ("numpy", "onnxruntime", "soundfile", "soxr", "torch", "xai-moe-audio
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Adds what times depend on; kept with ``--benchmark-json``."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    machine_info["governor"] = governor.read_text().strip() if governor.is_file() else None
+    machine_info["governor"] = governor.read_text(encoding="utf-8").strip() if governor.is_file() else None
     machine_info["versions"] = {package: version(package) for package in PACKAGES}
     machine_info["cores"] = os.cpu_count()
     machine_info["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS")
     machine_info["fold"] = FOLD
     machine_info["bundle"] = BUNDLE.name
     manifest = BUNDLE / "manifest.json"
-    machine_info["bundle_id"] = json.loads(manifest.read_text())["bundle_id"] if manifest.is_file() else None
+    machine_info["bundle_id"] = (
+        json.loads(manifest.read_text(encoding="utf-8"))["bundle_id"] if manifest.is_file() else None
+    )
 
 
 @pytest.fixture(scope="session")

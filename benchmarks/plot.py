@@ -138,12 +138,12 @@ def main(
     if unknown := set(accuracies) - set(names):
         raise typer.BadParameter(f"--accuracy: found {', '.join(sorted(unknown))}, expected {', '.join(names)}")
     if peers is not None:
-        other = None if larger is None else json.loads(larger.read_text())
-        save_both(draw_peers(json.loads(peers.read_text()), accuracies, other), out / "peers")
+        other = None if larger is None else json.loads(larger.read_text(encoding="utf-8"))
+        save_both(draw_peers(json.loads(peers.read_text(encoding="utf-8")), accuracies, other), out / "peers")
     if scaling is not None:
-        save_both(draw_scaling(json.loads(scaling.read_text())), out / "scaling")
+        save_both(draw_scaling(json.loads(scaling.read_text(encoding="utf-8"))), out / "scaling")
     if deadlines is not None:
-        save_both(draw_deadlines(json.loads(deadlines.read_text())), out / "deadlines")
+        save_both(draw_deadlines(json.loads(deadlines.read_text(encoding="utf-8"))), out / "deadlines")
     if curve is not None:
         import msgspec
 

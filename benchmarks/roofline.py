@@ -75,7 +75,9 @@ def main(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="With its
     report = bundle.with_name(f"{bundle.name}.export.json")
     if not report.is_file():
         raise typer.BadParameter(f"{report}: no such file, which has the multiply-accumulates; export the bundle again")
-    macs = {name: graph["macs"] for name, graph in json.loads(report.read_text())["graphs"]["fp32"].items()}
+    macs = {
+        name: graph["macs"] for name, graph in json.loads(report.read_text(encoding="utf-8"))["graphs"]["fp32"].items()
+    }
     runtime = Runtime.load(bundle, provider="cpu")
     multiplying, copying = product_rate(), copy_rate()
     typer.echo(f"matrix product {multiplying / 1e9:.1f} GMAC/s, copy {copying / 1e9:.1f} GB/s, one thread")

@@ -62,7 +62,7 @@ class Cells:
         self.folder = out / "cells"
         about = out / "experiment.json"
         if options is not None and about.is_file():
-            known = json.loads(about.read_text())
+            known = json.loads(about.read_text(encoding="utf-8"))
             wanted = json.loads(json.dumps(options))
             differing = [name for name in {**known, **wanted} if known.get(name) != wanted.get(name)]
             if differing:
@@ -77,7 +77,7 @@ class Cells:
     def get(self, name: str) -> dict[str, Any] | None:
         """What is known of a cell."""
         path = self.folder / f"{name}.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def put(self, name: str, content: dict[str, Any]) -> None:
         """Keeps a cell, and how it was made, unless it says that itself."""
@@ -86,7 +86,7 @@ class Cells:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self.folder.glob("*.json")):
-            yield json.loads(path.read_text())
+            yield json.loads(path.read_text(encoding="utf-8"))
 
 
 def made() -> dict[str, Any]:
@@ -111,7 +111,7 @@ def commits(found: list[dict[str, Any]]) -> str:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except OSError:
         return ""
 
@@ -139,7 +139,7 @@ def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_cl
     Of the rest whole groups, small ones first, go to the validation split until each class has ``val_per_class`` clips
     there, or would have more than twice as many; all others are for training.
     """
-    with (dataset / "metadata.csv").open(newline="") as file:
+    with (dataset / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     rest = [row for row in rows if not is_test(row)]
     draw = random.Random(0)
@@ -159,7 +159,7 @@ def resplit(dataset: Path, is_test: Callable[[dict[str, str]], bool], val_per_cl
     for row in rows:
         row["split"] = "test" if is_test(row) else "val" if row["group"] in held else "train"
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
+    with out.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0].keys())
         table.writeheader()
         table.writerows(rows)

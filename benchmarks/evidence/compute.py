@@ -51,7 +51,7 @@ def train(
                 dataset, table, epochs, 16, out / name, recipe=Recipe(compute_weight=weight)
             )
             seconds = time.process_time() - start
-            test = json.loads((out / name / METRICS).read_text())["test"]
+            test = json.loads((out / name / METRICS).read_text(encoding="utf-8"))["test"]
             kept = {"fold": fold, "weight": weight, "seed": seed, "seconds": seconds, "macs": test["macs"]}
             accuracy = {routing: found["accuracy"] for routing, found in test["by_routing"].items()}
             cells.put(name, kept | {"accuracy": accuracy})

@@ -46,7 +46,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 def shared_band(dataset: Path, out: Path) -> int:
     """Copies a dataset with all recordings at the lowest rate among them; gives that rate in Hz."""
-    with (dataset / "metadata.csv").open(newline="") as file:
+    with (dataset / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     lowest: int = min(soundfile.info(dataset / row["filepath"]).samplerate for row in rows)
     if (out / "metadata.csv").is_file():
@@ -96,10 +96,10 @@ def train(
             classifier.fit(folder, table, EPOCHS[name], 16, out / cell, force=True)
             seconds = time.process_time() - start
             exported = classifier.export(out / cell / "bundle", fused=True, force=True)
-            figures = json.loads((out / cell / "metrics.json").read_text())["test"]
+            figures = json.loads((out / cell / "metrics.json").read_text(encoding="utf-8"))["test"]
             metric = headline(classifier.engine.task)
             kept = {"dataset": name, "budget": budget, "seed": seed, "epochs": EPOCHS[name], "seconds": seconds}
-            kept |= {"recipe": json.loads((out / cell / RUN_CONFIG).read_text())["recipe"]}
+            kept |= {"recipe": json.loads((out / cell / RUN_CONFIG).read_text(encoding="utf-8"))["recipe"]}
             kept |= {"metric": metric, "macs": figures["macs"], "recordings": figures["recordings"]}
             kept |= {"export": {name: exported[name] for name in ("real_clips", "precisions", "refused_by_tensorrt")}}
             kept |= {routing: found[metric] for routing, found in figures["by_routing"].items()}

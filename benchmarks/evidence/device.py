@@ -129,7 +129,7 @@ def deadlines(
             typer.echo(f"{factor:g} x floor {told}")
             found.append({"run": run, "floors": factor, "late": late, "control": control, "calls": calls})
     if out is not None:
-        others = json.loads(out.read_text()) if out.is_file() else []
+        others = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
         with replacing(out) as file:
             file.write(json.dumps([one for one in others if one["run"] != run] + found, indent=1).encode())
 
@@ -198,10 +198,10 @@ runtime = Runtime.load(sys.argv[1], provider="cpu")
 loaded = time.perf_counter()
 runtime.infer(np.zeros(runtime.audio.clip_samples, np.float32))
 answered = time.perf_counter()
-resident = int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+resident = int(open("/proc/self/statm", encoding="utf-8").read().split()[1]) * 4096 / 1e6
 for _ in range(100):
     runtime.infer(np.random.default_rng(0).normal(0, 0.1, runtime.audio.clip_samples).astype(np.float32))
-later = int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+later = int(open("/proc/self/statm", encoding="utf-8").read().split()[1]) * 4096 / 1e6
 print(json.dumps([imported - begin, loaded - imported, answered - loaded, resident, later]))
 """
 
@@ -253,7 +253,7 @@ def _rate(bundle: Path, folder: Path, workers: int, commands: int) -> float:
     for chosen in (files[:commands], files):
         lists = [folder / f"{i}.txt" for i in range(commands)]
         for i, path in enumerate(lists):
-            path.write_text("\n".join(map(str, chosen[i::commands])))
+            path.write_text("\n".join(map(str, chosen[i::commands])), encoding="utf-8")
         begin = perf_counter()
         running = [
             subprocess.Popen(

@@ -216,7 +216,7 @@ def train(
         start = time.process_time()
         classifier.fit(dataset, table, epochs, 16, run, teacher=teacher, force=True)
         seconds = time.process_time() - start
-        recipe = json.loads((run / RUN_CONFIG).read_text())["recipe"]
+        recipe = json.loads((run / RUN_CONFIG).read_text(encoding="utf-8"))["recipe"]
         cell = {"fold": fold, "seed": seed, "seconds": seconds, "recipe": recipe}
         cells.put(name, cell | measured(classifier.engine, dataset, table))
         typer.echo(f"{name}: routed {np.mean((cells.get(name) or {})['ways']['cut 1.0']['right']):.4f}")

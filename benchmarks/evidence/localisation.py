@@ -63,7 +63,7 @@ def write_scenes(folder: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 soundfile.write(path, sound, RATE, subtype="PCM_16")
                 rows.append((f"audio/{path.name}", split, label, f"{begin:.4f}"))
-    with (folder / "metadata.csv").open("w", newline="") as file:
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("filepath", "split", "label", "event_s"), *rows])
 
 
@@ -82,7 +82,7 @@ def main(
         classifier = MoEAudioClassifier(device="cpu", seed=seed, clip_s=SCENE_S)
         classifier.fit(scenes, epochs=epochs, out_dir=run)
     engine, model = classifier.engine, classifier.engine.model
-    with (scenes / "metadata.csv").open(newline="") as file:
+    with (scenes / "metadata.csv").open(newline="", encoding="utf-8") as file:
         begins = {row["filepath"]: float(row["event_s"]) for row in csv.DictReader(file)}
     data = load_dataset(scenes, scenes / "metadata.csv", "single_label", engine.audio.sample_rate)
     items = data.split("test")

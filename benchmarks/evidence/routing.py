@@ -175,7 +175,7 @@ def distractors(model: MoEAudioModel, split: str) -> Clips:
     frontend = model.config.frontend
     clips = []
     for name in OUTSIDE:
-        with (folder_of(name) / "metadata.csv").open(newline="") as file:
+        with (folder_of(name) / "metadata.csv").open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         for row in rows[:: max(len(rows) // PIECES, 1)][:PIECES]:
             samples, rate = soundfile.read(folder_of(name) / row["filepath"], dtype="float32", always_2d=True)

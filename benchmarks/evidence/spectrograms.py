@@ -182,7 +182,7 @@ def make(kind: Kind, folder: Path) -> None:
 def make_noisy(dataset: Path, folder: Path, shifted: bool) -> None:
     """Writes a dataset's recordings, each under its own steady noise."""
     rng = np.random.default_rng(0)
-    with (dataset / "metadata.csv").open(newline="") as file:
+    with (dataset / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         samples, rate = soundfile.read(dataset / row["filepath"])
@@ -210,7 +210,7 @@ def _write_audio(path: Path, samples: Floats, rate: int) -> None:
 
 
 def _write_table(folder: Path, rows: list[dict[str, Any]]) -> None:
-    with (folder / "metadata.csv").open("w", newline="") as file:
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0].keys())
         table.writeheader()
         table.writerows(rows)
@@ -243,7 +243,7 @@ def main(
                 epochs = KINDS[name].epochs if name in KINDS else 25
                 classifier = MoEAudioClassifier(budget="latency", device="cpu", **overrides)
                 classifier.fit(folder, epochs=epochs, out_dir=run, force=True)
-                metrics = json.loads((run / "metrics.json").read_text())
+                metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
                 answer = {"kind": name, "backend": backend, "seed": seed, "chosen": chosen["spectrogram"]}
                 typer.echo(json.dumps(answer | {"test": metrics["test"]["by_routing"]}))
 

@@ -98,7 +98,7 @@ def soak(bundle: Bundle, recordings: Recordings, hop: Hop = 0.5, hours: float = 
 
 def _resident_mb() -> float:
     """Of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * 4096 / 1e6
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("recording")
     parser.add_argument("--engine", choices=("onnxruntime", "reference"), default="onnxruntime")
     options = parser.parse_args()
-    manifest = json.loads((options.bundle / "manifest.json").read_text())
+    manifest = json.loads((options.bundle / "manifest.json").read_text(encoding="utf-8"))
     samples, rate = soundfile.read(options.recording, dtype="float32", always_2d=True)
     if rate != manifest["audio"]["sample_rate"]:
         sys.exit(f"{options.recording}: {rate} Hz, expected the model's {manifest['audio']['sample_rate']} Hz")

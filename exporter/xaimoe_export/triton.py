@@ -38,7 +38,7 @@ def model(manifest: Manifest, fused: GraphSpec, content: bytes) -> dict[str, byt
 def is_ours(folder: Path) -> bool:
     """Whether a folder of a model is one that an export wrote."""
     try:
-        return 'key: "bundle_id"' in (folder / CONFIG).read_text()
+        return 'key: "bundle_id"' in (folder / CONFIG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
 

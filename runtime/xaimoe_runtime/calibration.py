@@ -83,7 +83,7 @@ def conditions(bundle: Bundle, factory: SessionFactory, precision: Precision) ->
 def _processor() -> str:
     """The processor's name, as well as the system knows it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]

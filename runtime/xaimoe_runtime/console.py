@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,11 @@ VersionOption = Annotated[
 class CommandGroup(HelpPages):
     """Commands whose errors end in one line on stderr and the exit code of the error's class."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program, with output in UTF-8."""
+        use_utf8()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
         try:
@@ -50,6 +56,13 @@ class CommandGroup(HelpPages):
         except OSError as error:  # a full disk, a folder without permission
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(ConfigError.exit_code) from error
+
+
+def use_utf8() -> None:
+    """Let stdout be UTF-8 whatever the locale, as JSON is, and stderr show what its encoding has not as escapes."""
+    for stream, encoding in ((sys.stdout, "utf-8"), (sys.stderr, None)):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 @contextmanager

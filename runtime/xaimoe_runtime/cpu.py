@@ -24,7 +24,7 @@ def available_cores() -> int:
 def _cgroup_quotas(root: Path, of_process: Path) -> Iterator[float]:
     """Yield the CPU quota, in cores, of each control group above this process that has one (versions 1 and 2)."""
     try:
-        lines = of_process.read_text().splitlines()
+        lines = of_process.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
@@ -43,7 +43,7 @@ def _cgroup_quotas(root: Path, of_process: Path) -> Iterator[float]:
 def _quota_v2(path: Path) -> Iterator[float]:
     """Yield the quota in ``cpu.max``: microseconds of CPU time (or ``max``), and microseconds of real time."""
     try:
-        quota, period = path.read_text().split()
+        quota, period = path.read_text(encoding="utf-8").split()
         if quota != "max":
             yield int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
@@ -53,7 +53,9 @@ def _quota_v2(path: Path) -> Iterator[float]:
 def _quota_v1(folder: Path) -> Iterator[float]:
     """Yield the quota of a group of version 1; -1 stands for no limit."""
     try:
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period")
+        )
         if quota > 0:
             yield quota / period
     except (OSError, ValueError, ZeroDivisionError):

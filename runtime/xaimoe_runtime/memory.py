@@ -29,7 +29,7 @@ def cap_memory(megabytes: int) -> None:
 def _data_bytes() -> int:
     """Data that the process holds, as the kernel counts it for the limit; 0 where it does not tell."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
     except (OSError, StopIteration):
         return 0

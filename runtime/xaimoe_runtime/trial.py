@@ -229,6 +229,6 @@ def _say(line: str) -> None:
 def _be_first_to_go() -> None:
     """Where memory runs out, the system ends this process rather than another one."""
     try:
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     except OSError:
         return

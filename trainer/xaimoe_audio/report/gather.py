@@ -44,7 +44,7 @@ def of_run(folder: Path) -> dict[str, Any]:
         "usage": _json(folder / run.EXPERT_USAGE),
         "curves": _curves(folder / run.LOGS),
         "faithfulness": _faithfulness(folder),
-        "architecture": architecture.read_text() if architecture.is_file() else None,
+        "architecture": architecture.read_text(encoding="utf-8") if architecture.is_file() else None,
     }
 
 

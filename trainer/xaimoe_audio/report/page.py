@@ -101,7 +101,7 @@ def _inspected(
     engine: TorchEngine, run_folder: Path, count: int, dataset: Path | None, metadata: Path | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Clips of the test split, and why others are not among them."""
-    config = json.loads((run_folder / run.RUN_CONFIG).read_text())
+    config = json.loads((run_folder / run.RUN_CONFIG).read_text(encoding="utf-8"))
     folder = dataset or Path(config["dataset_dir"])
     table = metadata or (dataset / "metadata.csv" if dataset else Path(config["metadata_csv"]))
     if not folder.is_dir() or not table.is_file():
@@ -139,8 +139,8 @@ def assemble(content: dict[str, Any], embedded: str | None = None) -> str:
     live = embedded is not None
     scripts = [*SCRIPTS, *([LIVE_SCRIPT] if live else []), MAIN_SCRIPT]
     own = files("xaimoe_audio.report") / "assets"
-    style = (own / "page.css").read_text()
-    code = [(own / name).read_text() for name in scripts]
+    style = (own / "page.css").read_text(encoding="utf-8")
+    code = [(own / name).read_text(encoding="utf-8") for name in scripts]
     policy = [
         "default-src 'none'",
         f"style-src '{_hash(style)}'",
@@ -162,7 +162,7 @@ def assemble(content: dict[str, Any], embedded: str | None = None) -> str:
         "data": data,
         "scripts": "\n".join(f"<script>{text}</script>" for text in code),
     }
-    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], (own / "page.html").read_text())
+    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], (own / "page.html").read_text(encoding="utf-8"))
 
 
 def _hash(text: str) -> str:
