@@ -35,7 +35,10 @@ def remarks(result: Result) -> str:
     pairs, windows = int(result.trace.pairs.sum()), len(result.trace.gates)
     text = f"{result.trace.routing}, {pairs} pairs run in {windows} window{'s' if windows > 1 else ''}"
     text += f", {sum(result.trace.ms.values()):.1f} ms"
-    return text + (", degraded" if result.degraded else "") + (", late" if result.late else "")
+    text += (", degraded" if result.degraded else "") + (", late" if result.late else "")
+    silent = int(np.count_nonzero(result.trace.sounding == 0))
+    text += f", {silent} silent" if silent else ""
+    return "; ".join([text, *result.warnings])
 
 
 def as_text(result: Result) -> str:

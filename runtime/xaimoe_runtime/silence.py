@@ -35,7 +35,7 @@ def sounding_share(samples: Floats, hop: int) -> float:
     """
     size = min(hop, len(samples))
     hops = samples[: len(samples) // size * size].reshape(-1, size)
-    spread = (hops.max(axis=1) - hops.min(axis=1)).astype(np.float64)
+    spread = hops.max(axis=1).astype(np.float64) - hops.min(axis=1)
     # Between spread² / 2n and spread² / 4 lies the power of n samples: most hops are decided without their mean.
     sounding = np.square(spread) > 2 * size * SILENCE_POWER
     unclear = ~sounding & (np.square(spread) > 4 * SILENCE_POWER)

@@ -20,6 +20,7 @@ from xaimoe_audio.fitting import LAUNCHED
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_runtime import Result, Runtime
 from xaimoe_runtime.errors import AudioError, ConfigError, DatasetError, ProviderError
+from xaimoe_runtime.files import FileClassifier
 
 TINY: dict[str, Any] = {"budget": "latency", "device": "cpu", "clip_s": 0.5, "sample_rate": 8_000}
 
@@ -141,6 +142,35 @@ def test_samples_get_the_runtimes_answer(classifier: MoEAudioClassifier, runtime
 
 def test_below_the_least_score_the_answer_is_unknown(classifier: MoEAudioClassifier, recording: Path) -> None:
     assert classifier.predict(recording, min_score=1.0).labels == ("unknown",)
+
+
+def test_silence_has_no_class_by_any_door(classifier: MoEAudioClassifier, runtime: Runtime, tmp_path: Path) -> None:
+    rate, size = classifier.engine.audio.sample_rate, classifier.engine.audio.clip_samples
+    sound = noise(size)
+    padded = np.concatenate([np.zeros(3 * size, np.float32), sound, np.zeros(2 * size, np.float32)])
+    for samples, silent in ((np.zeros(2 * size, np.float32), True), (padded, False)):
+        path = write_wav(tmp_path / "a.wav", samples, rate)
+        results = classifier.predict(samples), classifier.predict(path), runtime.infer(samples)
+        records = [next(iter(FileClassifier(engine).records([path]))) for engine in (classifier.engine, runtime)]
+        assert {result.silent for result in results} | {record.silent for record in records} == {silent}  # type: ignore[union-attr]
+        expected = ("unknown",) if silent else classifier.predict(sound).labels
+        assert {result.labels for result in results} | {record.labels for record in records} == {expected}  # type: ignore[union-attr]
+
+
+def test_a_mix_that_cancels_is_named_by_predict(
+    classifier: MoEAudioClassifier, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = noise(30_000)
+    result = classifier.predict(write_wav(tmp_path / "reversed.wav", np.stack([sound, -sound], axis=1)))
+    assert result.silent and result.labels == ("unknown",)
+    (warning,) = result.warnings
+    assert warning.startswith("the channels cancel") and warning in caplog.text and warning in str(result)
+
+
+def test_other_pools_are_evaluated(classifier: MoEAudioClassifier, scenes: Path) -> None:
+    assert classifier.evaluate(scenes, pool="max")["recordings"] > 0
+    with pytest.raises(ConfigError, match="pool: found 'median', expected mean, max, top3, lse"):
+        classifier.evaluate(scenes, pool="median")  # type: ignore[arg-type]
 
 
 def test_evaluate_repeats_the_figures_of_the_run(

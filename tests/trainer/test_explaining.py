@@ -142,6 +142,12 @@ def test_where_nothing_is_answered_the_best_label_is_explained_whatever_its_name
     assert json.loads((tmp_path / "out" / "explain.json").read_text())["label"] == explanation.label
 
 
+def test_silence_is_explained_without_an_answer(classifier: MoEAudioClassifier, tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "silent.wav", np.zeros(40_000, np.float32))
+    explanation = explain_recording(classifier.engine, path, "saliency")
+    assert (explanation.answer, set(explanation.scores.tolist())) == (("unknown",), {0.0})
+
+
 def test_of_many_labels_one_that_was_answered_is_explained(classifier: MoEAudioClassifier, recording: Path) -> None:
     """The best score need not reach its label's threshold."""
     model = copy.deepcopy(classifier.engine.model)

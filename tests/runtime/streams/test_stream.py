@@ -55,6 +55,21 @@ def assert_same(found: list[WindowResult], wanted: list[WindowResult]) -> None:
         np.testing.assert_allclose(one.result.trace.saliency, other.result.trace.saliency, atol=1e-4)
 
 
+def test_a_stream_is_silent_where_a_file_is_and_frames_are_shared(
+    runtime: Runtime, audio: Floats, tmp_path: Path
+) -> None:
+    rate, size = runtime.audio.sample_rate, runtime.audio.clip_samples
+    samples = audio.copy()
+    samples[size : 3 * size] = 0.2
+    hop_s = 0.25 * size / rate
+    found = pushed(runtime, samples, [777], hop_s=hop_s)
+    expected = of_file(runtime, write_wav(tmp_path / "audio.wav", samples, rate), hop_s)
+    assert_same(found, expected)
+    silent = [window.result.silent for window in found]
+    assert silent == [window.result.silent for window in expected] and 4 <= sum(silent) < len(silent)  # type: ignore[arg-type]
+    assert {window.result.labels for window in found if window.result.silent} == {("unknown",)}
+
+
 @pytest.mark.parametrize("share", [0.1, 0.25, 1.0, 1.7])
 def test_a_stream_answers_as_a_file_does(runtime: Runtime, audio: Floats, tmp_path: Path, share: float) -> None:
     hop_s = share * runtime.audio.clip_samples / runtime.audio.sample_rate
