@@ -17,6 +17,9 @@ from typer.testing import CliRunner
 from xaimoe_runtime import ConfigError
 from xaimoe_runtime.archive import tables
 from xaimoe_runtime.archive.command import MAX_WARNINGS, ChannelWarnings
+from xaimoe_runtime.archive.command import classify as classify_recordings
+from xaimoe_runtime.archive.paths import find_recordings
+from xaimoe_runtime.archive.run import here
 from xaimoe_runtime.cli import app
 from xaimoe_runtime.files import FileClassifier
 from xaimoe_runtime.inference import infer
@@ -195,3 +198,14 @@ def test_help_names_the_options() -> None:
         text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
         assert "--max-novelty" in text
         assert ("--pool" in text) == (command == "infer")
+
+
+def test_a_run_says_on_stderr_what_it_skips_and_which_channels_are_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = write_wav(tmp_path / "reversed.wav", np.stack([noise(CLIP), -noise(CLIP)], axis=1), RATE)
+    classifier = FileClassifier(LevelEngine(), hop_s=2 * CLIP / RATE)
+    classify_recordings(classifier, here(classifier), find_recordings([path]), None, False, {})
+    lines = capsys.readouterr().err.splitlines()
+    assert "hop: found 0.8 s, longer than the model's clip of 0.4 s" in lines[1]
+    assert [line for line in lines if line.startswith(f"{path}: the channels cancel")]

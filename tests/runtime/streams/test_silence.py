@@ -11,6 +11,8 @@ import pytest
 from data import noise, write_wav
 from data.engines import CLIP, RATE, LevelEngine, LevelRuntime
 from data.listening import Made, blocks, heard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xaimoe_runtime import Listener, Listening, Runtime
@@ -85,14 +87,26 @@ def test_no_event_opens_above_the_novelty_allowed(max_novelty: float, labels: li
     assert all(window.scores["call"] > 0.5 for window in windows), "the scores stay"
 
 
-@pytest.mark.parametrize("rate", [RATE, 2_400])
-def test_a_stream_has_the_silence_of_a_file(tmp_path: Path, rate: int) -> None:
-    samples = np.concatenate([zeros(2.3), loud(1.4), zeros(3)]) + np.float32(0.1)
-    path = write_wav(tmp_path / "a.wav", samples, rate)
+@settings(max_examples=25, deadline=None)
+@given(
+    rate=st.sampled_from([RATE, 2_400, 700]),
+    parts=st.lists(st.tuples(st.booleans(), st.integers(1, 2 * CLIP)), min_size=1, max_size=6),
+    offset=st.sampled_from([0.0, 0.1]),
+    size=st.integers(1, 500),
+)
+def test_a_stream_has_the_silence_of_a_file(
+    rate: int,
+    parts: list[tuple[bool, int]],
+    offset: float,
+    size: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    samples = np.concatenate([(loud if sounds else zeros)(n / CLIP) for sounds, n in parts]) + np.float32(offset)
+    path = write_wav(tmp_path_factory.getbasetemp() / "stream.wav", samples, rate)
     records = list(FileClassifier(LevelEngine(), windows=True).records([path]))
     of_file = [r for r in records if isinstance(r, WindowRecord) and not isinstance(r, ResultRecord)]
     stream = stream_of(sample_rate=rate)
-    found = [window for i in range(0, len(samples), 11) for window in stream.push(samples[i : i + 11])]
+    found = [window for i in range(0, len(samples), size) for window in stream.push(samples[i : i + size])]
     found += stream.finish()
     assert [window.result.silent for window in found] == [record.silent for record in of_file]
     assert [window.result.labels for window in found] == [record.labels for record in of_file]
