@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from data import noise, write_wav
 from xaimoe_audio.data import cache
 from xaimoe_audio.data.cache import AudioCache
 from xaimoe_runtime.audio import windows
-from xaimoe_runtime.errors import ConfigError
+from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import file_windows
 from xaimoe_runtime.schema import AudioSpec
 
@@ -174,3 +179,104 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/audio: the audio cache cannot be made there .* set XAIMOE_CACHE"):
         AudioCache(tmp_path / "file")
+
+
+@pytest.mark.parametrize("cap_gb", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("start", "count"), [(0, 5), (7_990, 20), (8_000, 8_000), (23_900, 500), (30_000, 5), (3, None)]
+)
+def test_a_part_of_a_recording_is_read_alone(tmp_path: Path, cap_gb: float, start: int, count: int | None) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(24_000))
+    loaded = AudioCache(tmp_path / "cache", cap_gb).load(path, 8_000)
+    whole = loaded.samples()
+    assert len(whole) == loaded.length == 12_000
+    wanted = whole[start:] if count is None else whole[start : start + count]
+    np.testing.assert_array_equal(loaded.samples(start, count), wanted)
+
+
+def test_an_entry_is_a_numpy_file(recording: Path, tmp_path: Path) -> None:
+    loaded = AudioCache(tmp_path / "cache").load(recording, RATE)
+    assert loaded.cached is not None
+    np.testing.assert_array_equal(np.load(loaded.cached), noise(RATE))
+
+
+def test_an_entry_that_was_cut_is_decoded_again(recording: Path, tmp_path: Path) -> None:
+    loaded = AudioCache(tmp_path / "cache").load(recording, RATE)
+    assert loaded.cached is not None
+    with loaded.cached.open("r+b") as file:
+        file.truncate(1000)
+    np.testing.assert_array_equal(loaded.samples(), noise(RATE))
+    np.testing.assert_array_equal(np.concatenate([block.samples[:, 0] for block in loaded.blocks()]), noise(RATE))
+
+
+class FullDisk:
+    """A file on a disk that is full after so many writes."""
+
+    def __init__(self, file: Any, writes: int) -> None:
+        self.file, self.writes = file, writes
+
+    def write(self, data: bytes) -> int:
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(self.file.write(data))
+
+    def seek(self, place: int) -> None:
+        self.file.seek(place)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 4])
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Whenever it is full: at the header, in the middle of the recording, or as the header is written."""
+    replacing = cache.replacing
+
+    @contextmanager
+    def full(path: Path) -> Iterator[Any]:
+        with replacing(path) as file:
+            yield FullDisk(file, writes)
+
+    monkeypatch.setattr(cache, "replacing", full)
+    path = write_wav(tmp_path / "a.wav", noise(2 * RATE))
+    store = AudioCache(tmp_path / "cache")
+    loaded = store.load(path, RATE)
+    assert loaded.cached is None
+    assert list(store.folder.iterdir()) == []
+    np.testing.assert_array_equal(loaded.samples(), noise(2 * RATE))
+    monkeypatch.setattr(cache, "replacing", replacing)
+    assert store.load(path, RATE).cached is not None
+
+
+def test_a_recording_that_outgrows_the_cap_leaves_nothing_behind(tmp_path: Path, decoded: list[Path]) -> None:
+    store = AudioCache(tmp_path / "cache", cap_gb=2.5 * ENTRY_GB)
+    assert store.load(write_wav(tmp_path / "long.wav", noise(4 * RATE)), RATE).cached is None
+    assert len(decoded) == 1  # its length is known all the same
+    assert list(store.folder.iterdir()) == []
+    assert store.load(write_wav(tmp_path / "short.wav", noise(2 * RATE, seed=1)), RATE).cached is not None
+
+
+def test_a_broken_recording_leaves_nothing_behind(tmp_path: Path) -> None:
+    samples = noise(3 * RATE)
+    samples[-1] = np.nan
+    store = AudioCache(tmp_path / "cache", cap_gb=4 * ENTRY_GB)
+    with pytest.raises(AudioError, match="NaN"):
+        store.load(write_wav(tmp_path / "nan.wav", samples), RATE)
+    assert list(store.folder.iterdir()) == []
+    assert store.load(write_wav(tmp_path / "good.wav", noise(3 * RATE)), RATE).cached is not None
+
+
+@pytest.mark.parametrize("cap_gb", [0.0, 1.0])
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path, cap_gb: float) -> None:
+    """Case 33: a recording was held whole, twice."""
+    path = write_wav(tmp_path / "long.wav", noise(100 * RATE), subtype="PCM_16")
+    store = AudioCache(tmp_path / "cache", cap_gb)
+    whole = 100 * RATE * 4
+    tracemalloc.start()
+    loaded = store.load(path, RATE)
+    for block in loaded.blocks():
+        assert len(block.samples) <= 2 * RATE
+    assert len(loaded.samples(50 * RATE, RATE)) == RATE
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < whole / 4

@@ -1,18 +1,21 @@
 """Decoded and resampled audio, kept on disk so that an epoch does not decode again.
 
 An entry is named by the content of its file, so a renamed file is found and a changed one is not. The oldest entries
-go when the cache outgrows its cap; what does not fit is decoded at each use instead.
+go when the cache outgrows its cap; what does not fit is decoded at each use instead. Either way a recording goes
+through memory block by block, so one of any length takes as much as one of some seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -33,6 +36,7 @@ BLOCK_SAMPLES = 1 << 16
 """Samples of a kept recording that are given at a time."""
 NPY_HEADER = 128
 """Bytes of a NumPy file before its samples."""
+SAMPLE_BYTES = 4
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,27 +109,59 @@ class Recording:
         """
         return self._clipped.rate(*(native_position(edge, self.rate, self.native_rate) for edge in (start, stop)))
 
-    def samples(self) -> Floats:
-        """All samples, [length]; mapped from the cache where it holds them."""
-        if self.cached is not None:
-            try:
-                mapped: Floats = np.load(self.cached, mmap_mode="r")
-                return mapped
-            except (OSError, ValueError):
-                pass  # another run made room for its own audio; what is gone is decoded again
-        return _decode(self.path, self.rate, self.channel)[0]
+    def samples(self, start: int = 0, count: int | None = None) -> Floats:
+        """Return samples in memory, [n].
+
+        Args:
+            start: the first one.
+            count: how many at most; all that follow if None.
+        """
+        stop = self.length if count is None else min(start + count, self.length)
+        if (file := self._open()) is not None:
+            with file:
+                file.seek(NPY_HEADER + start * SAMPLE_BYTES)
+                return np.fromfile(file, np.float32, max(stop - start, 0))
+        found = np.zeros(max(stop - start, 0), np.float32)
+        first = 0  # of the block
+        for block in read_blocks(self.path, self.rate, self.channel):
+            low, high = max(start - first, 0), min(stop - first, len(block.samples))
+            if low < high:
+                found[first + low - start : first + high - start] = block.samples[low:high, 0]
+            first += len(block.samples)
+            if first >= stop:
+                break
+        return found
 
     def blocks(self) -> Iterator[Block]:
-        """The samples as the file reader gives them, for cutting windows."""
-        samples, native = self.samples(), 0
-        for start in range(0, self.length, BLOCK_SAMPLES):
-            stop = min(start + BLOCK_SAMPLES, self.length)
-            # One sample more, so that no window ends behind the native samples that were given.
-            last = stop == self.length
-            end = self.entry.native_frames if last else native_position(stop, self.rate, self.native_rate) + 1
-            end = max(min(end, self.entry.native_frames), native)
-            yield Block(np.array(samples[start:stop, None]), end - native, self._clipped.mask(native, end)[:, None])
-            native = end
+        """Yield consecutive samples, for cutting windows."""
+        if (file := self._open()) is None:
+            yield from read_blocks(self.path, self.rate, self.channel)
+            return
+        with file:
+            file.seek(NPY_HEADER)
+            native = 0
+            for start in range(0, self.length, BLOCK_SAMPLES):
+                stop = min(start + BLOCK_SAMPLES, self.length)
+                # One sample more, so that no window ends behind the native samples that were given.
+                last = stop == self.length
+                end = self.entry.native_frames if last else native_position(stop, self.rate, self.native_rate) + 1
+                end = max(min(end, self.entry.native_frames), native)
+                samples = np.fromfile(file, np.float32, stop - start)
+                yield Block(samples[:, None], end - native, self._clipped.mask(native, end)[:, None])
+                native = end
+
+    def _open(self) -> BinaryIO | None:
+        """Return the cached samples as a file; None if they are not there any more, and must be decoded again."""
+        if self.cached is None:
+            return None
+        try:
+            file = self.cached.open("rb")
+        except OSError:
+            return None  # another run made room for its own audio
+        if os.fstat(file.fileno()).st_size != NPY_HEADER + self.length * SAMPLE_BYTES:
+            file.close()
+            return None
+        return file
 
 
 class AudioCache:
@@ -166,24 +202,51 @@ class AudioCache:
             with self._lock:
                 self._used.add(samples_path)
             return Recording(path, channel, rate, entry, samples_path)
-        samples, entry = _decode(path, rate, channel)
-        stored = self._reserve(samples.nbytes + NPY_HEADER, samples_path)
+        entry, stored = self._decode(path, rate, channel, samples_path)
         if stored:
             try:
-                with replacing(samples_path) as file:
-                    np.save(file, samples)
                 with replacing(entry_path) as file:  # last: an entry without it does not count
                     file.write(msgspec.json.encode(entry))
-            except (OSError, ConfigError):  # a full disk is no reason not to train
+            except (OSError, ConfigError):
                 stored = False
         return Recording(path, channel, rate, entry, samples_path if stored else None)
 
-    def _reserve(self, size: int, path: Path) -> bool:
-        """Makes room by dropping the entries that were not used for longest; False when this run's own fill the cap."""
+    def _decode(self, path: Path, rate: int, channel: int | str, samples_path: Path) -> tuple[_Entry, bool]:
+        """Decode a recording into the cache, block by block; say whether it is there now.
+
+        A full disk or a cap that is reached is no reason not to train.
+
+        Raises:
+            AudioError: the file cannot be used.
+        """
+        entry = None
         with self._lock:
-            self._size -= _size(path)  # left by a run that was interrupted; it is about to be replaced
+            self._size -= _size(samples_path)  # left by a run that was interrupted; it is about to be replaced
+            self._used.add(samples_path)
+        writer = _Writer(self._reserve)
+        try:
+            with replacing(samples_path) as writer.file:
+                entry = _entry_of(path, rate, channel, writer.write)
+                writer.finish()
+        except (OSError, ConfigError, _NoRoomError):
+            self._release(writer.reserved, samples_path)
+            return entry or _entry_of(path, rate, channel), False
+        except BaseException:
+            self._release(writer.reserved, samples_path)
+            raise
+        return entry, True
+
+    def _release(self, size: int, path: Path) -> None:
+        """Give back what was reserved for an entry that is not written."""
+        with self._lock:
+            self._size -= size
+            self._used.discard(path)
+
+    def _reserve(self, size: int) -> bool:
+        """Make room by dropping the entries that were not used for longest; False when this run's own fill the cap."""
+        with self._lock:
             if self._size + size > self.cap:
-                idle = [entry for entry in self.folder.glob("*.npy") if entry not in self._used and entry != path]
+                idle = [entry for entry in self.folder.glob("*.npy") if entry not in self._used]
                 for entry in sorted(idle, key=_last_use):
                     if self._size + size <= self.cap:
                         break
@@ -193,8 +256,54 @@ class AudioCache:
             if self._size + size > self.cap:
                 return False
             self._size += size
-            self._used.add(path)
             return True
+
+
+class _NoRoomError(Exception):
+    """A recording does not fit into the cache."""
+
+
+class _Writer:
+    """Samples on their way into a NumPy file, as long as there is room.
+
+    Args:
+        reserve: takes so many bytes of the cap; False if there are no more.
+    """
+
+    def __init__(self, reserve: Callable[[int], bool]) -> None:
+        self.reserve = reserve
+        self.file: Any = None
+        self.reserved = self.length = 0
+        self.has_room = True
+
+    def write(self, samples: Floats) -> None:
+        """Append samples [n]."""
+        size = samples.nbytes + (0 if self.reserved else NPY_HEADER)
+        self.has_room = self.has_room and self.reserve(size)
+        if not self.has_room:
+            return  # the recording is still decoded to its end: its length must be known
+        if not self.reserved:
+            self.file.write(bytes(NPY_HEADER))
+        self.reserved += size
+        self.length += len(samples)
+        try:
+            self.file.write(samples.tobytes())
+        except OSError:
+            self.has_room = False
+
+    def finish(self) -> None:
+        """Write the header, now that the length is known.
+
+        Raises:
+            _NoRoomError: not all samples were written.
+        """
+        if not self.has_room:
+            raise _NoRoomError
+        header = io.BytesIO()
+        described = {"descr": "<f4", "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(header, described)
+        self.file.seek(0)
+        self.file.write(header.getvalue())
 
 
 def _touch(path: Path) -> bool:
@@ -232,21 +341,27 @@ def _read_entry(path: Path) -> _Entry | None:
         return None  # never written whole: decode again
 
 
-def _decode(path: Path, rate: int, channel: int | str) -> tuple[Floats, _Entry]:
+def _entry_of(path: Path, rate: int, channel: int | str, write: Callable[[Floats], None] | None = None) -> _Entry:
+    """Decode a recording block by block, and give the samples [n] of each block to ``write``.
+
+    Raises:
+        AudioError: the file cannot be used.
+    """
     recording = open_recording(path)
-    parts: list[Floats] = []
     clipped = ClippedSamples()
+    length = 0
     for block in read_blocks(recording, rate, channel):
-        parts.append(block.samples[:, 0])
+        if write is not None:
+            write(np.ascontiguousarray(block.samples[:, 0]))
+        length += len(block.samples)
         clipped.add(block.clipped[:, 0])
-    samples, completeness = np.concatenate(parts), recording.completeness
+    completeness = recording.completeness
     is_whole = completeness is None or completeness.complete
-    entry = _Entry(
+    return _Entry(
         native_rate=recording.samplerate,
         native_frames=clipped.frames,
-        length=len(samples),
+        length=length,
         clipped=clipped.to_bytes(),
         missing_s=0.0 if completeness is None else completeness.missing_s,
         message="" if completeness is None or is_whole else completeness.message,
     )
-    return samples, entry

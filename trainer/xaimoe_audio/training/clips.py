@@ -95,7 +95,7 @@ class TrainingClips(Dataset[Clips]):
         return Clips(power, sums, source, self.targets[which], self.taught[which])
 
     def _samples(self, which: int, start: int, count: int) -> Floats:
-        samples = np.array(self.items[which].recording.samples()[start : start + count])
+        samples = self.items[which].recording.samples(start, count)
         return fill_clip(samples, max(len(samples), self.config.clip_samples))
 
     @torch.no_grad()
