@@ -14,6 +14,7 @@ from xaimoe_runtime.console import CommandGroup, VersionOption, progress, write_
 from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.help_pages import HelpPage, example
+from xaimoe_runtime.metadata import Split
 from xaimoe_runtime.options import (
     BatchSizeOption,
     BudgetOption,
@@ -145,7 +146,7 @@ def calibrate(
         Path | None,
         typer.Option(help="Folder of a dataset with metadata.csv: also measure how accuracy depends on the budget."),
     ] = None,
-    split: Annotated[str, typer.Option(help="With --data: split of the dataset to use.")] = "test",
+    split: Annotated[Split, typer.Option(help="With --data: split of the dataset to use.")] = "test",
     percentile: PercentileOption = "p95",
     curve: Annotated[Path | None, typer.Option(help="With --data: JSON file for the points of the curve.")] = None,
     figure: Annotated[
@@ -176,9 +177,11 @@ def calibrate(
         check_writable(curve)
     if figure is not None:
         check_figure(figure)
-    items = [] if data is None else curves.read_labelled(data, split)
     # Not loaded, which would estimate what is measured here.
     opened = open_and_try(bundle, public_key)
+    items, doubts = ([], ()) if data is None else curves.read_labelled(data, split, opened.manifest.task)
+    for doubt in doubts:
+        typer.echo(f"warning: {doubt}", err=True)
     factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtime = Runtime(opened, factory, precision)
     with progress("calibrating", rounds + 1) as advance:

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from xaimoe_runtime import __version__
-from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, XaimoeError
+from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, DatasetError, XaimoeError
 from xaimoe_runtime.help_pages import HelpPages
 from xaimoe_runtime.records import Record, is_failure
 from xaimoe_runtime.writing import replacing
@@ -44,7 +44,8 @@ class CommandGroup(HelpPages):
         try:
             return super().invoke(ctx)
         except XaimoeError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            lines = str(error).splitlines() if isinstance(error, DatasetError) else [str(error)]  # a defect a line
+            typer.echo("error: " + "\n  ".join(" ".join(line.split()) for line in lines), err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted", err=True)

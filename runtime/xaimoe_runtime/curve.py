@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +18,10 @@ from xaimoe_runtime.costs import Percentile
 from xaimoe_runtime.drawing import new_figure, save_figure
 from xaimoe_runtime.errors import AudioError, DatasetError
 from xaimoe_runtime.inference import file_windows, run_windows
+from xaimoe_runtime.labels import normal_label, spelled
+from xaimoe_runtime.metadata import Split, read_metadata
 from xaimoe_runtime.result import decide, pool
-from xaimoe_runtime.schema import LINE
+from xaimoe_runtime.schema import LINE, TaskSpec
 
 if TYPE_CHECKING:
     from xaimoe_runtime.runtime import Runtime
@@ -58,28 +59,35 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
 
 
-def read_labelled(folder: Path, split: str) -> list[Labelled]:
-    """The recordings of a split of a dataset's ``metadata.csv``, or all if it has no splits.
+def read_labelled(folder: Path, split: Split, task: TaskSpec) -> tuple[list[Labelled], tuple[str, ...]]:
+    """Read the recordings of a split from a dataset's ``metadata.csv``, or all if it has no splits.
+
+    Args:
+        folder: of the dataset.
+        split: ``train``, ``val`` or ``test``.
+        task: of the bundle; a label that it does not know is a defect, since no answer could be right.
+
+    Returns:
+        The recordings with the bundle's spelling of their labels, and warnings about the table.
 
     Raises:
-        DatasetError: there is no such table, or nothing in it.
+        DatasetError: everything that is wrong with the table, with row numbers, or no recording in the split.
     """
-    table = folder / "metadata.csv"
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{table}: cannot be read ({error}); expected filepath,split,label") from error
-    if rows and not {"filepath", "label"} <= rows[0].keys():
-        raise DatasetError(f"{table}: found the columns {', '.join(map(str, rows[0]))}; expected filepath,split,label")
-    found = [
-        Labelled(folder / row["filepath"], frozenset((row["label"] or "").split("|")))
-        for row in rows
-        if row["filepath"] and row.get("split", split) == split
-    ]
-    if not found:
-        raise DatasetError(f"{table}: found no recordings of split {split!r}; choose another with --split")
-    return found
+    path = folder / "metadata.csv"
+    table = read_metadata(path, folder, task.kind, (split,), default_split=split)
+    known = {normal_label(label): label for label in task.labels}
+    for row in table.rows:
+        for label in row.labels:
+            if label not in known:
+                meant = spelled(label, task.labels)
+                hint = f" (meant {meant!r}?)" if meant else ""
+                text = f"is not a label of the bundle, which has {', '.join(task.labels)}"
+                table.defects.add(row.line, text, f"label {label!r}{hint}")
+    table.defects.raise_if_any()
+    if not table.rows:
+        raise DatasetError(f"{path}: found no recordings of split {split!r}; choose another with --split")
+    items = [Labelled(row.path, frozenset(known[label] for label in row.labels)) for row in table.rows]
+    return items, table.warnings
 
 
 def budgets(runtime: Runtime, percentile: Percentile, most_pairs: float) -> list[float]:

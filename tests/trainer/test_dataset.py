@@ -9,8 +9,10 @@ import pytest
 import soundfile
 from data import noise, write_wav
 
-from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
+from xaimoe_audio.data.cache import AudioCache
+from xaimoe_audio.data.dataset import LabelledDataset, check_trainable, load_dataset
 from xaimoe_runtime.errors import DatasetError
+from xaimoe_runtime.schema import TaskKind
 
 RATE = 16_000
 CLIP = 8_000
@@ -54,7 +56,8 @@ def test_channels_are_mixed_by_default(folder: Path) -> None:
 
 
 def test_a_channel_that_is_not_there_is_a_defect(folder: Path) -> None:
-    with pytest.raises(DatasetError, match=r"row 2: .*long\.wav: found 1 channel\(s\), expected channel 1"):
+    text = r"rows 2-3, 5: found 1 channel\(s\), expected channel 1; .*: long\.wav, short\.wav, short2\.wav"
+    with pytest.raises(DatasetError, match=text):
         load(folder, *ROWS, channel="1")
 
 
@@ -77,3 +80,79 @@ def test_all_recordings_come_at_the_model_rate(folder: Path) -> None:
     recording = load(folder, *ROWS).split("train")[1].recording
     assert abs(recording.length - RATE) <= 2
     assert recording.native_rate == 44_100
+
+
+GOOD = ("long.wav,train,boat", "short.wav,train,rain", "stereo.wav,val,boat")
+
+
+def complaint(folder: Path, *rows: str) -> str:
+    with pytest.raises(DatasetError) as caught:
+        load(folder, *rows)
+    return str(caught.value)
+
+
+def test_an_undecodable_file_is_named(folder: Path) -> None:
+    (folder / "broken.wav").write_text("this is no recording")
+    message = complaint(folder, *GOOD, "broken.wav,train,boat")
+    assert "row 5: broken.wav: not readable as audio" in message
+
+
+def test_samples_that_are_not_finite_are_a_defect(folder: Path) -> None:
+    write_wav(folder / "nan.wav", np.full(1600, np.nan, np.float32))
+    message = complaint(folder, *GOOD, "nan.wav,train,boat")
+    assert "row 5: nan.wav: found 1600 samples that are NaN or infinite" in message
+
+
+def test_equal_defects_of_recordings_are_one_line(folder: Path) -> None:
+    for name in "xyz":
+        write_wav(folder / f"{name}.wav", np.full(1600, np.nan, np.float32))
+    message = complaint(folder, *GOOD, *(f"{name}.wav,train,boat" for name in "xyz"))
+    assert "rows 5-7: found 1600 samples that are NaN or infinite" in message
+    assert message.endswith("(3 rows): x.wav, y.wav, z.wav")
+
+
+def test_splits_train_and_val_must_hold_something(folder: Path) -> None:
+    assert "split val has no usable recording" in complaint(folder, "long.wav,train,boat", "short.wav,test,boat")
+    assert "split train has no usable recording" in complaint(folder, "long.wav,val,boat")
+    assert load(folder, *GOOD).split("test") == []
+
+
+def test_defects_of_the_table_come_before_anything_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AudioCache, "load", lambda *_: pytest.fail("decodes"))
+    assert "gone.wav: does not exist" in complaint(folder, *GOOD, "gone.wav,train,boat")
+    assert "split val has no usable recording" in complaint(folder, *GOOD[:2])
+
+
+def test_recordings_without_a_class_have_targets_of_zeros(folder: Path) -> None:
+    table = write_table(folder, "long.wav,train,rain|boat", "short.wav,train,", "short2.wav,val,boat")
+    dataset = load_dataset(folder, table, "multi_label", RATE)
+    assert dataset.targets(list(dataset.items), dataset.labels).tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
+def test_targets_take_the_labels_of_an_older_model_in_another_normal_form(folder: Path) -> None:
+    dataset = load(folder, "long.wav,train,\u00e9pave", "short.wav,val,\u00e9pave")
+    assert dataset.targets(list(dataset.items), ("e\u0301pave",)).tolist() == [[1], [1]]
+
+
+def test_a_class_that_is_only_written_otherwise_is_named(folder: Path) -> None:
+    dataset = load(folder, *ROWS)
+    with pytest.raises(DatasetError, match="write Boat, Rain as the model does"):
+        dataset.targets(list(dataset.items), ("Boat", "Rain"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "message"),
+    [
+        ((*GOOD, "gone.wav,train,boat"), "single_label", "gone.wav: does not exist"),
+        (GOOD[:2], "single_label", "split val has no usable recording"),
+        (("long.wav,train,boat", "stereo.wav,val,boat"), "single_label", "found one class, 'boat'; expected at least"),
+        (("long.wav,train,", "stereo.wav,val,"), "multi_label", "found no class in split train, expected one"),
+        (("long.wav,train,", "stereo.wav,val,boat"), "single_label", "label is empty; expected a class name"),
+    ],
+)
+def test_a_table_that_nothing_could_be_trained_on_is_refused(
+    folder: Path, rows: tuple[str, ...], task: TaskKind, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        check_trainable(folder, write_table(folder, *rows), task)
+    check_trainable(folder, write_table(folder, *GOOD), task)

@@ -73,6 +73,20 @@ def test_multi_label_classes_absent_from_the_split_are_left_out_of_the_means() -
     assert found["accuracy"] == 1.0
 
 
+def test_recordings_of_no_class_count_as_false_alarms_only() -> None:
+    scores, targets = [[0.9, 0.1, 0.1], [0.8, 0.2, 0.1], [0.1, 0.2, 0.1]], [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    found = figures(scores, targets, task("multi_label"))
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["macro_f1"] == pytest.approx(2 / 3)  # one of the two alarms was right
+    assert found["mAP"] == 1.0
+
+
+def test_a_split_of_no_class_at_all_has_an_accuracy_and_no_means() -> None:
+    found = figures([[0.9, 0.1, 0.1], [0.1, 0.1, 0.1]], [[0, 0, 0], [0, 0, 0]], task("multi_label"))
+    assert found["accuracy"] == 0.5
+    assert (found["mAP"], found["macro_f1"], found["ece"], found["per_class"]) == (None, None, None, {})
+
+
 def test_a_multi_label_split_with_one_class_has_all_figures() -> None:
     scores, targets = [[0.9, 0.1, 0.3], [0.1, 0.1, 0.3], [0.6, 0.1, 0.1]], [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
     found = figures(scores, targets, task("multi_label"))

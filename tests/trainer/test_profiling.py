@@ -156,12 +156,66 @@ def test_duplicates_that_differ_alike_are_one_warning(tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_the_first_warnings_of_each_kind(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), *((f"b{i}", f"fold{i}", "x", "") for i in range(9))]
+    folder = dataset(tmp_path, rows, a=(noise(4_000), RATE), **{f"b{i}": (noise(100), RATE) for i in range(9)})
+    profile = profiled(folder)
+    lines = most_important(profile.warnings)
+    assert sum("expected train, val or test" in warning.message for warning in profile.warnings) == 9
+    assert "more of this kind (defect), all in profile.json" in lines[5]
+    assert len([line for line in lines if "expected train, val or test" in line]) <= 5
+
+
+def test_equal_defects_are_one_warning(tmp_path: Path) -> None:
     rows = [("a", "train", "x", ""), *((f"gone{i}", "val", "x", "") for i in range(9))]
     profile = profiled(dataset(tmp_path, rows, a=(noise(4_000), RATE)))
-    lines = most_important(profile.warnings)
-    assert sum("does not exist" in warning.message for warning in profile.warnings) == 9
-    assert "more of this kind (defect), all in profile.json" in lines[5]
-    assert len([line for line in lines if "does not exist" in line]) <= 5
+    (message,) = (warning.message for warning in profile.warnings if "does not exist" in warning.message)
+    assert message.startswith("rows 3-11: does not exist under")
+    assert "(9 rows): gone0.wav, gone1.wav" in message
+
+
+def test_defects_of_the_table_are_printed_before_a_recording_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[str] = []
+
+    def measured(*_: object) -> None:
+        before.append(capsys.readouterr().err)
+        raise AudioError("not measured here")
+
+    monkeypatch.setattr("xaimoe_audio.profiling.profile.file_profile", measured)
+    rows = [("a", "train", "x", ""), ("b", "train", "X", ""), ("gone", "val", "x", "")]
+    folder = dataset(tmp_path, rows, a=(noise(4_000), RATE), b=(noise(4_000, 1), RATE))
+    with pytest.raises(DatasetError, match="not measured here"):
+        profiled(folder)
+    assert "row 4: gone.wav: does not exist" in "".join(before)
+    assert "labels look alike: 'X' (row 3), 'x' (row 2)" in "".join(before)
+
+
+def test_labels_that_look_alike_are_a_warning_of_the_profile(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "val", "X", ""), ("c", "train", "X", "")]
+    profile = profiled(dataset(tmp_path, rows, **{name: (noise(4_000), RATE) for name in "abc"}))
+    assert "similar_labels" in kinds(profile)
+
+
+def test_recordings_of_no_class_belong_to_the_dataset_but_to_no_class(tmp_path: Path) -> None:
+    """Case 29: background, with several labels a recording."""
+    rows = [(f"f{i}", "train", ("x", "", "y", "x|y", "")[i % 5], "") for i in range(20)] + [("v", "val", "", "")]
+    audio = {name: (noise(8_000 if label else 4_000, i), RATE) for i, (name, _, label, _) in enumerate(rows)}
+    audio["v"] = audio["f0"]
+    folder = dataset(tmp_path, rows, **audio)
+    found = profile_dataset(folder, folder / "metadata.csv", "multi_label")
+    profile = found.profile
+    assert found.defects.listed() == []
+    assert profile.classes == {"x": 8, "y": 8}
+    assert set(profile.by_class) == set(profile.sounds) == {"x", "y"}
+    assert profile.overall.files == 21 and profile.imbalance == 1.0
+    duration = next(shortcut for shortcut in profile.shortcuts if shortcut.condition == "duration_s")
+    assert duration.chance == 0.5  # each class is told from the rest, background included
+    assert "row 2 f0.wav, row 22 v.wav: the same audio with label (no class), x" in [
+        w.message for w in profile.warnings
+    ]
+    write_profile(found, tmp_path / "out")
+    assert "NaN" not in (tmp_path / "out" / "profile.json").read_text()
 
 
 def test_every_channel_is_measured_where_every_one_is_heard(tmp_path: Path) -> None:
@@ -214,10 +268,9 @@ def test_groups_that_leak_and_files_that_cannot_be_read_are_told_and_the_rest_is
     messages = "; ".join(warning.message for warning in found.profile.warnings)
     assert found.profile.overall.files == 2
     for said in (
-        "group 'g' stands in the splits train, val",
-        "row 4: ",
-        "not readable as audio",
-        "row 5: d.wav does not",
+        "group 'g': is in the splits train, val",
+        "row 4: c.wav: not readable as audio",
+        "row 5: d.wav: does not",
     ):
         assert said in messages
     with pytest.raises(DatasetError, match="3 defect"):
@@ -341,7 +394,7 @@ def test_a_rate_that_no_recorder_has_is_refused(tmp_path: Path) -> None:
 
 def test_a_dataset_without_a_readable_recording_is_refused(tmp_path: Path) -> None:
     folder = dataset(tmp_path, [("a", "train", "x", "")])
-    with pytest.raises(DatasetError, match=r"a\.wav does not exist"):
+    with pytest.raises(DatasetError, match=r"a\.wav: does not exist"):
         profiled(folder)
 
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.cli import app
-from xaimoe_audio.data.metadata import Row
 from xaimoe_audio.report import gather, write_report
 from xaimoe_audio.report.clips import choose, mp3_of, packed, shades_of
 from xaimoe_audio.report.page import assemble
 from xaimoe_runtime import BundleError, ConfigError
+from xaimoe_runtime.metadata import Row
 
 READY = "document.body?.dataset.ready === 'report'"
 

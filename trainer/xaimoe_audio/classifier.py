@@ -18,7 +18,6 @@ from xaimoe_audio.architecture import describe
 from xaimoe_audio.checkpoint import Checkpoint, load_checkpoint
 from xaimoe_audio.config import SIZES, SPLITS, Budget, Overrides, Split
 from xaimoe_audio.data.dataset import LabelledDataset, load_dataset
-from xaimoe_audio.data.metadata import read_metadata
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.fitting import fit
 from xaimoe_audio.metrics_table import Metrics
@@ -36,6 +35,7 @@ from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
+from xaimoe_runtime.metadata import read_metadata
 from xaimoe_runtime.result import DecisionRules, Result
 from xaimoe_runtime.schema import POOLS, Pool, TaskKind
 
@@ -166,7 +166,7 @@ class MoEAudioClassifier:
             check_packages()  # before hours of training
         self._checkpoint = fit(job)
         if self.explainability is not None and is_first_process(job):
-            rows, _ = read_metadata(job.metadata_csv, job.dataset_dir, job.task)
+            rows = read_metadata(job.metadata_csv, job.dataset_dir, job.task).rows
             explain_samples(self.engine, rows, job.out / EXPLAIN, "all", channel)
         return self
 

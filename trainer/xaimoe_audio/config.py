@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from math import gcd
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 
 from xaimoe_runtime.grid import PatchGrid
+from xaimoe_runtime.metadata import SPLITS as SPLITS
+from xaimoe_runtime.metadata import Split as Split
 from xaimoe_runtime.schema import TaskKind
 
 Budget = Literal["accuracy", "latency"]
 SaliencyTeacher = Literal["gradxinput", "gradcam", "both"]
 """Gradient x Input, Grad-CAM, or the mean of the two."""
 ExplanationMethod = Literal["gradcam", "saliency", "gradxinput", "all"]
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 MIN_RATE, MAX_RATE = 2_000, 400_000
 """Sampling rates a model may have, in Hz."""

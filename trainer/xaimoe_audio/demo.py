@@ -10,7 +10,6 @@ import msgspec
 from xaimoe_audio import run
 from xaimoe_audio.classifier import MoEAudioClassifier
 from xaimoe_audio.config import Budget
-from xaimoe_audio.data.metadata import Row, read_metadata
 from xaimoe_audio.scenes import CLASSES, write_dataset
 from xaimoe_export.folder import check_free, new_folder
 from xaimoe_export.possible import is_bundle
@@ -19,6 +18,7 @@ from xaimoe_runtime.audio import open_recording
 from xaimoe_runtime.console import progress, write_records
 from xaimoe_runtime.file_lock import lock_folder
 from xaimoe_runtime.files import FileClassifier
+from xaimoe_runtime.metadata import Row, read_metadata
 from xaimoe_runtime.records import ResultRecord, SummaryRecord
 from xaimoe_runtime.schema import Routing, TaskKind
 from xaimoe_runtime.verify import verify
@@ -75,9 +75,11 @@ def _run_demo(
         dataset, steps = out / SCENES, SCENE_STEPS
         metadata = _scenes(dataset, seed)
     table = metadata or dataset / "metadata.csv"
-    rows, defects = read_metadata(table, dataset, "multi_label")
+    labelled = read_metadata(table, dataset, "multi_label")
+    labelled.defects.raise_if_any()
+    rows = labelled.rows
     test = {row.path: row for row in rows if row.split == "test"}
-    if not test and not defects.found:  # defects are reported by fit, together with those of the recordings
+    if not test:
         raise ConfigError(f"{table}: found no recording in split test, which the demo classifies")
     task: TaskKind = "multi_label" if any(len(row.labels) > 1 for row in rows) else "single_label"
     classifier = MoEAudioClassifier(task, budget, device=device, seed=seed)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xaimoe_audio.config import ExplanationMethod
-from xaimoe_audio.data.metadata import Row
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.territory import means_of_territories
@@ -27,6 +26,7 @@ from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.files import printable
 from xaimoe_runtime.inference import file_windows, inputs_of, run_windows
+from xaimoe_runtime.metadata import Row
 from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import TaskSpec

@@ -22,7 +22,7 @@ from xaimoe_audio import run
 from xaimoe_audio.architecture import describe, floor_macs, parts
 from xaimoe_audio.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from xaimoe_audio.config import ModelConfig, Split
-from xaimoe_audio.data.dataset import Data, LabelledRecording, load_dataset
+from xaimoe_audio.data.dataset import Data, LabelledRecording, check_trainable, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.metrics_table import closing_table, gain_over_glance
 from xaimoe_audio.model.experts import FAMILIES
@@ -87,14 +87,13 @@ def fit(job: Job) -> Checkpoint:
 
 def _train(job: Job, run_folder: Path) -> tuple[MoEAudioModel, CheckpointInfo, dict[Split, Data]]:
     """Profiles, decides and trains into ``job.out``; gives what :func:`finish` measures."""
+    check_trainable(job.dataset_dir, job.metadata_csv, job.task)
     teacher = OnnxTeacher(job.teacher) if job.teacher is not None else None
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
     profiled.defects.raise_if_any()
     profile = profiled.profile
     labels = tuple(sorted(profile.classes))
-    if job.task == "single_label" and len(labels) < 2:
-        raise DatasetError(f"{job.metadata_csv}: found one class, {labels[0]!r}; expected at least two to tell apart")
     _check_audible(profiled)
     policy = decide(Facts.of(profile, job.budget), job.overrides, job.auto_config)
     config = build(policy.made, job.task, labels, FAMILIES, BACKENDS)
@@ -167,7 +166,7 @@ def _check(job: Job) -> None:
 
 def _check_audible(profiled: Profiled) -> None:
     """Raises DatasetError if nothing is heard in any training recording of a class."""
-    trained = profiled.files.loc[profiled.files["split"] == "train", "label"].explode()
+    trained = profiled.files.loc[profiled.files["split"] == "train", "label"].explode().dropna()
     silent = sorted(set(trained) - set(profiled.profile.sounds))
     if silent:
         raise DatasetError(
@@ -212,7 +211,7 @@ def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Spli
         if "confusion" in found:
             write_confusion(found["confusion"], engine.task.labels, out / run.CONFUSIONS[split])
     metric = headline(engine.task)
-    metrics = {f"{split}_{metric}": found[metric] for split, found in figures.items()}
+    metrics = {f"{split}_{metric}": value for split, found in figures.items() if (value := found[metric]) is not None}
     print(closing_table(figures, gains, times[-1], engine.provider), file=sys.stderr)  # noqa: T201
     save_checkpoint(out / run.BEST, model, msgspec.structs.replace(info, metrics=metrics))
 

@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from xaimoe_audio import run
+from xaimoe_audio.data.dataset import check_trainable
 from xaimoe_audio.fitting import fit
 from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.profiling import profile_dataset
@@ -60,6 +61,7 @@ def tune(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]
 
 def _search(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, Any]:
     """Run the trials that are missing; the caller holds the lock."""
+    check_trainable(job.dataset_dir, job.metadata_csv, job.task)
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
     profiled.defects.raise_if_any()
     made = decide(Facts.of(profiled.profile, job.budget), job.overrides, job.auto_config).made

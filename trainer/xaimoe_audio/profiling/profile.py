@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,15 @@ import msgspec
 import pandas as pd
 
 from xaimoe_audio.config import SPLITS, Split
-from xaimoe_audio.data.metadata import Defects, Row, read_metadata
+from xaimoe_audio.data.dataset import problem_of
 from xaimoe_audio.profiling.record import FileProfile, file_profile
 from xaimoe_audio.profiling.shortcuts import Shortcut, find_shortcuts
 from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.console import progress
+from xaimoe_runtime.cpu import available_cores
+from xaimoe_runtime.defects import Defects
 from xaimoe_runtime.errors import AudioError
+from xaimoe_runtime.metadata import Row, read_metadata
 from xaimoe_runtime.schema import TaskKind
 
 SCHEMA = 1
@@ -86,8 +88,8 @@ class ProfileWarning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Something a person should look at before believing a model."""
 
     kind: str
-    """``defect``, ``cut_short``, ``silent``, ``mostly_silent``, ``clipped``, ``duplicate_across_splits``,
-    ``duplicate_across_labels``, ``imbalance`` or ``shortcut``."""
+    """``defect``, ``similar_labels``, ``cut_short``, ``silent``, ``mostly_silent``, ``clipped``,
+    ``duplicate_across_splits``, ``duplicate_across_labels``, ``imbalance`` or ``shortcut``."""
     message: str
 
 
@@ -151,25 +153,30 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
     Of a recording with several channels that is the one of the number ``channel``, their mixture (``mix``), or each of
     them as a recording of its own (``each``).
 
-    Recordings that were measured before are taken from the cache. What is wrong with table and recordings becomes a
-    warning each; the rest is profiled.
+    Recordings that were measured before are taken from the cache. What is wrong with the table is printed to stderr
+    before any recording is opened; that and what is wrong with recordings becomes a warning each, and the rest is
+    profiled.
 
     Raises:
         DatasetError: the table cannot be read, or none of its recordings.
     """
-    rows, defects = read_metadata(metadata_csv, dataset_dir, task)
+    table = read_metadata(metadata_csv, dataset_dir, task)
+    rows, defects = table.rows, table.defects
+    if listed := [*defects.listed(), *table.warnings]:
+        shown = most_important(tuple(ProfileWarning(kind="defect", message=text) for text in listed))
+        print("\n".join([f"{metadata_csv}:", *shown]), file=sys.stderr)  # noqa: T201
     usable: list[Row] = []
     found: list[FileProfile] = []
     wanted = parse_channel(channel)
     unreadable = 0
     with (
         _torch_threads_kept(),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(available_cores()) as pool,
         progress("profiling", len(rows)) as advance,
     ):
         for row, answer in zip(rows, pool.map(lambda row: _try(row, wanted), rows), strict=True):
             if isinstance(answer, AudioError):
-                defects.add(row.line, str(answer))
+                defects.add(row.line, *problem_of(row, answer))
                 unreadable += 1
             else:
                 usable += [row] * len(answer)
@@ -202,6 +209,7 @@ def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, chann
         shortcuts=shortcuts,
         warnings=(
             *_warnings(files, defects),
+            *(ProfileWarning(kind="similar_labels", message=text) for text in table.warnings),
             *(ProfileWarning(kind="shortcut", message=s.message) for s in shortcuts if s.message),
         ),
     )
@@ -254,7 +262,7 @@ def _counts(column: pd.Series[Any]) -> dict[str, int]:
 def _imbalance(files: pd.DataFrame) -> float:
     trained = files[files["split"] == "train"]
     counts = (trained if len(trained) else files)["label"].explode().value_counts()
-    return float(counts.max() / counts.min())
+    return float(counts.max() / counts.min()) if len(counts) else 1.0
 
 
 def _part(files: pd.DataFrame) -> Part:
@@ -316,7 +324,7 @@ def _warnings(files: pd.DataFrame, defects: Defects) -> list[ProfileWarning]:
 
 def _duplicates(files: pd.DataFrame, kind: str, column: str) -> list[ProfileWarning]:
     """Recordings with the same audio that differ in ``column``; one warning for all that differ alike."""
-    values = files[column].map(lambda value: value if isinstance(value, str) else "|".join(value))
+    values = files[column].map(lambda value: value if isinstance(value, str) else "|".join(value) or "(no class)")
     differing: dict[str, list[pd.DataFrame]] = {}
     for _, same in files.groupby("audio_sha256"):
         found = sorted(set(values[same.index]))

@@ -13,12 +13,12 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from xaimoe_audio.data.metadata import Row
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.explaining import Explanation, explain_recording
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.errors import AudioError
 from xaimoe_runtime.files import printable
+from xaimoe_runtime.metadata import Row
 from xaimoe_runtime.pictures import LOUD, QUIET
 
 Floats = NDArray[np.float32]

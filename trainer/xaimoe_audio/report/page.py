@@ -17,12 +17,12 @@ from xaimoe_audio import run
 from xaimoe_audio.checkpoint import load_checkpoint
 from xaimoe_audio.config import Split
 from xaimoe_audio.data.dataset import load_dataset
-from xaimoe_audio.data.metadata import MAX_LISTED
 from xaimoe_audio.engine import TorchEngine, resolve_device
 from xaimoe_audio.report import gather
 from xaimoe_audio.report.clips import choose, clips_of, geometry
 from xaimoe_audio.report.live import live_parts
 from xaimoe_audio.training.assess import answer
+from xaimoe_runtime.defects import MAX_LISTED
 from xaimoe_runtime.errors import ConfigError, DatasetError
 from xaimoe_runtime.result import decide
 from xaimoe_runtime.writing import check_writable, replacing

@@ -30,8 +30,9 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
     Single-label: ``accuracy``, ``macro_f1``, ``ece`` (the expected calibration error of the top class, 15 bins; C. Guo
     et al., 2017), ``per_class`` (F1), ``confusion`` (rows are the truth). Multi-label: ``mAP`` (macro), ``macro_f1``
     and ``accuracy`` (all labels right) at the thresholds, ``ece`` (each class's own, their mean), ``per_class``
-    (average precision). Classes that the split does not hold are left out of the means. Silence, whose scores are all
-    0, has no class: of one label it counts as wrong, and stands in no column of the confusion matrix.
+    (average precision). Classes that the split does not hold are left out of the means; of a split that holds no class
+    at all ``mAP``, ``macro_f1`` and ``ece`` are None. Silence, whose scores are all 0, has no class: of one label it
+    counts as wrong, and stands in no column of the confusion matrix.
     """
     predicted, truth = torch.from_numpy(scores), torch.from_numpy(targets)
     present = [i for i in range(len(task.labels)) if targets[:, i].any()]
@@ -56,9 +57,9 @@ def measure(scores: Floats, targets: Floats, task: TaskSpec) -> dict[str, Any]:
             f1[i] = binary_f1_score(over[:, i], wanted[:, i])
             ece[i] = binary_calibration_error(predicted[:, i], wanted[:, i], n_bins=15)
         figures["accuracy"] = _figure((over == wanted).all(1).float().mean())
-        figures["macro_f1"] = _figure(f1[present].mean())
-        figures["ece"] = _figure(ece[present].mean())
-        figures["mAP"] = _figure(per_class[present].mean())
+        figures["macro_f1"] = _figure(f1[present].mean()) if present else None
+        figures["ece"] = _figure(ece[present].mean()) if present else None
+        figures["mAP"] = _figure(per_class[present].mean()) if present else None
     figures["per_class"] = {task.labels[i]: _figure(per_class[i]) for i in present}
     return figures
 

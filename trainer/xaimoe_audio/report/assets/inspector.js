@@ -4,7 +4,7 @@
 function inspector() {
   if (!data.clips.length) return data.notes.map((note) => el("p", { class: "muted", text: note }));
   const clips = data.clips.map((clip) => ({ ...clip, spectrogram: bytes(clip.spectrogram), gradcam: clip.gradcam ? bytes(clip.gradcam) : null }));
-  const name = (clip) => `${clip.truth.join(", ")} · ${clip.path}${told_wrong(clip)}`;
+  const name = (clip) => `${clip.truth.join(", ") || "nothing"} · ${clip.path}${told_wrong(clip)}`;
   const beside = (start) => {
     const shown = panel();
     const sound = el("audio", { controls: true, preload: "none" }), note = el("p", { class: "muted small" });

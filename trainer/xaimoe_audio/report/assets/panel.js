@@ -139,7 +139,7 @@ function told_of(clip) {
   const answer = clip.answer.join(", ") || "nothing";
   const right = clip.truth && clip.truth.length === clip.answer.length && clip.truth.every((label) => clip.answer.includes(label));
   return [
-    el("p", {}, "answered ", el("strong", { text: answer }), clip.truth ? [" · truth ", el("strong", { text: clip.truth.join(", ") }), " · ", el("span", { class: right ? "right" : "wrong", text: right ? "right" : "wrong" })] : null),
+    el("p", {}, "answered ", el("strong", { text: answer }), clip.truth ? [" · truth ", el("strong", { text: clip.truth.join(", ") || "nothing" }), " · ", el("span", { class: right ? "right" : "wrong", text: right ? "right" : "wrong" })] : null),
     el("p", { class: "muted small", text: clip.scores.map(([label, score]) => `${label} ${score.toFixed(2)}${reached(label, score)}`).join(" · ") }),
     endOf(clip) < data.geometry.frames - 2 ? el("p", { class: "muted small", text: `The recording ends at ${clip.end_s.toFixed(2)} s; the pale rest is its repetition.` }) : null,
   ];
