@@ -95,3 +95,19 @@ def test_metrics_are_a_dictionary_that_prints_as_a_short_table() -> None:
     assert lines[-2:] == ["and 30 more classes", "also: confusion"]
     assert "<td>0.950</td>" in found._repr_html_()
     assert "average precision of &lt;b&gt;" in Metrics({"mAP": 0.5, "per_class": {"<b>": 0.5}})._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("present", "gain"),
+    [([0, 0, 0], 0.0), ([1, 0, 0], 0.5)],
+    ids=["no recording has a class", "one recording has"],
+)
+def test_recordings_of_no_class_leave_the_gain_unknown(present: list[int], gain: float) -> None:
+    task = TaskSpec(kind="multi_label", labels=("a",), thresholds=(0.5,), temperatures=(1.0, 1.0))
+    targets = np.array(present, np.float32)[:, None]
+    routed, glance = np.array([[0.9], [0.1], [0.2]], np.float32), np.array([[0.3], [0.4], [0.1]], np.float32)
+    assert gain_over_glance(routed, glance, targets, task) == {"gain": pytest.approx(gain), "error": math.inf}
+
+
+def test_a_metric_that_is_not_there_is_a_dash() -> None:
+    assert str(Metrics(recordings=2, accuracy=0.5, mAP=None)).splitlines()[2].split() == ["mAP", "-"]

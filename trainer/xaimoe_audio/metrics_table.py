@@ -20,12 +20,17 @@ MAX_CLASSES = 20
 """Classes that ``print`` shows."""
 
 
+def shown(value: float | None) -> str:
+    """Return a metric for a table; a split that holds no class has none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 class Metrics(dict[str, Any]):
     """The metrics of a split: a dictionary that is printed as a short table, in notebooks as HTML."""
 
     def _rows(self) -> list[tuple[str, str]]:
         """Names and values; classes with the smallest value first."""
-        rows = [(name, f"{self[name]:.3f}" if name != "recordings" else str(self[name])) for name in self._shown()]
+        rows = [(name, shown(self[name]) if name != "recordings" else str(self[name])) for name in self._shown()]
         classes = sorted(self.get("per_class", {}).items(), key=lambda item: item[1])
         kind = "average precision" if "mAP" in self else "F1"
         rows += [(f"{kind} of {label}", f"{value:.3f}") for label, value in classes[:MAX_CLASSES]]
@@ -64,18 +69,23 @@ def gain_over_glance(routed: Floats, glance: Floats, targets: Floats, task: Task
 
     Returns:
         ``gain``, the difference of the headline metric, and ``error``, its standard error; infinite for one recording.
+        A split that holds no class has no such metric: the gain is 0, its error infinite.
     """
     metric, count = headline(task), len(targets)
 
     def difference(kept: NDArray[Any]) -> float:
-        values = [float(measure(scores[kept], targets[kept], task)[metric]) for scores in (routed, glance)]
-        return values[0] - values[1]
+        with_experts, without_experts = (
+            measure(scores[kept], targets[kept], task)[metric] for scores in (routed, glance)
+        )
+        return math.nan if with_experts is None else float(with_experts - without_experts)
 
     groups = min(MAX_GROUPS, count)
     gain = difference(np.ones(count, bool))
-    if groups < 2:
-        return {"gain": gain, "error": math.inf}
+    if math.isnan(gain) or groups < 2:
+        return {"gain": 0.0 if math.isnan(gain) else gain, "error": math.inf}
     without = np.array([difference(np.arange(count) % groups != group) for group in range(groups)])
+    if np.isnan(without).any():  # the only recordings with a class are in one group
+        return {"gain": gain, "error": math.inf}
     error = math.sqrt((groups - 1) / groups * float(np.square(without - without.mean()).sum()))
     return {"gain": gain, "error": error}
 
@@ -94,7 +104,7 @@ def closing_table(
     rows = [("", *ROUTINGS, "")]
     for split, found in figures.items():
         (metric,) = (name for name in found["by_routing"]["routed"] if name != "ece")
-        scores = (f"{found['by_routing'][routing][metric]:.3f}" for routing in ROUTINGS)
+        scores = (shown(found["by_routing"][routing][metric]) for routing in ROUTINGS)
         rows.append((f"{split} {metric}", *scores, f"{found['recordings']} recordings"))
     macs = next(reversed(figures.values()))["macs"]
     cost = {"routed": macs["routed"], "dense": macs["dense"], "glance": macs["floor"]}
