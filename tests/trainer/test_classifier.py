@@ -102,9 +102,15 @@ def test_training_several_labels_at_once(tmp_path: Path) -> None:
         write_wav(tmp_path / f"{i}.wav", np.asarray(sound, np.float32), rate=8_000)
         rows.append(f"{i}.wav,{split},{label}")
     (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    cut = tmp_path / "0.wav"
+    cut.write_bytes(cut.read_bytes()[:12_000])
     classifier = MoEAudioClassifier(task="multi_label", **TINY)
-    classifier.fit(tmp_path, epochs=2, batch_size=3, out_dir=tmp_path / "run")
+    with pytest.raises(DatasetError, match=r"row 2: 0\.wav \(decoded 0\.\d+ s of 0\.50 s .*: is incomplete; .*allow"):
+        classifier.fit(tmp_path, epochs=2, batch_size=3, out_dir=tmp_path / "run")
+    classifier.fit(tmp_path, epochs=2, batch_size=3, out_dir=tmp_path / "run", allow_incomplete=True)
+    assert classifier.evaluate(tmp_path, split="train")["incomplete"] == 1
     figures = classifier.evaluate(tmp_path)
+    assert figures["incomplete"] == 0
     assert 0 <= figures["mAP"] <= 1
     assert set(figures["per_class"]) == {"low", "high"}
     assert "confusion" not in figures

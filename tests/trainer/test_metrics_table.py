@@ -109,5 +109,10 @@ def test_recordings_of_no_class_leave_the_gain_unknown(present: list[int], gain:
     assert gain_over_glance(routed, glance, targets, task) == {"gain": pytest.approx(gain), "error": math.inf}
 
 
+def test_incomplete_recordings_are_shown_if_there_are_any() -> None:
+    assert str(Metrics(recordings=2, incomplete=1, accuracy=0.5)).splitlines()[1].split() == ["incomplete", "1"]
+    assert "incomplete" not in str(Metrics(recordings=2, incomplete=0, accuracy=0.5))
+
+
 def test_a_metric_that_is_not_there_is_a_dash() -> None:
     assert str(Metrics(recordings=2, accuracy=0.5, mAP=None)).splitlines()[2].split() == ["mAP", "-"]

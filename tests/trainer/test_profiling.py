@@ -354,18 +354,33 @@ def test_a_header_that_promises_more_than_there_is_is_told_and_the_rest_is_used(
     found = profiled(tmp_path)
     assert found.overall.spread["duration_s"].q50 == pytest.approx(0.5, abs=0.01)
     assert {warning.kind: warning.message for warning in found.warnings}["cut_short"].startswith(
-        f"row 2 {path.name}: not as long as the header says"
+        f"row 2 {path.name}: incomplete; used as far as they can be decoded"
     )
 
 
-def test_a_header_that_promises_less_than_there_is_is_told(tmp_path: Path) -> None:
+def test_incomplete_recordings_can_be_made_defects(tmp_path: Path) -> None:
+    rows = [("a", "train", "x", ""), ("b", "train", "y", ""), ("c", "val", "x", "")]
+    stereo = np.stack([noise(RATE), noise(RATE, 1)], axis=1)
+    folder = dataset(tmp_path, rows, a=(stereo, RATE), b=(noise(RATE, 2), RATE), c=(noise(RATE, 3), RATE))
+    for name in "ac":
+        path = folder / f"{name}.wav"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = profile_dataset(folder, folder / "metadata.csv", "single_label", "0")
+    assert found.defects.listed() == []
+    found.refuse_incomplete()
+    (report,) = found.defects.listed()
+    assert report.startswith("rows 2, 4: is incomplete; copy it again, take it out, or allow it by --allow-incomplete")
+    assert "a.wav (decoded 0.5" in report and "c.wav (decoded 0.5" in report and "b.wav" not in report
+
+
+def test_a_header_that_promises_less_than_there_is_is_decoded_to_the_end(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(RATE), subtype="PCM_16")
     content = bytearray(path.read_bytes())
     place = content.find(b"data") + 4
     content[place : place + 4] = (8_000).to_bytes(4, "little")
     path.write_bytes(content)
     found = measure(path)
-    assert (found.whole, found.duration_s) == (False, 4_000 / RATE)
+    assert (found.whole, found.duration_s) == (True, 1.0)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

@@ -126,6 +126,7 @@ class MoEAudioClassifier:
         recipe: Recipe | None = None,
         teacher: str | Path | None = None,
         force: bool = False,
+        allow_incomplete: bool = False,
     ) -> Self:
         """Trains on a folder of labelled recordings and writes the run folder.
 
@@ -146,6 +147,8 @@ class MoEAudioClassifier:
             teacher: another audio classifier as an ONNX file, whose answers for the training recordings are learnt
                 with the labels (knowledge distillation); see :class:`xaimoe_audio.training.distill.TeacherInput`.
             force: replace an earlier training in ``out_dir`` once this one is whole; other files there stay.
+            allow_incomplete: take recordings of which a part cannot be decoded, as far as they can; they are refused
+                else.
 
         Raises:
             DatasetError: everything that is wrong with the dataset, with row numbers.
@@ -160,6 +163,7 @@ class MoEAudioClassifier:
         job = self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel)
         teacher = None if teacher is None else Path(teacher)
         job = replace(job, recipe=recipe, teacher=teacher, devices=devices, nodes=nodes, resume=resume, force=force)
+        job = replace(job, allow_incomplete=allow_incomplete)
         if self.explainability is not None:
             from xaimoe_audio.explaining import check_packages, explain_samples
 
@@ -180,12 +184,14 @@ class MoEAudioClassifier:
         out_dir: str | Path = "runs/tune",
         channel: str = "mix",
         report: Callable[[str], None] = print,
+        allow_incomplete: bool = False,
     ) -> dict[str, Any]:
         """Searches sizes and learning rate by whole trainings; goes on where an earlier search in ``out_dir`` ended.
 
         Gives, and writes to ``out_dir/tune.json``, the ``best`` trial, the ``pareto`` front and all ``trials``, each
         with its validation score, multiply-accumulates and the overrides that make it; see
-        :func:`xaimoe_audio.tuning.tune`. What this classifier overrides is not searched.
+        :func:`xaimoe_audio.tuning.tune`. What this classifier overrides is not searched. Recordings of which a part
+        cannot be decoded are refused, unless ``allow_incomplete`` is given.
 
         Raises:
             DatasetError: what is wrong with the dataset.
@@ -198,7 +204,8 @@ class MoEAudioClassifier:
         self._check_untrained_start("tune")
         from xaimoe_audio.tuning import tune
 
-        return tune(self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel), trials, report)
+        job = self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel)
+        return tune(replace(job, allow_incomplete=allow_incomplete), trials, report)
 
     def _check_untrained_start(self, method: str) -> None:
         """Check that no weights were loaded, which a training would not start from.
@@ -248,7 +255,8 @@ class MoEAudioClassifier:
     ) -> Metrics:
         """Metrics of a split: ``accuracy``, ``macro_f1``, ``ece``, ``per_class``, ``confusion`` (single-label) or
         ``mAP`` …; a dictionary that is printed as a short table. ``pool`` says how the scores of windows become those
-        of a recording. Thresholds and temperatures were fitted to the mean.
+        of a recording. Thresholds and temperatures were fitted to the mean. ``incomplete`` is the number of recordings
+        of which a part could not be decoded.
 
         Raises:
             DatasetError: what is wrong with the dataset, or a class that the model does not know.
@@ -262,6 +270,7 @@ class MoEAudioClassifier:
         targets = dataset.targets(items, engine.task.labels)
         answers = answer(engine, items, chosen, pool)
         figures = Metrics(measure(answers.scores, targets, engine.task))
+        figures["incomplete"] = len({item.row.path for item in items if not item.recording.complete})
         figures["expert_usage"] = expert_usage(answers, engine.experts, targets, engine.task.labels)
         return figures
 

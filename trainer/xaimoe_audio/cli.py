@@ -38,7 +38,7 @@ class TrainerHelpPage(HelpPage):
 
     groups: ClassVar[dict[str, str]] = HelpPage.groups | grouped(
         {
-            "Dataset": "--dataset --metadata --split --channel --task",
+            "Dataset": "--dataset --metadata --split --channel --task --allow-incomplete",
             "Recordings": "--audio --list --label --recordings --clips",
             "Training": "--epochs --batch-size --budget --device --devices --nodes --seed --teacher --learning-rate "
             "--saliency-teacher --trials",
@@ -142,6 +142,7 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier training in the run folder once this one is whole.")
     ] = False,
+    allow_incomplete: options.AllowIncompleteOption = False,
     sample_rate: options.SampleRateOption = None,
     fmin: options.FminOption = None,
     fmax: options.FmaxOption = None,
@@ -190,7 +191,10 @@ def train(
     )
     classifier = _classifier()(task, budget, auto_config, device, explainability, **overrides)
     classifier.fit(
-        *(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes), teacher=teacher, force=force
+        *(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes),
+        teacher=teacher,
+        force=force,
+        allow_incomplete=allow_incomplete,
     )
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
 
@@ -215,6 +219,7 @@ def tune(
     device: options.DeviceOption = "auto",
     auto_config: options.AutoConfigOption = True,
     channel: device_options.ChannelOption = "mix",
+    allow_incomplete: options.AllowIncompleteOption = False,
     sample_rate: options.SampleRateOption = None,
     fmin: options.FminOption = None,
     fmax: options.FmaxOption = None,
@@ -252,7 +257,9 @@ def tune(
     classifier = _classifier()(task, budget, auto_config, device, **overrides)
     write_json(
         classifier.tune(
-            dataset, metadata, trials, epochs, batch_size, out, channel, lambda line: typer.echo(line, err=True)
+            *(dataset, metadata, trials, epochs, batch_size, out, channel),
+            report=lambda line: typer.echo(line, err=True),
+            allow_incomplete=allow_incomplete,
         )
     )
 

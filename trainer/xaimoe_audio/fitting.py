@@ -91,6 +91,8 @@ def _train(job: Job, run_folder: Path) -> tuple[MoEAudioModel, CheckpointInfo, d
     teacher = OnnxTeacher(job.teacher) if job.teacher is not None else None
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
+    if not job.allow_incomplete:
+        profiled.refuse_incomplete()
     profiled.defects.raise_if_any()
     profile = profiled.profile
     labels = tuple(sorted(profile.classes))

@@ -15,7 +15,8 @@ from xaimoe_runtime.schema import ROUTINGS, TaskSpec
 Floats = NDArray[np.float32]
 MAX_GROUPS = 20
 """Groups of recordings for the jackknife."""
-HEADLINES = ("recordings", "accuracy", "mAP", "macro_f1", "ece")
+HEADLINES = ("recordings", "incomplete", "accuracy", "mAP", "macro_f1", "ece")
+COUNTS = ("recordings", "incomplete")
 MAX_CLASSES = 20
 """Classes that ``print`` shows."""
 
@@ -30,7 +31,7 @@ class Metrics(dict[str, Any]):
 
     def _rows(self) -> list[tuple[str, str]]:
         """Names and values; classes with the smallest value first."""
-        rows = [(name, shown(self[name]) if name != "recordings" else str(self[name])) for name in self._shown()]
+        rows = [(name, shown(self[name]) if name not in COUNTS else str(self[name])) for name in self._shown()]
         classes = sorted(self.get("per_class", {}).items(), key=lambda item: item[1])
         kind = "average precision" if "mAP" in self else "F1"
         rows += [(f"{kind} of {label}", f"{value:.3f}") for label, value in classes[:MAX_CLASSES]]
@@ -39,7 +40,7 @@ class Metrics(dict[str, Any]):
         return rows
 
     def _shown(self) -> list[str]:
-        return [name for name in HEADLINES if name in self]
+        return [name for name in HEADLINES if name in self and (name != "incomplete" or self[name])]
 
     def __str__(self) -> str:
         rows = self._rows()

@@ -40,6 +40,12 @@ EpochsOption = Annotated[
     ),
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Clips in a training step, for each process.")]
+AllowIncompleteOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-incomplete", help="Train on recordings of which a part cannot be decoded, too; they are refused else."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
 SampleRateOption = Annotated[
     int | None, typer.Option(help="Sampling rate of the model in Hz, 2000 to 400000.", show_default="by the profile")

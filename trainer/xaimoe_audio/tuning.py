@@ -63,6 +63,8 @@ def _search(job: Job, trials: int, report: Callable[[str], None]) -> dict[str, A
     """Run the trials that are missing; the caller holds the lock."""
     check_trainable(job.dataset_dir, job.metadata_csv, job.task)
     profiled = profile_dataset(job.dataset_dir, job.metadata_csv, job.task, job.channel)
+    if not job.allow_incomplete:
+        profiled.refuse_incomplete()
     profiled.defects.raise_if_any()
     made = decide(Facts.of(profiled.profile, job.budget), job.overrides, job.auto_config).made
     optuna.logging.set_verbosity(optuna.logging.WARNING)

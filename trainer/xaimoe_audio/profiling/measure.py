@@ -142,13 +142,16 @@ def measure(path: Path, channel: int | str = "mix") -> FileProfile:
     def by_band(values: NDArray[np.float32]) -> list[float | None]:
         return [float(value) if ok else None for value, ok in zip(values, probe.measured, strict=True)]
 
+    completeness = recording.completeness
+    whole = completeness is None or completeness.complete
     return FileProfile(
         audio_sha256=digest.sha256.hexdigest(),
         sample_rate=rate,
         channels=channels,
         encoding=encoding,
         duration_s=digest.frames / rate,
-        whole=recording.completeness is None or recording.completeness.complete,
+        whole=whole,
+        missing="" if completeness is None or whole else completeness.message,
         silent=not sounding.any(),
         silent_share=float(1 - sounding.mean()),
         peak=peak,

@@ -43,6 +43,7 @@ MEASURED = (
 """What the distributions are of; units as in ``spectrogram.attributes``, durations in s."""
 NEEDED: tuple[Split, ...] = ("train", "val")
 """Splits without which there is nothing to train."""
+INCOMPLETE = "is incomplete; copy it again, take it out, or allow it by --allow-incomplete (allow_incomplete=True)"
 LISTED = 5
 """Recordings that a warning names; the rest are counted."""
 
@@ -145,6 +146,12 @@ class Profiled:
     """What is wrong with table and recordings."""
     unreadable: int
     """Recordings that could not be decoded."""
+
+    def refuse_incomplete(self) -> None:
+        """Add the recordings that were not decoded completely to the defects."""
+        files = self.files[~self.files["whole"]].drop_duplicates("line")  # with several channels, one of a file
+        for line, filepath, missing in zip(files["line"], files["filepath"], files["missing"], strict=True):
+            self.defects.add(int(line), INCOMPLETE, f"{filepath} ({missing})")
 
 
 def profile_dataset(dataset_dir: Path, metadata_csv: Path, task: TaskKind, channel: str = "mix") -> Profiled:
@@ -296,7 +303,7 @@ def _warnings(files: pd.DataFrame, defects: Defects) -> list[ProfileWarning]:
     found = [ProfileWarning(kind="defect", message=text) for text in defects.listed()]
     broken = files[~files["whole"]]
     if len(broken):
-        message = f"{_named(broken)}: not as long as the header says; used as far as the file goes, better copied again"
+        message = f"{_named(broken)}: incomplete; used as far as they can be decoded, better copied again"
         found.append(ProfileWarning(kind="cut_short", message=message))
     silent = files[files["silent"]]
     if len(silent):

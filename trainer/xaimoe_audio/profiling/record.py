@@ -10,7 +10,7 @@ import msgspec
 from xaimoe_audio.data.remember import remembered
 from xaimoe_runtime.errors import AudioError
 
-VERSION = 6
+VERSION = 7
 """Part of every key; raise it when a measurement changes."""
 
 
@@ -27,6 +27,8 @@ class FileProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     duration_s: float
     whole: bool
     """Whether the file is as long as its header says; if not, it is used as far as it goes."""
+    missing: str
+    """What could not be decoded, in words; empty if all was."""
     silent: bool
     """No window is louder than -90 dB re full scale."""
     silent_share: float

@@ -42,6 +42,8 @@ class Job:
     """Go on with an earlier training in the run folder."""
     force: bool = False
     """Replace an earlier training in the run folder, once this one is whole."""
+    allow_incomplete: bool = False
+    """Train on recordings that cannot be decoded completely, too; else they are refused."""
     resume_from: Path | None = None
     """The ``last.pt`` to go on from; that in ``out`` if None."""
 
