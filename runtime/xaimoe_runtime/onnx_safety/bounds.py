@@ -89,6 +89,19 @@ def bound(graph: Graph, dynamic: Mapping[tuple[str, int], Axis] | None = None) -
         UnsafeGraphError: an operator is not in the table, or its output has no bound, or one that is too large; or the
             graph declares other shapes than follow.
     """
+    return infer(graph, dynamic)[2]
+
+
+def infer(graph: Graph, dynamic: Mapping[tuple[str, int], Axis] | None = None) -> tuple[dict[str, Known], Axes, Bounds]:
+    """Return what is known of each tensor, the axes that sizes depend on, and what the graph takes at most.
+
+    Args:
+        graph: as for :func:`bound`.
+        dynamic: as for :func:`bound`.
+
+    Raises:
+        UnsafeGraphError: as :func:`bound` does.
+    """
     axes = Axes()
     known = {name: known_of(tensor) for name, tensor in graph.weights.items()}
     for name, declared in graph.inputs.items():
@@ -115,7 +128,8 @@ def bound(graph: Graph, dynamic: Mapping[tuple[str, int], Axis] | None = None) -
         if name not in known:
             raise UnsafeGraphError(f"the declared tensor {name}, which nothing makes", "tensors of the graph")
         _check_declared(name, declared, known[name])
-    return Bounds(found.single, found.total, found.largest, found.constant, found.single_work, found.constant_work)
+    bounds = Bounds(found.single, found.total, found.largest, found.constant, found.single_work, found.constant_work)
+    return known, axes, bounds
 
 
 def _input(name: str, declared: Declared, axes: Axes, dynamic: Mapping[tuple[str, int], Axis]) -> Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from random import Random
 
@@ -9,18 +10,21 @@ import numpy as np
 import onnxruntime
 import pytest
 from data.onnx_models import around, floats, integers
-from onnx import NodeProto, TensorProto, helper, load_model_from_string, numpy_helper
+from onnx import NodeProto, TensorProto, helper, load_model_from_string, numpy_helper, printer
 
 from xaimoe_runtime import BundleError, ConfigError
 from xaimoe_runtime.onnx_safety import OPERATORS, register_operator
-from xaimoe_runtime.onnx_safety.bounds import bound
-from xaimoe_runtime.onnx_safety.graph import graph_of
+from xaimoe_runtime.onnx_safety.bounds import infer
+from xaimoe_runtime.onnx_safety.graph import UnsafeGraphError, graph_of
 from xaimoe_runtime.onnx_safety.onnx_schema import SCHEMA
 from xaimoe_runtime.onnx_safety.operators import ADDED
 from xaimoe_runtime.onnx_safety.sizes import Axes, Size
 from xaimoe_runtime.onnx_safety.wire import decode
 from xaimoe_runtime.onnxfile import check
 
+SEED = int(os.environ.get("XAIMOE_FUZZ_SEED", "5"))
+PROGRAMS = max(int(os.environ.get("XAIMOE_FUZZ_CASES", "10000")) // 25, 100)
+"""Graphs that compute shapes; see docs/security.md."""
 N = helper.make_node
 SIDE = 28_000
 """Its square times four bytes is 3.1 GB."""
@@ -240,15 +244,85 @@ def test_no_tensor_is_larger_than_its_bound(
 ) -> None:
     _, nodes, weights, given = case
     content = around(*nodes, weights=weights, given=given)
-    bounds = bound(graph_of(decode(content, "ModelProto", SCHEMA)))
+    known, axes, _ = infer(graph_of(decode(content, "ModelProto", SCHEMA)))
     proto = load_model_from_string(content)
     proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     largest = 0
     for batch in (5, 8, 17, 128) if "T" in given else (1, 2, 5, 17, 128):
         x = np.ones([batch if isinstance(size, str) else size for size in given], np.float32)
-        largest = max(largest, session.run(["z"], {"x": x})[0].nbytes)
-    assert largest <= bounds.largest_bytes
+        largest = max(largest, session.run(["z"], {"x": x})[0].size)
+    assert largest <= axes.elements(known["z"].shape)
+
+
+def shape_program(draw: Random) -> bytes:
+    """A tensor whose size is computed from the sizes of others: by sums, differences, products and quotients."""
+    numbers = [integers(f"c{i}", [value]) for i, value in enumerate((0, 1, 2, 3, 5, 7, 11, -2, 40))]
+    nodes = [
+        N("Shape", ["x"], ["n0"], end=1),
+        N("Shape", ["x"], ["n1"], start=1),
+        N("Slice", ["x", f"c{draw.randrange(9)}", f"c{draw.randrange(9)}", f"c{draw.randrange(2)}"], ["cut"]),
+        N("Shape", ["cut"], ["n2"], end=1),
+        N("Shape", ["cut"], ["n3"], start=1),
+        N("NonZero", ["x"], ["places"]),
+        N("Shape", ["places"], ["n4"], start=1),
+        N("Reshape", ["x", f"c{draw.choice((0, 7))}" if draw.random() < 0.2 else "flat"], ["all"]),
+        N("Shape", ["all"], ["n5"]),
+        N("Split", ["x"], ["half", "rest"], axis=0, num_outputs=2),
+        N("Shape", ["rest"], ["n6"], end=1),
+    ]
+    names = [f"n{i}" for i in range(7)]
+    for i in range(draw.randint(2, 7)):
+        operator = draw.choice(("Add", "Sub", "Mul", "Div", "Mod", "Add", "Sub"))
+        other = draw.choice([*names, *(f"c{i}" for i in range(9))])
+        nodes.append(N(operator, [draw.choice(names), other], [f"v{i}"]))
+        names.append(f"v{i}")
+    kind = draw.randrange(4)
+    if kind == 0:
+        nodes.append(N("ConstantOfShape", [names[-1]], ["z"]))
+    elif kind == 1:
+        nodes += [N("Concat", [names[-1], "c1"], ["s"], axis=0), N("Expand", ["x1", "s"], ["z"])]
+    elif kind == 2:
+        nodes += [N("Concat", [names[-1], draw.choice(names)], ["s"], axis=0), N("Reshape", ["x", "s"], ["z"])]
+    else:
+        nodes += [N("Concat", ["c0", "c0", names[-1], draw.choice(("c0", names[-2]))], ["s"], axis=0)]
+        nodes += [N("Pad", ["x", "s"], ["z"])]
+    weights = [*numbers, integers("flat", [-1]), floats("x1", [[1.0]])]
+    return around(*nodes, weights=weights)
+
+
+def test_no_program_of_shapes_gets_past_its_bound() -> None:
+    """What is passed never makes more than the bound says, for any batch; what is refused is not run."""
+    draw = Random(SEED)
+    ran = 0
+    for _ in range(PROGRAMS):
+        content = shape_program(draw)
+        try:
+            known, axes, _ = infer(graph_of(decode(content, "ModelProto", SCHEMA)))
+        except UnsafeGraphError:
+            continue
+        most = axes.elements(known["z"].shape)
+        proto = load_model_from_string(content)
+        proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception:  # noqa: BLE001 a graph that ONNX Runtime refuses
+            continue
+        for batch in (1, 2, 3, 8, 31, 128):
+            x = (np.arange(batch * 3) % 3 > 0).reshape(batch, 3).astype(np.float32)
+            try:
+                (z,) = session.run(["z"], {"x": x})
+            except Exception:  # noqa: BLE001 sizes that do not fit each other
+                continue
+            assert z.size <= most, onnx_text(content)
+            ran += 1
+    assert ran > PROGRAMS // 2
+
+
+def onnx_text(content: bytes) -> str:
+    return printer.to_text(load_model_from_string(content))
 
 
 def test_sizes_stay_exact_and_bounds_are_bounds() -> None:
