@@ -67,8 +67,8 @@ class Bounds:
 
 @dataclass
 class _Sum:
-    single_input: int
-    total_input: int
+    total_input: int = 0
+    single_input: int = 0
     single: int = 0
     total: int = 0
     largest: int = 0
@@ -107,8 +107,9 @@ def infer(graph: Graph, dynamic: Mapping[tuple[str, int], Axis] | None = None) -
     for name, declared in graph.inputs.items():
         known[name] = _input(name, declared, axes, dynamic or {})
     fixed = set(graph.weights)
-    taken = [(DATA_TYPES[known[name].data_type].bytes, known[name].shape) for name in graph.inputs]
-    found = _Sum(*(sum(w * axes.elements(shape, single) for w, shape in taken) for single in (True, False)))
+    counts = {name: axes.elements(one.shape) for name, one in known.items()}
+    taken = [[DATA_TYPES[known[name].data_type].bytes * count for count in counts[name]] for name in graph.inputs]
+    found = _Sum(*(sum(sizes) for sizes in zip(*taken, strict=True))) if taken else _Sum()
     for node in graph.nodes:
         given = tuple(known[name] if name else None for name in node.inputs)
         call = Call(node, given, axes)
@@ -117,12 +118,12 @@ def infer(graph: Graph, dynamic: Mapping[tuple[str, int], Axis] | None = None) -
         for name, output in zip(node.outputs, outputs, strict=False):
             if name:
                 known[name] = output
-                _count(call, output, is_fixed, found)
+                counts[name] = _count(call, output, is_fixed, found)
                 if is_fixed or _is_constant(output):
                     fixed.add(name)
         if call.scratch is not None:
             _count(call, call.scratch, is_fixed, found)
-        _count_work(call, outputs, is_fixed, found)
+        _count_work(call, [counts[name] for name in (*node.inputs, *node.outputs) if name], is_fixed, found)
         _check_sum(found, node)
     for name, declared in (graph.outputs | graph.intermediates).items():
         if name not in known:
@@ -178,40 +179,35 @@ def _is_constant(known: Known) -> bool:
     return known.values is not None and all(value.constant is not None for value in known.values)
 
 
-def _count(call: Call, output: Known, is_fixed: bool, found: _Sum) -> None:
-    """Adds a tensor to the sums."""
+def _count(call: Call, output: Known, is_fixed: bool, found: _Sum) -> tuple[int, int]:
+    """Adds a tensor to the sums; returns its elements at the largest batch and for a batch of one."""
     width = DATA_TYPES[output.data_type].bytes
     if any(call.axes.largest(size) > MAX_DIMENSION for size in output.shape):
         raise call.refuse(f"more than {MAX_DIMENSION} elements along an axis of a tensor", "fewer")
-    size = width * call.axes.elements(output.shape)
+    elements, single = call.axes.elements(output.shape)
+    size = width * elements
     most = max(MAX_TENSOR_BYTES, PER_INPUT_BYTE_TENSOR * found.total_input)
     if size > most:
         raise UnsafeGraphError(f"a tensor made by {call.node.where} of {size} bytes", f"at most {most}")
     found.total += size
     found.largest = max(found.largest, size)
-    found.single += width * call.axes.elements(output.shape, single=True)
+    found.single += width * single
     found.constant += size if is_fixed else 0
+    return elements, single
 
 
-def _count_work(call: Call, outputs: list[Known], is_fixed: bool, found: _Sum) -> None:
-    shapes = [known.shape for known in (*call.inputs, *outputs) if known is not None]
-    work = max(call.axes.largest(call.work, single=True), *(call.axes.elements(shape, single=True) for shape in shapes))
+def _count_work(call: Call, counts: list[tuple[int, int]], is_fixed: bool, found: _Sum) -> None:
+    work = max([call.axes.largest(call.work, single=True), *(single for _, single in counts)])
     found.single_work += work
     found.constant_work += work if is_fixed else 0
 
 
 def _check_sum(found: _Sum, node: Node) -> None:
+    total = max(MAX_TOTAL_BYTES, PER_INPUT_BYTE * found.total_input)
+    single = max(MAX_SINGLE_BYTES, PER_INPUT_BYTE * found.single_input)
     for value, most, what in (
-        (
-            found.total,
-            max(MAX_TOTAL_BYTES, PER_INPUT_BYTE * found.total_input),
-            "bytes of tensors for the largest batch",
-        ),
-        (
-            found.single,
-            max(MAX_SINGLE_BYTES, PER_INPUT_BYTE * found.single_input),
-            "bytes of tensors for a batch of one",
-        ),
+        (found.total, total, "bytes of tensors for the largest batch"),
+        (found.single, single, "bytes of tensors for a batch of one"),
         (found.constant, MAX_CONSTANT_BYTES, "bytes of tensors made of weights alone"),
         (found.single_work, MAX_SINGLE_WORK, "multiply-accumulates for a batch of one"),
         (found.constant_work, MAX_CONSTANT_WORK, "multiply-accumulates of weights alone"),

@@ -18,7 +18,7 @@ MAX_TERMS, MAX_DEGREE = 8, 6
 class Size:
     """A whole number that may depend on dynamic axes: a coefficient for each product of axes, sorted by name."""
 
-    __slots__ = ("constant", "terms")
+    __slots__ = ("constant", "largest", "terms")
 
     def __init__(self, terms: Mapping[tuple[str, ...], int]) -> None:
         self.terms = terms
@@ -28,6 +28,8 @@ class Size:
             self.constant = 0
         elif len(terms) == 1:
             self.constant = terms.get(())
+        self.largest: tuple[int, int] | None = None
+        """Bounds at the largest batch and for a batch of one, once :class:`Axes` has computed them."""
 
     @classmethod
     def of(cls, value: int | str) -> Size:
@@ -100,11 +102,20 @@ class Axes:
 
     def largest(self, size: Size, single: bool = False) -> int:
         """Return an upper bound of a size, at the largest batch or for a batch of one."""
-        return sum(value * self._product(axes, "single" if single else "most") for axes, value in _positive(size))
+        if size.largest is None:
+            positive = _positive(size)
+            most, one = (sum(value * self._product(axes, of) for axes, value in positive) for of in ("most", "single"))
+            size.largest = (most, one)
+        return size.largest[single]
 
-    def elements(self, shape: Sequence[Size], single: bool = False) -> int:
-        """Return an upper bound of the elements of a tensor, whose sizes are 0 or more."""
-        return prod(self.largest(size, single) if size.constant is None else size.constant for size in shape)
+    def elements(self, shape: Sequence[Size]) -> tuple[int, int]:
+        """Return upper bounds of the elements of a tensor at the largest batch and for a batch of one."""
+        most = single = 1
+        for size in shape:
+            constant = size.constant
+            most *= self.largest(size) if constant is None else constant
+            single *= self.largest(size, single=True) if constant is None else constant
+        return most, single
 
     def smallest(self, size: Size) -> int:
         """Return a lower bound of a size."""
