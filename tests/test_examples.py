@@ -192,3 +192,11 @@ def test_c(fused_bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
         refused = subprocess.run([*command[:2], wrong, command[3]], input=samples.tobytes(), capture_output=True)
         assert refused.returncode in (1, 2)
         assert why in refused.stderr.decode()
+
+
+def test_the_services_work_in_an_empty_folder() -> None:
+    """A relative path in a crafted bundle would lead from there; the root of the system is the default."""
+    unit = (EXAMPLES / "service" / "xaimoe-stream.service").read_text(encoding="utf-8").splitlines()
+    assert {"RuntimeDirectory=xaimoe", "WorkingDirectory=/run/xaimoe"} <= set(unit)
+    image = (EXAMPLES / "service" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert "WORKDIR /home/xaimoe" in image
