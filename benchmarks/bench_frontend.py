@@ -22,7 +22,7 @@ import torchaudio
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from xaimoe_audio.config import FrontendConfig
+from xaimoe_audio.config import ATTRIBUTES_VERSION, FrontendConfig
 from xaimoe_audio.spectrogram import BACKENDS, LogMel
 from xaimoe_audio.spectrogram.backend import POWER_FLOOR
 from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
@@ -51,6 +51,7 @@ def config_at(rate: int, spectrogram: str = "logmel") -> FrontendConfig:
         bins=BINS,
         fmin=50.0,
         fmax=rate / 2,
+        attributes_version=ATTRIBUTES_VERSION,
     )
 
 

@@ -147,7 +147,8 @@ def power_when_loud(sums: Tensor) -> Tensor:
     """Mean of x**2 over a clip's frames weighed by what they have of it, [B, 1]: of a bark, and not of the silence
     around it. Never 0."""
     power = sums[:, BANDS]
-    return torch.clamp(torch.square(power).mean(1, keepdim=True) / augment.mean_power(sums), min=augment.LEAST_POWER)
+    mean = torch.clamp(power.mean(1, keepdim=True), min=augment.LEAST_POWER)
+    return torch.clamp(torch.square(power).mean(1, keepdim=True) / mean, min=augment.LEAST_POWER)
 
 
 def with_bursts(clips: Clips, pool: Clips, config: ModelConfig) -> Clips:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xaimoe_audio.config import Budget, FrontendConfig, ModelConfig, Overrides
+from xaimoe_audio.config import ATTRIBUTES_VERSION, Budget, FrontendConfig, ModelConfig, Overrides
 from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.policy.build import build
@@ -35,7 +35,7 @@ def frontend_config(
 ) -> FrontendConfig:
     """A spectrogram of so many frames."""
     n_fft, win_length, hop = frame_lengths(rate, frame_s, hop_s)
-    lengths = {"n_fft": n_fft, "win_length": win_length, "hop": hop} | other
+    lengths = {"n_fft": n_fft, "win_length": win_length, "hop": hop, "attributes_version": ATTRIBUTES_VERSION} | other
     clip = -(-(lengths["win_length"] + (frames - 1) * lengths["hop"]) // lengths["hop"]) * lengths["hop"]
     return FrontendConfig(
         sample_rate=rate, clip_samples=clip, spectrogram=spectrogram, bins=bins, fmin=fmin, fmax=rate / 2, **lengths

@@ -10,13 +10,15 @@ import pytest
 import soxr
 import torch
 from data import noise, write_wav
+from data.configs import frontend_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xaimoe_audio.config import FrontendConfig
+from xaimoe_audio.config import ATTRIBUTES_VERSION, FrontendConfig
 from xaimoe_audio.profiling.measure import measure
-from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
+from xaimoe_audio.scenes import ambient_density
+from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX, NOISE_BLOCK, quiet_power
 from xaimoe_audio.spectrogram.frontend import Frontend
 from xaimoe_runtime.audio import read_blocks, windows
 from xaimoe_runtime.schema import AudioSpec
@@ -33,6 +35,7 @@ FRONTEND = Frontend(
         bins=48,
         fmin=50.0,
         fmax=8_000.0,
+        attributes_version=ATTRIBUTES_VERSION,
     )
 )
 TIME = np.arange(CLIP) / RATE
@@ -132,12 +135,12 @@ def test_level_is_the_mean_power_re_full_scale() -> None:
 def test_white_noise_has_a_low_snr_and_what_stands_out_of_it_a_high_one() -> None:
     white = attributes(SOUNDS["noise"])["snr"]
     assert white < 0
-    assert attributes(SOUNDS["tone"])["snr"] > white + 20
     assert attributes(SOUNDS["burst"])["snr"] > white + 20
+    assert attributes(SOUNDS["tone"])["snr"] < white  # what never changes is taken for noise
 
 
 def test_snr_grows_with_the_tone() -> None:
-    found = [attributes(gain * tone() + noise(CLIP, level=0.05))["snr"] for gain in (0.0, 0.3, 1.0, 3.0)]
+    found = [attributes(gain * burst() + noise(CLIP, level=0.05))["snr"] for gain in (0.0, 0.3, 1.0, 3.0)]
     assert found == sorted(found)
 
 
@@ -192,7 +195,7 @@ def test_snr_is_that_of_a_tone_that_comes_and_goes_in_noise(rate: int, wanted: f
         on = (time % 0.6) < 0.3
         return 0.01 * (white(time) + 2 * 10 ** (wanted / 20) * on * np.sin(2 * np.pi * 1_100 * time))
 
-    assert wanted - 1 < recorded(rate, sound)["snr"] < wanted + 4
+    assert wanted - 3 < recorded(rate, sound)["snr"] < wanted + 4
 
 
 @pytest.mark.parametrize("rate", RECORDED)
@@ -266,6 +269,135 @@ def test_clipping_rate_is_that_of_the_native_samples_whatever_the_models_rate(
     found = attributes(window.samples, *window.source)
     assert found["clipping_rate"] == pytest.approx(2 / np.pi * np.arccos(1 / gain), abs=0.01)
     assert measure(path).attributes["clipping_rate"] == pytest.approx(found["clipping_rate"], abs=0.01)
+
+
+# A constant offset of the recorder -----------------------------------------------------------------------------------
+
+OFFSETS = [0.7, -5.0, 31.0]
+"""In standard deviations, as in recordings of hydrophones."""
+
+
+@pytest.mark.parametrize("deviations", OFFSETS)
+@pytest.mark.parametrize("name", ["noise", "burst", "clicks", "low band"])
+def test_a_constant_offset_changes_no_attribute(name: str, deviations: float) -> None:
+    sound = 0.03 * SOUNDS[name] / np.std(SOUNDS[name])
+    plain, offset = attributes(sound), attributes(sound + deviations * 0.03)
+    for attribute, size in RANGES.items():
+        assert offset[attribute] == pytest.approx(plain[attribute], abs=1e-3 * size), attribute
+
+
+def test_a_drift_of_the_offset_changes_neither_level_nor_transient_rate() -> None:
+    sound = noise(CLIP, level=0.01)
+    plain, drifting = attributes(sound), attributes(sound + 0.2 * np.sin(2 * np.pi * 0.8 * TIME))
+    assert drifting["level"] == pytest.approx(plain["level"], abs=0.2)
+    assert drifting["transient_rate"] == pytest.approx(plain["transient_rate"], abs=0.02)
+
+
+@pytest.mark.parametrize("offset", [1e-3, 0.5, 0.9, -1.0])
+def test_a_dead_channel_with_an_offset_is_silent(offset: float) -> None:
+    dead, silent = attributes(np.full(CLIP, offset)), attributes(SOUNDS["silence"])
+    assert dead == silent
+    assert (dead["level"], dead["quality"]) == (-120.0, 0.0)
+
+
+def test_moments_are_about_the_mean_and_not_about_zero() -> None:
+    """A square wave has the kurtosis 1 about its mean, wherever that is."""
+    square = 0.1 * np.sign(np.sin(2 * np.pi * 437 * TIME)) + 0.4
+    found = attributes(square)
+    assert found["level"] == pytest.approx(-20.0, abs=0.05)
+    assert found["transient_rate"] == pytest.approx(np.log10(1 / 3), abs=0.01)
+
+
+# Steady noise of any spectrum ----------------------------------------------------------------------------------------
+
+
+def sea(frequency: Floats) -> Floats:
+    return np.sqrt(ambient_density(frequency, shipping=0.5, wind=8.0)) * frequency**2 / (frequency**2 + 400)
+
+
+COLOURS: dict[str, Callable[[Floats], Floats]] = {
+    "white": np.ones_like,
+    "pink": lambda frequency: 1 / np.sqrt(np.maximum(frequency, 20)),
+    "brown": lambda frequency: 1 / np.maximum(frequency, 100),
+    "sea": sea,
+}
+"""Amplitude by frequency in Hz."""
+
+
+LONG = frontend_config(frames=250)
+"""For clips of 5 s: in 1 s the lowest frequencies have not come round often enough to be steady."""
+LONG_TIME = np.arange(LONG.clip_samples) / RATE
+
+
+def of_long(samples: Floats) -> dict[str, float]:
+    _, found = Frontend(LONG)(torch.from_numpy(samples.astype(np.float32))[None], torch.tensor([[RATE, 0.0]]))
+    return dict(zip((name for name, _ in ATTRIBUTES), found[0].tolist(), strict=True))
+
+
+def coloured(colour: str, seed: int) -> Floats:
+    """Noise of 5 s with a deviation of 0.03."""
+    spectrum = np.fft.rfft(noise(LONG.clip_samples, seed).astype(np.float64))
+    frequency = np.fft.rfftfreq(LONG.clip_samples, 1 / RATE)
+    samples = np.fft.irfft(spectrum * COLOURS[colour](frequency), LONG.clip_samples)
+    return 0.03 * samples / np.std(samples)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_steady_noise_of_any_spectrum_has_a_low_snr_and_a_low_quality(colour: str) -> None:
+    """The quietest quarter has most of the power: what is over it is 4 to 7 dB lower. It is half trusted."""
+    found = [of_long(coloured(colour, seed)) for seed in range(12)]
+    assert -7 < np.mean([one["snr"] for one in found]) < -4
+    assert 0.3 < np.mean([one["quality"] for one in found]) < 0.6
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_burst_stands_out_of_noise_of_any_spectrum(colour: str) -> None:
+    """In a fifth of the clip, four times the noise's power: as much sound as noise."""
+    bursts = 0.03 * 8**0.5 * np.sin(2 * np.pi * 1_000 * LONG_TIME) * (LONG_TIME % 1 < 0.2)
+    found = [of_long(coloured(colour, seed) + bursts) for seed in range(4)]
+    assert -2 < np.mean([one["snr"] for one in found]) < 3
+    assert np.mean([one["quality"] for one in found]) > 0.8
+
+
+def test_a_steady_hum_is_no_worse_than_steady_noise() -> None:
+    hum = attributes(SOUNDS["tone"])
+    assert hum["snr"] < -9
+    assert hum["quality"] == pytest.approx(1 / (1 + np.exp(1.5 / 2.2)), abs=1e-4)
+
+
+def test_the_quality_is_a_half_at_5_db_less_sound_than_noise() -> None:
+    for gain in (0.01, 0.02, 0.04, 0.08):
+        found = attributes(noise(CLIP, level=0.02) + gain * burst())
+        assert found["quality"] == pytest.approx(1 / (1 + np.exp(-(max(found["snr"], -6.5) + 5) / 2.2)), abs=1e-4)
+
+
+def test_the_floor_is_the_mean_of_the_quietest_quarter_of_blocks() -> None:
+    power = torch.arange(1.0, 9.0).repeat_interleave(NOISE_BLOCK)[None, None]
+    assert quiet_power(power).item() == pytest.approx(1.5)
+    assert quiet_power(power.flip(2)).item() == pytest.approx(1.5)
+
+
+def test_gain_raises_the_level_by_as_many_decibels_and_nothing_else() -> None:
+    soft, loud = attributes(0.1 * SOUNDS["burst"]), attributes(SOUNDS["burst"])
+    assert loud.pop("level") - soft.pop("level") == pytest.approx(20.0, abs=0.01)
+    assert loud == pytest.approx(soft, abs=1e-3)
+
+
+# The first definition, of checkpoints written before there was another -----------------------------------------------
+
+
+def test_models_of_version_1_keep_their_definition() -> None:
+    """The values are those of the release that had no other: red noise with an offset of 0.2."""
+    config = frontend_config(attributes_version=1)
+    red = np.cumsum(np.random.default_rng(0).standard_normal(config.clip_samples))
+    red -= np.linspace(red[0], red[-1], len(red))
+    waveform = torch.from_numpy((0.05 * red / red.std()).astype(np.float32) + np.float32(0.2))[None]
+    spectrogram, found = Frontend(config)(waveform, torch.tensor([[16_000.0, 0.0]]))
+    expected = [17.13295, 0.02246, -0.39238, 0.0, 0.0, 8_000.0, -13.66383, 0.97162]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-3)
+    assert float(spectrogram.double().sum()) == pytest.approx(-9229.734, rel=1e-4)
+    now = Frontend(frontend_config())(waveform, torch.tensor([[16_000.0, 0.0]]))[1][0]
+    assert now[INDEX["snr"]] < 0 and now[INDEX["quality"]] < 0.5
 
 
 @settings(max_examples=40, deadline=None)

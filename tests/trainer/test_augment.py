@@ -11,6 +11,7 @@ from data import noise
 from data.configs import frontend_config
 from torch import Tensor
 
+from xaimoe_audio.spectrogram import LogMel
 from xaimoe_audio.spectrogram.attributes import BANDS, INDEX
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT, Frontend
 from xaimoe_audio.training.augment import (
@@ -19,6 +20,7 @@ from xaimoe_audio.training.augment import (
     equalise,
     frequency_shift,
     level_jitter,
+    mean_power,
     mix_between_classes,
     noise_clips,
     spec_augment,
@@ -125,6 +127,7 @@ def test_spec_augment_masks_one_band_and_one_stretch_with_zero() -> None:
 
 CONFIG = frontend_config()
 RATE = CONFIG.sample_rate
+CENTRES = LogMel(CONFIG).centres().float()
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +154,8 @@ def sounds(count: int = 2) -> Tensor:
 def test_no_clip_changes_at_a_share_of_nothing(frontend: Frontend, kind: str) -> None:
     clips = heard(frontend, sounds(4))
     changed = {
-        "mix": lambda: mix_between_classes(clips, 0.0, "single_label", CONFIG.hop),
-        "noise": lambda: add_noise(clips, noise_clips(frontend, CONFIG), 0.0, CONFIG.hop),
+        "mix": lambda: mix_between_classes(clips, 0.0, "single_label", CONFIG.hop, CENTRES),
+        "noise": lambda: add_noise(clips, noise_clips(frontend, CONFIG), 0.0, CONFIG.hop, CENTRES),
         "band": lambda: band_limit(clips, frontend.window.backend.centres(), RATE, 0.0),
     }[kind]()
     for before, after in zip(clips, changed, strict=True):
@@ -170,7 +173,7 @@ def test_the_share_of_a_sound_in_a_mixture_is_its_share_of_the_target(frontend: 
     alone = [float(clips.power[i, band].mean() / clips.sums[i, BANDS].mean()) for i, band in enumerate(bands)]
     mixtures = 0
     for _ in range(12):
-        mixed = mix_between_classes(clips, 1.0, "single_label", CONFIG.hop)
+        mixed = mix_between_classes(clips, 1.0, "single_label", CONFIG.hop, CENTRES)
         for power, target, taught in zip(mixed.power, mixed.targets, mixed.taught, strict=True):
             if 0.05 < float(target[0]) < 0.95 and power[bands].min() > 0:
                 amplitudes = [(float(power[band].mean()) / a) ** 0.5 for band, a in zip(bands, alone, strict=True)]
@@ -186,7 +189,7 @@ def test_attributes_of_a_mixture_are_about_those_of_the_mixed_waveforms(frontend
     loud[::4_000] += 0.9  # clicks
     clips = heard(frontend, torch.from_numpy(np.stack([quiet, loud])))
     while True:
-        mixed = mix_between_classes(clips, 1.0, "single_label", CONFIG.hop)
+        mixed = mix_between_classes(clips, 1.0, "single_label", CONFIG.hop, CENTRES)
         if 0.3 < float(mixed.targets[0, 0]) < 0.7:
             break
     ratio = float(mixed.targets[0, 0])
@@ -208,18 +211,56 @@ def test_several_classes_are_all_there_in_a_mixture(frontend: Frontend) -> None:
 
 
 def _mixed_targets(clips: Clips) -> list[list[float]]:
-    targets: list[list[float]] = mix_between_classes(clips, 1.0, "multi_label", CONFIG.hop).targets.tolist()
+    targets: list[list[float]] = mix_between_classes(clips, 1.0, "multi_label", CONFIG.hop, CENTRES).targets.tolist()
     return targets
 
 
 @torch.no_grad()
 def test_added_noise_lies_5_to_30_db_under_the_clip(frontend: Frontend) -> None:
     clips = heard(frontend, sounds(16))
-    noisy = add_noise(clips, noise_clips(frontend, CONFIG), 1.0, CONFIG.hop)
-    added = (noisy.sums[:, BANDS] - clips.sums[:, BANDS]).mean(1) / clips.sums[:, BANDS].mean(1)
-    decibels = -10 * torch.log10(added)
+    noisy = add_noise(clips, noise_clips(frontend, CONFIG), 1.0, CONFIG.hop, CENTRES)
+    ratio = mean_power(noisy, CENTRES) / mean_power(clips, CENTRES)
+    decibels = -10 * torch.log10(ratio - 1)
     assert 4.9 < decibels.min() < decibels.max() < 30.1
     assert decibels.std() > 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("deviations", [0.7, 31.0])
+def test_an_offset_of_the_recorder_changes_neither_mixture_nor_noise(frontend: Frontend, deviations: float) -> None:
+    waveform = sounds(8)
+    offset = waveform + deviations * waveform.std(1, keepdim=True)
+    noises = noise_clips(frontend, CONFIG)
+    found = []
+    for given in (waveform, offset):
+        torch.manual_seed(3)
+        mixed = mix_between_classes(heard(frontend, given), 1.0, "single_label", CONFIG.hop, CENTRES)
+        found.append(add_noise(mixed, noises, 1.0, CONFIG.hop, CENTRES))
+    for part, plain in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(part, plain, rtol=5e-3, atol=1e-9)
+
+
+@torch.no_grad()
+def test_noise_lies_under_what_is_within_the_bands(frontend: Frontend) -> None:
+    """A swell of 8 Hz, 30 dB over the sound, lies under fmin: it makes the noise no louder."""
+    time = torch.arange(CONFIG.clip_samples) / RATE
+    sound = sounds(16)
+    swell = sound.std(1, keepdim=True) * 45 * torch.sin(2 * torch.pi * 8 * time)
+    clips = heard(frontend, sound + swell)
+    noisy = add_noise(clips, noise_clips(frontend, CONFIG), 1.0, CONFIG.hop, CENTRES)
+    decibels = 10 * torch.log10(mean_power(heard(frontend, sound), CENTRES) / mean_power(noisy, CENTRES))
+    added = 10 * torch.log10(10 ** (-decibels / 10) - 1)
+    assert -30.2 < added.min() < added.max() < -4.8
+
+
+@torch.no_grad()
+def test_the_power_of_a_clip_is_that_within_its_bands(frontend: Frontend) -> None:
+    """White noise reads its density, a tone its power over the width of the band, wherever it lies."""
+    time = torch.arange(CONFIG.clip_samples) / RATE
+    tones = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (300.0, 1_000.0, 5_000.0)])
+    found = mean_power(heard(frontend, torch.cat([sounds(1), tones])), CENTRES)[:, 0]
+    assert float(found[0]) == pytest.approx(0.01, rel=0.05)
+    assert found[1:].tolist() == pytest.approx([0.5] * 3, rel=0.1)
 
 
 @torch.no_grad()

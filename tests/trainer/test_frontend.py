@@ -10,7 +10,7 @@ from data.configs import frontend_config, model_config
 
 from xaimoe_audio.config import FrontendConfig, ModelConfig
 from xaimoe_audio.spectrogram import backend_class
-from xaimoe_audio.spectrogram.frontend import FrameStage, Frontend
+from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT, FrameStage, Frontend
 
 
 def stage_of(config: FrontendConfig) -> FrameStage:
@@ -28,13 +28,31 @@ def test_a_full_scale_sine_reads_its_power_at_its_frequency() -> None:
     assert frames[0].mean(1).argmax().item() == pytest.approx(24, abs=3)
 
 
-def test_moments_are_sums_over_each_frames_first_hop() -> None:
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_moments_are_sums_about_the_frames_mean_over_the_hop_in_its_middle(offset: float) -> None:
     config = frontend_config(hop_s=0.01)
     samples = noise(config.clip_samples)
-    _, sums = stage_of(config)(torch.from_numpy(samples)[None])
-    hops = samples[: config.frames * 160].reshape(-1, 160).astype(np.float64)
-    np.testing.assert_allclose(sums[0, 32], (hops**2).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(sums[0, 33], (hops**4).sum(1), rtol=1e-5)
+    _, sums = stage_of(config)(torch.from_numpy(samples)[None] + offset)
+    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), 1_024)[::160][: config.frames]
+    window = np.hanning(1_025)[:-1]
+    middle = frames[:, 432:592] - (frames @ window / window.sum())[:, None]
+    np.testing.assert_allclose(sums[0, 32], (middle**2).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(sums[0, 33], (middle**4).sum(1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("fmin", [0.0, 10.0, 50.0])
+@pytest.mark.parametrize("name", ["logmel", "logmel+pcen", "stft", "cqt", "fcwt"])
+def test_no_band_of_any_backend_holds_a_constant_offset(name: str, fmin: float) -> None:
+    if name in ("cqt", "fcwt"):
+        fmin = max(fmin, 50.0)  # a lower one would not fit into the clip
+    config = frontend_config(name, fmin=fmin)
+    frontend = Frontend(config)
+    sound = torch.from_numpy(noise(config.clip_samples, level=0.01))[None]
+    source = torch.tensor([[16_000.0, 0.0]])
+    plain, offset = (frontend(waveform, source)[0] for waveform in (sound, sound + 0.31))
+    torch.testing.assert_close(offset, plain, atol=2e-3, rtol=0)
+    dead = frontend(torch.full_like(sound, 0.9), source)[0]
+    assert (dead == -SPECTROGRAM_LIMIT).all()
 
 
 def test_the_spectrogram_is_limited_and_finite_whatever_comes(config: ModelConfig) -> None:

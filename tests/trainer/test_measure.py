@@ -75,13 +75,21 @@ def test_the_same_sound_in_another_file_has_the_same_digest(tmp_path: Path) -> N
     assert measure(tmp_path / "a.wav").audio_sha256 == measure(tmp_path / "b.flac").audio_sha256
 
 
-@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
-def test_a_constant_offset_of_the_recorder_changes_nothing_but_the_level(tmp_path: Path, rate: int) -> None:
-    plain = measure(write_wav(tmp_path / "a.wav", noise(3 * rate, level=0.003), rate))
-    offset = measure(write_wav(tmp_path / "b.wav", noise(3 * rate, level=0.003) + np.float32(0.03), rate))
-    for name in ("snr", "flatness", "fmin_eff", "fmax_eff"):
-        assert offset.attributes[name] == pytest.approx(plain.attributes[name], rel=0.02, abs=0.1)
+@pytest.mark.parametrize("deviations", [0.7, 10.0, 31.0])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_constant_offset_of_the_recorder_changes_nothing(tmp_path: Path, rate: int, deviations: float) -> None:
+    sound = noise(2 * rate, level=0.003)
+    sound[:: rate // 3] = 0.03
+    plain = measure(write_wav(tmp_path / "a.wav", sound, rate))
+    offset = measure(write_wav(tmp_path / "b.wav", sound + np.float32(0.003 * deviations), rate))
+    assert offset.attributes == pytest.approx(plain.attributes, rel=0.01, abs=0.02)
+    assert offset.noise_floor == pytest.approx(plain.noise_floor, abs=0.05)
     assert offset.third_octaves[-12] == pytest.approx(plain.third_octaves[-12], abs=0.1)
+
+
+def test_a_dead_channel_with_an_offset_is_silent(tmp_path: Path) -> None:
+    found = measure(write_wav(tmp_path / "a.wav", np.full(2 * RATE, 0.2, np.float32)))
+    assert found.silent and found.silent_share == 1
 
 
 def test_silence_in_a_recording_does_not_count(tmp_path: Path) -> None:

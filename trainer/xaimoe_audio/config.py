@@ -35,6 +35,12 @@ MAX_EXPERTS = 64
 """Experts of a model."""
 MAX_WIDTH = 256
 """Channels of an expert's first convolution."""
+
+AttributesVersion = Literal[1, 2]
+"""Definitions of the signal attributes; see ``spectrogram.attributes.SignalAttributes``."""
+ATTRIBUTES_VERSION: AttributesVersion = 2
+"""Definition that new models are built with."""
+
 MIN_TILE, TILE_STEP = 24, 8
 """Smallest height and width of a tile, in spectrogram cells, and what both are a multiple of: of less, an expert's last
 map would be a single cell."""
@@ -61,6 +67,8 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Lower edge of the bands, in Hz."""
     fmax: float
     """Upper edge of the bands, in Hz."""
+    attributes_version: AttributesVersion = 1
+    """Definition of the signal attributes. Checkpoints written before the field existed were trained with the first."""
 
     def __post_init__(self) -> None:
         if not self.hop <= self.win_length <= self.n_fft:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from xaimoe_audio.config import (
+    ATTRIBUTES_VERSION,
     MAX_CLIP_S,
     MAX_RATE,
     MIN_CLIP_S,
@@ -71,6 +72,7 @@ def build(
         bins=bins,
         fmin=float(fmin),
         fmax=float(fmax),
+        attributes_version=ATTRIBUTES_VERSION,
     )
     backends[frontend.spectrogram].check(frontend)
     tiles = ((bins - tile[0]) // stride[0] + 1) * (steps + 1)

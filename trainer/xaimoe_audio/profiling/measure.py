@@ -26,7 +26,7 @@ from xaimoe_audio.spectrogram.attributes import (
 )
 from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
 from xaimoe_audio.spectrogram.framing import frame_lengths
-from xaimoe_audio.spectrogram.frontend import attribute_bands, moments, offset_bins
+from xaimoe_audio.spectrogram.frontend import CentralMoments, attribute_bands, offset_bins, without_mean
 from xaimoe_runtime.audio import Block, open_recording, read_blocks, windows
 from xaimoe_runtime.schema import AudioSpec
 
@@ -60,6 +60,7 @@ class Probe(nn.Module):
         )
         self.spectrum = PowerSpectrumProjection(self.n_fft, self.win_length, self.hop, filters)
         self.attributes = SignalAttributes(rate, self.hop)
+        self.moments = CentralMoments(self.win_length, self.hop)
         # Low bands are narrower than the spectrum's lines are apart: those tell nothing.
         within = np.less(BAND_CENTRES, rate / 2)
         told = (third_octaves.sum(0).numpy() > 0) | ~within
@@ -69,9 +70,9 @@ class Probe(nn.Module):
         self.noise = self.spectrum(noise)[:, :-BANDS]
 
     def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
-        projected = self.spectrum(waveform)  # [1, bands, T]
-        frames = projected.shape[2]
-        sums = torch.cat([projected[:, -BANDS:], moments(waveform, frames, self.hop)], dim=1)
+        columns = self.spectrum.columns(without_mean(waveform))
+        projected = self.spectrum.project(columns)  # [1, bands, T]
+        sums = torch.cat([projected[:, -BANDS:], self.moments(columns)], dim=1)
         attributes = self.attributes(sums, source)
         third_octaves = projected[:, :-BANDS]
         return attributes[0], third_octaves[0].mean(-1), self.contrast(third_octaves)

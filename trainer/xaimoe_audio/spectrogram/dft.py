@@ -65,11 +65,18 @@ class PowerSpectrumProjection(nn.Module):
     def _constant(self, name: str, value: NDArray[np.float64]) -> None:
         self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
+    def columns(self, waveform: Tensor) -> Tensor:
+        """Return the frames of a waveform [batch, N] before the window, each a column: [batch, win_length, T]."""
+        frames = (waveform.shape[1] - self.win_length) // self.hop + 1
+        return frame_columns(waveform, self.win_length, self.hop, frames)
+
     def forward(self, waveform: Tensor) -> Tensor:
-        batch, samples = waveform.shape
+        return self.project(self.columns(waveform))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the projected power spectrum [batch, filters, T] of frames [batch, win_length, T]."""
+        batch, _, frames = x.shape
         b, k = self.row, self.stage2.shape[0]
-        frames = (samples - self.win_length) // self.hop + 1
-        x = frame_columns(waveform, self.win_length, self.hop, frames)
         y = self.stage1 @ x.reshape(batch, -1, b, frames).transpose(1, 2)  # [batch, B, 2*K1, T]
         y = y.reshape(batch, b, 2, k, frames).permute(0, 3, 1, 2, 4).reshape(batch, k, 2 * b, frames)
         z = self.stage2 @ y  # [batch, K1, 2*B, T]: of each bin the real part, then the imaginary one

@@ -21,29 +21,93 @@ class FrameStage(nn.Module):
     """Waveform [B, N] -> power ``frames`` [B, F, n] and ``frame_sums`` [B, BANDS + 2, n].
 
     A frame's sums are the power in each of ``BANDS`` equal bands from 0 Hz to Nyquist, then the sums of x**2 and
-    x**4 over the frame's first hop of samples. Both are all that a stream must keep of a frame. N is a clip's length
-    S, or any other that holds whole frames if the backend is streamable.
+    x**4 over one hop of samples. Both are all that a stream must keep of a frame. N is a clip's length S, or any
+    other that holds whole frames if the backend is streamable.
+
+    A constant offset of the recorder changes neither frames nor sums. Models of version 1 of the attributes do without
+    that: they sum the first hop of a frame's samples as they are, and their lowest bands may hold the offset.
     """
 
     def __init__(self, config: FrontendConfig, backend: Backend) -> None:
         super().__init__()
+        self.centred = config.attributes_version > 1
         window_power = float(np.sum(hann(config.win_length) ** 2))
         filters = attribute_bands(config.n_fft, config.win_length) * (2 / (window_power * config.n_fft))
         if isinstance(backend, FrameBackend):
-            filters = torch.cat([backend.filters() / window_power, filters], dim=1)
+            own = backend.filters()
+            if self.centred:
+                own = without_offset(own, config.n_fft, config.win_length)
+            filters = torch.cat([own / window_power, filters], dim=1)
         self.clip_backend = backend if isinstance(backend, ClipBackend) else None
         self.hop = config.hop
         self.spectrum = PowerSpectrumProjection(config.n_fft, config.win_length, config.hop, filters)
+        self.moments = CentralMoments(config.win_length, config.hop)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        projected = self.spectrum(waveform)
-        frames = projected.shape[2]
+        if self.centred:
+            waveform = without_mean(waveform)
+        columns = self.spectrum.columns(waveform)
+        if self.centred:
+            sums = self.moments(columns)
+        else:
+            sums = raw_moments(waveform, columns.shape[2], self.hop)
+        projected = self.spectrum.project(columns)
         power = projected[:, :-BANDS] if self.clip_backend is None else self.clip_backend.power(waveform)
-        return power, torch.cat([projected[:, -BANDS:], moments(waveform, frames, self.hop)], dim=1)
+        return power, torch.cat([projected[:, -BANDS:], sums], dim=1)
 
 
-def moments(waveform: Tensor, frames: int, hop: int) -> Tensor:
-    """Sums of x**2 and x**4 over each frame's first hop of samples [B, N], [B, 2, frames]."""
+def without_mean(waveform: Tensor) -> Tensor:
+    """Return the waveform [B, N] less its mean.
+
+    The bands have no weight at 0 Hz, but float32 would spread a rounding error of the offset over all of them, and a
+    filter that reaches beyond the clip would meet it as a step. The first sample goes first: what a dead channel leaves
+    is then exactly 0.
+    """
+    waveform = waveform - waveform[:, :1]
+    return waveform - waveform.mean(1, keepdim=True)
+
+
+class CentralMoments(nn.Module):
+    """Frames [B, win_length, T] -> sums of x**2 and x**4 over the hop in the middle of each frame, [B, 2, T].
+
+    Samples are taken about the frame's mean under the window of the spectrum. That removes what the window spreads over
+    the lowest lines, which belong to no band: a constant offset, and a drift. It is removed before samples are
+    squared, because float32 cannot subtract an offset of 30 deviations from a sum of fourth powers.
+
+    Args:
+        win_length: samples of a frame.
+        hop: samples from frame to frame.
+    """
+
+    weight: Tensor
+
+    def __init__(self, win_length: int, hop: int) -> None:
+        super().__init__()
+        window = hann(win_length)
+        weight = torch.from_numpy((window / window.sum()).astype(np.float32))
+        self.register_buffer("weight", weight[None], persistent=False)
+        self.start, self.stop = (win_length - hop) // 2, (win_length + hop) // 2
+
+    def forward(self, frames: Tensor) -> Tensor:
+        samples = frames[:, self.start : self.stop] - self.weight @ frames
+        square = samples * samples
+        return torch.stack([square.sum(1), (square * square).sum(1)], dim=1)
+
+
+def without_offset(filters: Tensor, n_fft: int, win_length: int) -> Tensor:
+    """Return the filters [n_fft // 2 + 1, F] without weight on the lines that hold an offset, each of the same sum.
+
+    A filter that has no other lines takes the lowest one that holds none.
+    """
+    lowest = offset_bins(n_fft, win_length)
+    kept = filters.clone()
+    kept[:lowest] = 0
+    kept[lowest, kept.sum(0) == 0] = 1
+    return kept * (filters.sum(0) / kept.sum(0))
+
+
+def raw_moments(waveform: Tensor, frames: int, hop: int) -> Tensor:
+    """Sums of x**2 and x**4 over each frame's first hop of samples [B, N], offset included, [B, 2, frames]."""
     samples = waveform[:, : frames * hop].reshape(waveform.shape[0], frames, hop)
     square = samples * samples
     return torch.stack([square.sum(-1), (square * square).sum(-1)], dim=1)
@@ -82,7 +146,7 @@ class WindowStage(nn.Module):
     def __init__(self, config: FrontendConfig, backend: Backend) -> None:
         super().__init__()
         self.backend = backend
-        self.attributes = SignalAttributes(config.sample_rate, config.hop)
+        self.attributes = SignalAttributes(config.sample_rate, config.hop, config.attributes_version)
         self.register_buffer("mean", torch.zeros(config.bins))
         self.register_buffer("deviation", torch.ones(config.bins))
 

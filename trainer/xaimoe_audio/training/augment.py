@@ -25,13 +25,13 @@ KNOTS = 5
 """Places in frequency between which a random equaliser's curve is straight."""
 
 
-def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) -> Clips:
+def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int, centres: Tensor) -> Clips:
     """A ``share`` of the clips mixed with another one each (Y. Tokozume et al., "Between-class learning", 2018).
 
     The two are brought to the same power first, so the share r of one in the mixture is the one that is heard. For one
     class a clip, its target is r and the other's 1 - r. For several, r stays within 0.25…0.75 and both clips' classes
     are present. Powers add, which is what mixed sounds do on average. Of the sources, the higher rate and clipping
-    count. ``hop`` is that of the frames, in samples.
+    count. ``hop`` is that of the frames, in samples, ``centres`` [F] those of the bands, in Hz.
     """
     batch, device = len(clips.power), clips.power.device
     other = torch.randperm(batch, device=device)
@@ -39,7 +39,7 @@ def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int) ->
     if task == "multi_label":
         ratio = 0.25 + ratio / 2
     ratio = torch.where(torch.rand(batch, 1, device=device) < share, ratio, 1.0)
-    power = mean_power(clips.sums)
+    power = mean_power(clips, centres)
     amplitude = 1 / (1 + torch.sqrt(power / power[other]) * (1 - ratio) / ratio)
     norm = torch.square(amplitude) + torch.square(1 - amplitude)
     mine, others = torch.square(amplitude) / norm, torch.square(1 - amplitude) / norm
@@ -69,15 +69,23 @@ def noise_clips(frontend: Frontend, config: FrontendConfig, seed: int = 0) -> Cl
     return Clips(power, sums, torch.zeros(NOISES, 2, device=device), nothing, nothing)
 
 
-def add_noise(clips: Clips, noise: Clips, share: float, hop: int) -> Clips:
-    """A ``share`` of the clips with one of the noises at a random level; ``hop`` is that of the frames."""
+def add_noise(clips: Clips, noise: Clips, share: float, hop: int, centres: Tensor) -> Clips:
+    """A ``share`` of the clips with one of the noises at a random level.
+
+    Args:
+        clips: the batch.
+        noise: as of ``noise_clips``.
+        share: of the clips that noise is added to, 0…1.
+        hop: of the frames, in samples.
+        centres: [F], of the bands, in Hz.
+    """
     batch, device = len(clips.power), clips.power.device
     chosen = taken(noise, torch.randint(len(noise.power), (batch,), device=device))
     turn = int(torch.randint(chosen.power.shape[2], ()))
     chosen = chosen._replace(power=chosen.power.roll(turn, 2), sums=chosen.sums.roll(turn, 2))
     low, high = NOISE_SNR
     snr = low + torch.rand(batch, 1, device=device) * (high - low)
-    factor = mean_power(clips.sums) / mean_power(chosen.sums) * 10 ** (-snr / 10)
+    factor = mean_power(clips, centres) / mean_power(chosen, centres) * 10 ** (-snr / 10)
     factor = torch.where(torch.rand(batch, 1, device=device) < share, factor, 0.0)
     return added(clips, torch.ones_like(factor), chosen, factor, hop)
 
@@ -106,9 +114,19 @@ def taken(clips: Clips, index: Tensor) -> Clips:
     return Clips(*(part[index] for part in clips))
 
 
-def mean_power(sums: Tensor) -> Tensor:
-    """Mean of x**2 over a clip, up to a factor, [B, 1]; never 0."""
-    return torch.clamp(sums[:, BANDS].mean(1, keepdim=True), min=LEAST_POWER)
+def mean_power(clips: Clips, centres: Tensor) -> Tensor:
+    """Return the mean power density of each clip within the spectrogram's bands, [B, 1]; never 0.
+
+    Sound outside of the bands, a recorder's offset and swell under ``fmin`` above all, would make a clip that the model
+    hears as soft count as loud.
+
+    Args:
+        clips: the batch.
+        centres: [F], of the bands, in Hz, rising; a band counts by its width, half the distance of its neighbours.
+    """
+    (width,) = torch.gradient(centres)
+    density = clips.power.mean(2) @ (width / width.sum())
+    return torch.clamp(density[:, None], min=LEAST_POWER)
 
 
 def added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop: int) -> Clips:

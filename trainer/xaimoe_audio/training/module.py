@@ -176,10 +176,10 @@ class TrainingModule(lightning.LightningModule):
     @torch.no_grad()
     def _augmented(self, clips: Clips) -> tuple[Tensor, Tensor, Clips]:
         """Spectrograms and attributes of a batch as it is trained on, and the batch with its targets."""
-        recipe, frontend = self.recipe, self.model.config.frontend
-        clips = augment.mix_between_classes(clips, recipe.mix, self.task, frontend.hop)
-        clips = augment.add_noise(clips, self.noise, recipe.noise, frontend.hop)
-        clips = augment.band_limit(clips, self.centres, frontend.sample_rate, recipe.resample)
+        recipe, frontend, centres = self.recipe, self.model.config.frontend, self.centres
+        clips = augment.mix_between_classes(clips, recipe.mix, self.task, frontend.hop, centres)
+        clips = augment.add_noise(clips, self.noise, recipe.noise, frontend.hop, centres)
+        clips = augment.band_limit(clips, centres, frontend.sample_rate, recipe.resample)
         spectrogram, attributes = self.model.frontend.window(clips.power, clips.sums, clips.source)
         spectrogram = augment.level_jitter(spectrogram, recipe.level_jitter)
         spectrogram = augment.equalise(spectrogram, recipe.equalise)
