@@ -48,7 +48,8 @@ def judge(
         rate = engine.audio.sample_rate
         items = load_dataset(folder_of("esc10"), table, "single_label", rate, splits=TEST, required=TEST).split("test")
         chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, recordings).astype(int))]
-        cells.put(run.name, {"judged": [asdict(one) for one in judging.judge(engine, chosen)]})
+        fold = int(re.findall(r"\d+", run.name)[0])  # each with random orders of its own
+        cells.put(run.name, {"judged": [asdict(one) for one in judging.judge(engine, chosen, fold)]})
 
 
 @app.command()

@@ -9,7 +9,6 @@ from xaimoe_audio.architecture import macs_of
 from xaimoe_audio.model.layers import convolution, separable
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.clips import Clips
-from xaimoe_audio.training.losses import losses_of
 from xaimoe_audio.training.module import TrainingModule, Windows
 from xaimoe_audio.training.recipe import Recipe
 
@@ -65,6 +64,7 @@ class TrainSingle(TrainingModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
-        spectrogram, _, targets = batch
-        loss = self.validated(losses_of(self.network(spectrogram), targets, self.task))
-        self.log("val_loss", loss, on_epoch=True, batch_size=len(spectrogram))
+        spectrogram, _, targets, owners = batch
+        logits = self.network(spectrogram)
+        scores = torch.softmax(logits, 1) if self.task == "single_label" else torch.sigmoid(logits)
+        self.validated.append((scores, targets, owners))

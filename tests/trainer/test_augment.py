@@ -16,6 +16,7 @@ from xaimoe_audio.spectrogram.attributes import BANDS, INDEX
 from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT, Frontend
 from xaimoe_audio.training.augment import (
     add_noise,
+    added,
     band_limit,
     equalise,
     frequency_shift,
@@ -114,13 +115,13 @@ def test_equalise_raises_some_bands_and_lowers_others_for_the_whole_clip() -> No
     assert float(equalise(high, 0.5).max()) == SPECTROGRAM_LIMIT
 
 
-def test_spec_augment_masks_one_band_and_one_stretch_with_zero() -> None:
-    masked = spec_augment(torch.ones(32, 1, BINS, FRAMES), masks=1)[:, 0]
-    rows, columns = (masked == 0).all(2).sum(1), (masked == 0).all(1).sum(1)
+def test_spec_augment_silences_one_band_and_one_stretch() -> None:
+    masked = spec_augment(torch.ones(32, 1, BINS, FRAMES), masks=1)[:, 0] == -SPECTROGRAM_LIMIT
+    rows, columns = masked.all(2).sum(1), masked.all(1).sum(1)
     assert 0 < int(rows.max()) <= BINS / 6 + 1
     assert 0 < int(columns.max()) <= FRAMES / 8 + 1
     wanted = BINS * FRAMES - (BINS - rows) * (FRAMES - columns)
-    assert torch.equal((masked == 0).sum((1, 2)), wanted)
+    assert torch.equal(masked.sum((1, 2)), wanted)
 
 
 # Of powers -----------------------------------------------------------------------------------------------------------
@@ -274,3 +275,17 @@ def test_a_band_limited_clip_is_like_one_that_was_resampled(frontend: Frontend) 
     for power, rate in zip(limited.power, native, strict=True):
         above = frontend.window.backend.centres() >= rate / 2
         assert (power[above] == 0).all() and (power[~above] > 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+def test_the_fourth_power_of_two_sounds_is_that_of_their_sum(frontend: Frontend, gain: float) -> None:
+    """Independent sounds: (x + y)**4 is x**4 + 6 x**2 y**2 + y**4 on average. Gaussian noise stays Gaussian."""
+    first, second = (torch.from_numpy(noise(CONFIG.clip_samples, seed, level=0.1))[None] for seed in (11, 12))
+    a, b = heard(frontend, first), heard(frontend, second)
+    one = torch.ones(1, 1)
+    summed = added(a, one, b, gain**2 * one, CONFIG.hop).sums[0, BANDS:].mean(1)
+    expected = heard(frontend, first + gain * second).sums[0, BANDS:].mean(1)
+    assert summed.tolist() == pytest.approx(expected.tolist(), rel=0.06)
+    square, fourth = (summed / CONFIG.hop).tolist()
+    assert fourth / square**2 == pytest.approx(3, rel=0.06)

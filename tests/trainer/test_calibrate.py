@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from data import noise, write_wav
+from data.configs import model_config
+from data.recordings import tone
 
 from xaimoe_audio.checkpoint import load_checkpoint
 from xaimoe_audio.data.dataset import load_dataset
 from xaimoe_audio.engine import TorchEngine
+from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training import calibrate
-from xaimoe_audio.training.assess import answer
-from xaimoe_audio.training.calibrate import THRESHOLD, fit_head, fit_thresholds, likeliest
+from xaimoe_audio.training.assess import answer, batches
+from xaimoe_audio.training.calibrate import DOUBTS, THRESHOLD, fit_head, fit_thresholds, likeliest
+from xaimoe_audio.training.normalise import fit_normalisation
 
 
 def thresholds(scores: list[float], present: list[int]) -> float:
@@ -105,3 +111,36 @@ def test_the_head_believes_its_experts_as_far_as_the_validation_split_says(
     assert doubt == pytest.approx(doubts[int(np.argmin([one[0] for one in alone]))], rel=1e-3)
     assert {one[2] for one in alone} == {glance}
     assert fitted(doubts) == (surprise, doubt, glance)  # fitted again, it stays
+
+
+@pytest.mark.parametrize(("right", "doubt"), [("experts", min(DOUBTS)), ("glance", max(DOUBTS))])
+def test_the_experts_are_believed_if_they_are_right_and_doubted_if_they_are_not(
+    right: str, doubt: float, tmp_path: Path
+) -> None:
+    """The labels are what the experts answer without the glance, or what the glance answers without them."""
+    torch.manual_seed(3)
+    model = MoEAudioModel(model_config("latency", ("a", "b", "c"), sample_rate=8_000, clip_s=0.5)).eval()
+    model.router.config = msgspec.structs.replace(model.router.config, unsure=None)
+    rows = ["filepath,split,label"]
+    for i in range(24):
+        samples = noise(4_000, seed=i) + tone(0.5, 8_000, hz=100.0 * (i + 2), level=0.02 * i)
+        write_wav(tmp_path / f"{i}.wav", samples, 8_000)
+        rows.append(f"{i}.wav,val,a")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    table = tmp_path / "metadata.csv"
+    items = list(load_dataset(tmp_path, table, "single_label", 8_000, splits=("val",), required=("val",)).items)
+    with torch.no_grad():
+        fit_normalisation(model, items, torch.device("cpu"))
+        ((_, waveform, source),) = batches(model, items, torch.device("cpu"))
+        _, routed = model(waveform, source)
+        assert (routed.gates > 0).flatten(1).any(1).all()
+        model.head.experts[1].weight.mul_(20)
+        model.glance.prior[1].weight.mul_(20)
+        prior = model.glance(routed.spectrogram)[2]
+        experts = model.head.of_experts(*model.bank(routed.spectrogram, routed.gates))
+        answers = experts - experts.mean(0) if right == "experts" else prior - prior.mean(0)
+        model.head.experts[1].bias.sub_(experts.mean(0))
+        model.glance.prior[1].bias.sub_(prior.mean(0))
+    targets = np.eye(3, dtype=np.float32)[answers.argmax(1).numpy()]
+    fit_head(model, items, targets, torch.device("cpu"))
+    assert float(torch.nn.functional.softplus(model.head.doubt.detach())) == pytest.approx(doubt, rel=1e-3)

@@ -48,10 +48,26 @@ def test_a_map_that_knows_where_the_answer_lies_beats_one_that_does_not(config: 
     place = cells(torch.eye(count, dtype=torch.bool)[3:4], config).float()
 
     def score(masked: Tensor) -> Tensor:
-        return (masked * place).sum((1, 2, 3)) / place.sum()
+        return ((masked + 4) / 5 * place).sum((1, 2, 3)) / place.sum()  # from 0 for silence to 1
 
     best = torch.eye(count)[3:4]
     deleted, inserted = map(area, deletion_insertion(score, spectrogram, best, config))
     assert (deleted.item(), inserted.item()) == pytest.approx((1 / 8, 7 / 8))
     deleted, inserted = map(area, deletion_insertion(score, spectrogram, 1 - best, config))
     assert (deleted.item(), inserted.item()) == pytest.approx((7 / 8, 1 / 8))
+
+
+def test_what_is_removed_is_silent_and_silence_stays_so(config: ModelConfig) -> None:
+    silent = torch.full((1, 1, config.frontend.bins, config.frontend.frames), -4.0)
+    seen: list[Tensor] = []
+
+    def score(masked: Tensor) -> Tensor:
+        seen.append(masked)
+        return masked.mean((1, 2, 3))
+
+    deletion_insertion(score, silent, torch.rand(1, config.grid.count), config)
+    assert len(seen) == 8
+    assert all(torch.equal(one, silent) for one in seen)
+    seen.clear()
+    deletion_insertion(score, torch.ones_like(silent), torch.rand(1, config.grid.count), config)
+    assert {value for one in seen for value in one.unique().tolist()} == {-4.0, 1.0}

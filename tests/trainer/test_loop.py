@@ -19,7 +19,7 @@ STEPS, EPOCHS = 5, 4
 
 
 class Counter(lightning.LightningModule):
-    """Its one weight is the number of steps so far; ``losses`` are what validation says of two windows, epoch by epoch.
+    """Its one weight is the number of steps so far; ``losses`` are those of two recordings, epoch by epoch.
 
     In the first ``whole`` epochs it says that it hears whole clips.
     """
@@ -28,7 +28,7 @@ class Counter(lightning.LightningModule):
         super().__init__()
         self.weight, self.losses, self.whole = nn.Parameter(torch.zeros(())), losses, whole
         self.validated: list[float] = []
-        self.window_losses: list[float] = []
+        self.recording_losses: list[float] = []
 
     @property
     def hears_whole(self) -> bool:
@@ -39,8 +39,8 @@ class Counter(lightning.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.validated.append(float(self.weight))
-        self.window_losses = list(self.losses[self.current_epoch])
-        self.log("val_loss", sum(self.window_losses) / 2)
+        self.recording_losses = list(self.losses[self.current_epoch])
+        self.log("val_loss", sum(self.recording_losses) / 2)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=1.0)
@@ -64,7 +64,7 @@ def run(
     whole: int = 0,
     more: tuple[Callback, ...] = (),
 ) -> tuple[Counter, list[float]]:
-    """Trains a counter; a single number stands for two windows that have this loss both."""
+    """Trains a counter; a single number stands for two recordings that have this loss both."""
     module, kept = Counter([one if isinstance(one, tuple) else (one, one) for one in losses], whole), []
     callbacks = [
         *more,
@@ -88,13 +88,13 @@ def run(
 
 @pytest.mark.filterwarnings("ignore")
 def test_of_epochs_that_are_as_good_the_later_one_is_kept(tmp_path: Path) -> None:
-    """The second and the fourth are higher by less than the standard error of what the windows' losses changed by."""
+    """The second and the fourth are higher by less than the standard error of the recordings' differences."""
     _, kept = run([(1.0, 3.0), (2.0, 2.5), (1.2, 3.3), (2.5, 1.9)], tmp_path)
     wanted = averages(3.0)
     assert kept == pytest.approx([wanted[0], wanted[1], wanted[3]])
 
 
-def test_a_single_window_tells_no_chance() -> None:
+def test_a_single_recording_tells_no_chance() -> None:
     assert as_good([1.0], []) and as_good([1.0], [1.0]) and not as_good([1.001], [1.0])
 
 

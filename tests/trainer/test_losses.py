@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from xaimoe_audio.training.losses import balance_loss, class_weights, classification_loss, compute_share, z_loss
+from xaimoe_audio.training.losses import (
+    balance_loss,
+    class_weights,
+    classification_loss,
+    compute_share,
+    losses_of,
+    pooled,
+    z_loss,
+)
 
 
 def test_classes_weigh_by_their_rarity() -> None:
@@ -89,3 +97,21 @@ def test_less_gate_is_less_compute() -> None:
     compute_share(gates, costs).backward()
     assert gates.grad is not None
     assert (gates.grad > 0).all()
+
+
+def test_the_losses_of_scores_are_cross_entropies() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    targets = nn.functional.one_hot(labels, 3).float()
+    found = losses_of(torch.softmax(logits, 1), targets, "single_label")
+    torch.testing.assert_close(found, nn.functional.cross_entropy(logits, labels, reduction="none"))
+    several = losses_of(torch.sigmoid(logits), targets, "multi_label")
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+    torch.testing.assert_close(several, expected)
+    assert torch.isfinite(losses_of(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), "single_label")).all()
+
+
+def test_windows_are_pooled_by_their_mean() -> None:
+    values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.2, 0.8]])
+    expected = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
+    torch.testing.assert_close(pooled(values, torch.tensor([0, 0, 0, 1])), expected)

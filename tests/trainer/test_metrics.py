@@ -108,3 +108,16 @@ def test_silence_is_no_answer_whatever_the_first_class_is() -> None:
     assert found["accuracy"] == 0.5
     assert found["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert found["per_class"] == pytest.approx({"a": 2 / 3, "b": 1.0, "c": 0.0})
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+def test_calibration_is_measured_in_15_bins(kind: TaskKind) -> None:
+    """Confidences of 0.7 and 0.77 lie in one of 3 bins, where a right and a wrong answer would make up for each
+    other."""
+    first, second = 0.7, 0.77
+    if kind == "single_label":
+        scores, targets = [[first, 0.3, 0.0], [second, 0.23, 0.0]], [[1, 0, 0], [0, 1, 0]]
+    else:
+        scores, targets = [[first, 0.0, 0.0], [second, 0.0, 0.0]], [[1, 0, 0], [0, 0, 0]]
+    found = figures(scores, targets, task(kind))
+    assert found["ece"] == pytest.approx(((1 - first) + second) / 2, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from xaimoe_audio.checkpoint import load_checkpoint
 from xaimoe_audio.config import ModelConfig
+from xaimoe_audio.model.glance import Glance
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_runtime.schema import ROUTINGS, Routing
 
@@ -143,3 +145,39 @@ def test_saliency_of_silence_is_uniform_in_a_trained_model(checkpoint) -> None: 
     routed = model.route(*model.frontend(silence, torch.tensor([[16_000.0, 0.0]])))
     uniform = torch.full_like(routed.saliency, 1 / model.grid.count)
     torch.testing.assert_close(routed.saliency, uniform, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_patch_is_judged_by_the_mean_and_the_maximum_of_its_cells(model: MoEAudioModel, config: ModelConfig) -> None:
+    """A short burst in a patch hardly moves the mean of its cells; what the saliency is made from holds both."""
+    glance, seen = model.glance, []
+    handles = [
+        glance.body.register_forward_hook(lambda _module, _inputs, deep: seen.append(deep)),
+        glance.saliency.register_forward_hook(lambda _module, inputs, _judged: seen.append(inputs[0])),
+    ]
+    glance(torch.randn(2, 1, config.frontend.bins, config.frontend.frames))
+    for handle in handles:
+        handle.remove()
+    deep, judged = seen
+    grid = model.grid
+    cells = [rows // parts for rows, parts in zip((grid.rows, grid.columns), deep.shape[2:], strict=True)]
+    (tile_f, tile_t), (stride_f, stride_t) = (
+        tuple(size // cell for size, cell in zip(pair, cells, strict=True)) for pair in (grid.tile, grid.stride)
+    )
+    patches = deep.unfold(2, tile_f, stride_f).unfold(3, tile_t, stride_t).flatten(4)  # [B, deep, rows, columns, cells]
+    expected = (patches.mean(4) + patches.amax(4)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(judged[:, :, : deep.shape[1]], expected)
+
+
+def test_with_several_labels_the_least_clear_one_says_how_unsure_the_glance_is(config: ModelConfig) -> None:
+    glance = Glance(config.grid, 3, "multi_label")
+    logits = torch.tensor([[8.0, -8.0, 0.0], [8.0, -8.0, 8.0], [math.log(3), -8.0, 8.0]])
+    assert glance.unsure(logits)[:, 0].tolist() == pytest.approx([1.0, 0.0, 0.5], abs=1e-3)
+    glance.temperature.fill_(2.0)
+    assert glance.unsure(2 * logits)[:, 0].tolist() == pytest.approx([1.0, 0.0, 0.5], abs=1e-3)
+
+
+def test_with_one_label_what_lies_on_the_others_says_how_unsure_the_glance_is(config: ModelConfig) -> None:
+    glance = Glance(config.grid, 3, "single_label")
+    logits = torch.log(torch.tensor([[0.7, 0.2, 0.1]]))
+    assert glance.unsure(logits).item() == pytest.approx(0.3)

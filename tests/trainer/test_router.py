@@ -313,3 +313,15 @@ def test_in_training_experts_are_asked_about_every_clip() -> None:
     always = a_router()
     always.config = msgspec.structs.replace(always.config, unsure=None)
     assert ((always(saliency, context, attributes(8))[0] > 0).any(2).any(1)).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("quality", "trust"), [(1.0, 1.0), (0.35, 0.42 / 0.55), (0.1, 0.4), (0.0, 0.0)])
+def test_low_quality_raises_both_bars(quality: float, trust: float) -> None:
+    """In a clip of the best quality they are 0.05 and 0.02, in one of none 1; nothing is learned here."""
+    router = a_router()
+    router.thrift.weight.zero_()
+    router.thrift.bias.zero_()
+    expert_bar, pair_bar = router.bars(clips(1)[1], attributes(quality=quality))
+    assert float(expert_bar) == pytest.approx(1 - 0.95 * trust, rel=1e-5)
+    assert float(pair_bar) == pytest.approx(0.02**trust, rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from data import noise
@@ -205,3 +206,23 @@ def test_without_targets_the_answer_is_explained_that_the_model_gives(model: MoE
     torch.testing.assert_close(own, explained(model, routed, answers))
     assert not torch.allclose(own, explained(model, routed, answers.roll(1, 1)))
     assert not own.requires_grad
+
+
+def test_what_speaks_for_all_classes_alike_speaks_for_none() -> None:
+    """The first patch raises every logit, the second one only that of the label: the label's lead is all its own."""
+    activations, gates = Activations(), torch.ones(1, 2, 1) / 2
+    activations.features = torch.eye(2, requires_grad=True)
+    weight = torch.tensor([[5.0, 5.0, 5.0], [1.0, 0.0, 0.0]])
+    logits = (gates[0] * activations.features).sum(0, keepdim=True) @ weight
+    targets = torch.tensor([[1.0, 0.0, 0.0]])
+    lead = relevance(logits, targets, "single_label", activations, gates, 0.0)[0]
+    assert lead[1] > 0.8
+    logit = relevance(logits, targets, "multi_label", activations, gates, 0.0)[0]  # of several labels each is its own
+    assert logit[0] > 0.8
+
+
+def test_the_saliency_loss_is_the_divergence_of_each_clip_whatever_the_number_of_patches() -> None:
+    for patches in (4, 16):
+        teacher = torch.eye(patches)[:2]
+        uniform = torch.full((2, patches), 1 / patches)
+        assert saliency_loss(uniform, teacher).item() == pytest.approx(np.log(patches), rel=1e-5)

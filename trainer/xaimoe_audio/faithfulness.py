@@ -45,7 +45,7 @@ METHODS = {
 METRICS = {
     "deletion": "mean score as the patches named first are removed first; small is good",
     "insertion": "mean score as the patches named first are the first to be there; large is good",
-    "pixel_flipping": "mean score as the cells named first are set to their band's mean first; small is good",
+    "pixel_flipping": "mean score as the cells named first are silenced first; small is good",
     "road": "share of answers that stay as the cells named first are made up from the others; small is good",
     "max_sensitivity": "largest relative change of the map under a little noise; small is good",
     "sparseness": "Gini index of the map; 0 is even, 1 all in one cell",

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
 from xaimoe_audio.training.faithfulness import area
 from xaimoe_runtime.errors import ProviderError
 
@@ -53,7 +54,7 @@ class QuantusMetrics:
         as_it_is: dict[str, Any] = {"abs": False, "normalise": False, "disable_warnings": True}
         at_least_0 = as_it_is | {"abs": True}  # which maps are; these two insist
         self._flipping = quantus.PixelFlipping(
-            features_in_step=_divisor(bins * frames, STEPS), perturb_baseline=0.0, **as_it_is
+            features_in_step=_divisor(bins * frames, STEPS), perturb_baseline=-SPECTROGRAM_LIMIT, **as_it_is
         )
         self._road = quantus.ROAD(percentages=list(REMOVED), **as_it_is)
         self._sensitivity = quantus.MaxSensitivity(nr_samples=DRAWS, perturb_func=noisy, **as_it_is)
@@ -67,7 +68,7 @@ class QuantusMetrics:
 
         Args:
             model: ``spectrogram`` -> scores [B, L], in evaluation.
-            spectrogram: [1, 1, F, T]; a cell that is flipped becomes 0.
+            spectrogram: [1, 1, F, T]; a cell that is flipped becomes silent.
             cells: [F, T], the explanation, at least 0.
             target: number of the label that it explains.
             explainer: makes it.

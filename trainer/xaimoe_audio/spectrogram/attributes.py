@@ -20,13 +20,13 @@ EMPTY_DB = 60.0
 SILENCE_DB = -90.0
 """Level in dB re full scale under which a clip has no quality at all."""
 QUALITY_SNR: dict[AttributesVersion, tuple[float, float]] = {1: (3.0, 4.0), 2: (-5.0, 2.2)}
-"""SNR in dB at which the quality is one half, and the width in dB of its rise, by version of the attributes. With those
-of version 2 a clip with as much power over its noise floor as in it has 0.9, and steady noise of any spectrum, which
-reads around -6 dB, 0.35: noise, but noise that is to be recognised. At 0.1 the experts that rain, boats and ships in the
-sonar scenes still got were too few: accuracy fell from 0.872 with all pairs to 0.838 with those of the router."""
+"""SNR in dB at which the quality is one half, and the width in dB of its rise, by version of the attributes. In version
+2 a clip with as much power over its noise floor as in it has 0.9, and steady noise of any spectrum, which reads around
+-6 dB, 0.35: noise, but noise that is to be recognised. With 0.1 rain, boats and ships of the sonar scenes had too few
+experts: 0.872 right with all pairs, 0.838 with those of the router."""
 STEADY_SNR_DB = -6.5
-"""SNR that counts for the quality at least, about that of white noise: a steady hum reads lower still, since it does not
-even fluctuate, but is no worse to listen to."""
+"""SNR that counts for the quality at least, about that of white noise: a steady hum reads lower still, since it does
+not even fluctuate, but is no worse a recording."""
 TINY = 1e-12
 """Power that counts as nothing. It is clamped to, never added: graph optimisers take the addition of so little for
 none."""

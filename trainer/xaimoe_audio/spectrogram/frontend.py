@@ -47,10 +47,7 @@ class FrameStage(nn.Module):
         if self.centred:
             waveform = without_mean(waveform)
         columns = self.spectrum.columns(waveform)
-        if self.centred:
-            sums = self.moments(columns)
-        else:
-            sums = raw_moments(waveform, columns.shape[2], self.hop)
+        sums = self.moments(columns) if self.centred else raw_moments(waveform, columns.shape[2], self.hop)
         projected = self.spectrum.project(columns)
         power = projected[:, :-BANDS] if self.clip_backend is None else self.clip_backend.power(waveform)
         return power, torch.cat([projected[:, -BANDS:], sums], dim=1)

@@ -30,16 +30,19 @@ def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int, ce
 
     The two are brought to the same power first, so the share r of one in the mixture is the one that is heard. For one
     class a clip, its target is r and the other's 1 - r. For several, r stays within 0.25…0.75 and both clips' classes
-    are present. Powers add, which is what mixed sounds do on average. Of the sources, the higher rate and clipping
+    are present. A silent clip, which no gain brings to another's power, is left alone. Powers add, which is what mixed
+    sounds do on average. Of the sources, the higher rate and clipping
     count. ``hop`` is that of the frames, in samples, ``centres`` [F] those of the bands, in Hz.
     """
     batch, device = len(clips.power), clips.power.device
     other = torch.randperm(batch, device=device)
+    power = mean_power(clips, centres)
+    sounds = power > LEAST_POWER
     ratio = torch.rand(batch, 1, device=device).clamp(1e-3, 1 - 1e-3)
     if task == "multi_label":
         ratio = 0.25 + ratio / 2
-    ratio = torch.where(torch.rand(batch, 1, device=device) < share, ratio, 1.0)
-    power = mean_power(clips, centres)
+    chosen = torch.rand(batch, 1, device=device) < share
+    ratio = torch.where(chosen & sounds & sounds[other], ratio, 1.0)
     amplitude = 1 / (1 + torch.sqrt(power / power[other]) * (1 - ratio) / ratio)
     norm = torch.square(amplitude) + torch.square(1 - amplitude)
     mine, others = torch.square(amplitude) / norm, torch.square(1 - amplitude) / norm
@@ -70,7 +73,7 @@ def noise_clips(frontend: Frontend, config: FrontendConfig, seed: int = 0) -> Cl
 
 
 def add_noise(clips: Clips, noise: Clips, share: float, hop: int, centres: Tensor) -> Clips:
-    """A ``share`` of the clips with one of the noises at a random level.
+    """A ``share`` of the clips with one of the noises at a random level; silent ones stay silent.
 
     Args:
         clips: the batch.
@@ -85,8 +88,9 @@ def add_noise(clips: Clips, noise: Clips, share: float, hop: int, centres: Tenso
     chosen = chosen._replace(power=chosen.power.roll(turn, 2), sums=chosen.sums.roll(turn, 2))
     low, high = NOISE_SNR
     snr = low + torch.rand(batch, 1, device=device) * (high - low)
-    factor = mean_power(clips, centres) / mean_power(chosen, centres) * 10 ** (-snr / 10)
-    factor = torch.where(torch.rand(batch, 1, device=device) < share, factor, 0.0)
+    power = mean_power(clips, centres)
+    factor = power / mean_power(chosen, centres) * 10 ** (-snr / 10)
+    factor = torch.where((torch.rand(batch, 1, device=device) < share) & (power > LEAST_POWER), factor, 0.0)
     return added(clips, torch.ones_like(factor), chosen, factor, hop)
 
 
@@ -145,7 +149,7 @@ def added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop
 def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
     """Each spectrogram of [B, 1, F, T] raised or lowered by up to ``most``, in its own standard deviations."""
     offset = (torch.rand(len(spectrogram), 1, 1, 1, device=spectrogram.device) * 2 - 1) * most
-    return torch.clamp(spectrogram + offset, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
+    return _raised(spectrogram, offset)
 
 
 def equalise(spectrogram: Tensor, most: float) -> Tensor:
@@ -156,7 +160,14 @@ def equalise(spectrogram: Tensor, most: float) -> Tensor:
     """
     knots = (torch.rand(len(spectrogram), 1, KNOTS, device=spectrogram.device) * 2 - 1) * most
     curve = nn.functional.interpolate(knots, size=spectrogram.shape[2], mode="linear", align_corners=True)
-    return torch.clamp(spectrogram + curve[..., None], -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
+    return _raised(spectrogram, curve[..., None])
+
+
+def _raised(spectrogram: Tensor, by: Tensor) -> Tensor:
+    """Return a spectrogram raised by so much within its limits; no gain makes silence, which is at the lower one,
+    sound."""
+    raised = torch.clamp(spectrogram + by, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
+    return torch.where(spectrogram > -SPECTROGRAM_LIMIT, raised, spectrogram)
 
 
 def stretch(spectrogram: Tensor, most: float) -> Tensor:
@@ -193,7 +204,10 @@ def frequency_shift(spectrogram: Tensor, share: float) -> Tensor:
 
 
 def spec_augment(spectrogram: Tensor, masks: int, freq_share: float = 1 / 6, time_share: float = 1 / 8) -> Tensor:
-    """Masks random bands and stretches of time with the mean, 0 (D. S. Park et al., "SpecAugment", 2019)."""
+    """Mask random bands and stretches of time with silence (after D. S. Park et al., "SpecAugment", 2019).
+
+    They mask with the mean. In a quiet or silent part of a clip that is an event.
+    """
     batch, _, bins, frames = spectrogram.shape
     for _ in range(masks):
         for axis, size, share in ((2, bins, freq_share), (3, frames, time_share)):
@@ -202,5 +216,5 @@ def spec_augment(spectrogram: Tensor, masks: int, freq_share: float = 1 / 6, tim
             cells = torch.arange(size, device=spectrogram.device)[None]
             masked = (cells >= start.round()) & (cells < (start + width).round())
             shape = (batch, 1, size, 1) if axis == 2 else (batch, 1, 1, size)
-            spectrogram = spectrogram.masked_fill(masked.reshape(shape), 0.0)
+            spectrogram = spectrogram.masked_fill(masked.reshape(shape), -SPECTROGRAM_LIMIT)
     return spectrogram

@@ -112,17 +112,21 @@ class TrainingClips(Dataset[Clips]):
         return power, sums
 
 
-class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Windows over whole recordings: (spectrogram [1, F, T], attributes [A], target [L])."""
+Window = tuple[Tensor, Tensor, Tensor, int]
+"""Spectrogram [1, F, T], attributes [A], target [L], and the index of the recording."""
+
+
+class ValidationWindows(IterableDataset[Window]):
+    """Windows over whole recordings."""
 
     def __init__(self, items: list[LabelledRecording], targets: Floats, model: MoEAudioModel) -> None:
         self.items, self.targets, self.model = items, torch.from_numpy(targets), model
         self.spec = audio_spec(model.config)
-        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.kept: list[Window] = []
         self.whole = False
         """Whether all windows are kept."""
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Window]:
         if self.whole:
             yield from self.kept
             return
@@ -138,16 +142,16 @@ class ValidationWindows(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         self.whole = room >= 0
 
     @torch.no_grad()
-    def _windows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _windows(self) -> Iterator[Window]:
         device = next(self.model.parameters()).device
         group: list[tuple[Floats, tuple[float, float], int]] = []
 
-        def computed() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        def computed() -> Iterator[Window]:
             waveform = torch.from_numpy(np.stack([samples for samples, _, _ in group])).to(device)
             source = torch.tensor([source for _, source, _ in group], dtype=torch.float32, device=device)
             spectrograms, attributes = self.model.frontend(waveform, source)
             for (_, _, owner), spectrogram, found in zip(group, spectrograms.cpu(), attributes.cpu(), strict=True):
-                yield spectrogram, found, self.targets[owner]
+                yield spectrogram, found, self.targets[owner], owner
             group.clear()
 
         for owner, window in windows_of(self.items, self.spec):

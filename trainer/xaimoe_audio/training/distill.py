@@ -36,7 +36,7 @@ class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hop: Count = 160
     n_fft: Count = 512
     mels: Count = 64
-    """Triangular bands on the HTK mel scale, over the magnitude spectrum."""
+    """Bands that are triangles on the HTK mel scale, over the magnitude spectrum."""
     fmin: float = 125.0
     fmax: float = 7_500.0
     log_offset: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
@@ -138,19 +138,30 @@ def _read_input(path: Path, shape: list[Any]) -> TeacherInput:
 
 def _log_mel(samples: Floats, spec: TeacherInput) -> Floats:
     """Log-mel spectrogram [T, mels] of samples [n]."""
-    transform = torchaudio.transforms.MelSpectrogram(
-        spec.sample_rate,
-        n_fft=spec.n_fft,
-        win_length=spec.win_length,
-        hop_length=spec.hop,
-        f_min=spec.fmin,
-        f_max=spec.fmax,
-        n_mels=spec.mels,
-        power=1.0,
-        center=False,
+    transform = torchaudio.transforms.Spectrogram(
+        n_fft=spec.n_fft, win_length=spec.win_length, hop_length=spec.hop, power=1.0, center=False
     )
-    bands = transform(torch.from_numpy(np.ascontiguousarray(samples, np.float32)))
-    return np.asarray(torch.log(bands + spec.log_offset).T.contiguous().numpy())
+    magnitude = transform(torch.from_numpy(np.ascontiguousarray(samples, np.float32)))
+    bands = magnitude.T @ torch.from_numpy(mel_triangles(spec))
+    return np.asarray(torch.log(bands + spec.log_offset).numpy())
+
+
+def mel_triangles(spec: TeacherInput) -> Floats:
+    """Return the weight of each DFT bin in each band, [n_fft // 2 + 1, mels].
+
+    The triangles are straight on the mel scale, as YAMNet was trained with; those of torchaudio and librosa are
+    straight in Hz. The bin at 0 Hz has no weight.
+    """
+
+    def mel(hz: Any) -> NDArray[np.float64]:
+        return np.asarray(1127 * np.log1p(np.asarray(hz, np.float64) / 700))
+
+    edges = np.linspace(mel(spec.fmin), mel(spec.fmax), spec.mels + 2)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    bins = mel(np.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1))[:, None]
+    weights = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
+    weights[0] = 0
+    return np.asarray(weights, np.float32)
 
 
 def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording]) -> Floats:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xaimoe_audio.config import ModelConfig
 from xaimoe_audio.model.territory import nearest_tiles
+from xaimoe_audio.spectrogram.frontend import SPECTROGRAM_LIMIT
 
 STEPS = 4
 """Parts in which the patches are deleted and inserted after each epoch."""
@@ -34,8 +35,8 @@ def deletion_insertion(
 ) -> tuple[Tensor, Tensor]:
     """The score as the most salient patches are removed first, and as they are the first to be there.
 
-    (V. Petsiuk et al., "RISE", 2018.) A removed cell is set to 0, its band's mean in the training recordings. Of a
-    faithful map the first curve has a small area, the second a large one.
+    (V. Petsiuk et al., "RISE", 2018.) A removed cell is silent: the mean of its band in the training recordings would
+    add an event to a quiet part. Of a faithful map the first curve has a small area, the second a large one.
 
     Args:
         score: of spectrograms [B, 1, F, T], [B].
@@ -49,12 +50,13 @@ def deletion_insertion(
     """
     order = torch.argsort(saliency, dim=1, descending=True, stable=True).argsort(1)  # [B, P], place of each patch
     patches = saliency.shape[1]
-    whole, nothing = score(spectrogram), score(torch.zeros_like(spectrogram))
+    silence = torch.full_like(spectrogram, -SPECTROGRAM_LIMIT)
+    whole, nothing = score(spectrogram), score(silence)
     deletion, insertion = [whole], [nothing]
     for step in range(1, steps):
         chosen = cells(order < round(patches * step / steps), config)
-        deletion.append(score(spectrogram * ~chosen))
-        insertion.append(score(spectrogram * chosen))
+        deletion.append(score(torch.where(chosen, silence, spectrogram)))
+        insertion.append(score(torch.where(chosen, spectrogram, silence)))
     deletion.append(nothing)
     insertion.append(whole)
     return torch.stack(deletion), torch.stack(insertion)

@@ -115,7 +115,7 @@ class KeepBest(Callback):
     """Calls ``save`` whenever the validation loss is the lowest so far, or as good as that; remembers it across a
     resumed run.
 
-    As good is a loss that is higher by no more than the standard error of the windows' differences (after the
+    As good is a loss that is higher by no more than the standard error of the recordings' differences (after the
     one-standard-error rule of L. Breiman et al., "Classification and Regression Trees", 1984): what a few other
     recordings in the validation split could have turned round. The later epoch has learned for longer.
 
@@ -126,11 +126,11 @@ class KeepBest(Callback):
     def __init__(self, save: Callable[[], None]) -> None:
         self.save, self.of_generalist = save, True
         self.best: list[float] = []
-        """Losses of the validation windows in the best epoch so far."""
+        """Losses of the validation recordings in the best epoch so far."""
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compares the epoch's loss with the best."""
-        losses: list[float] = pl_module.window_losses  # type: ignore[assignment]  # a list, not a module
+        losses: list[float] = pl_module.recording_losses  # type: ignore[assignment]  # a list, not a module
         first = self.of_generalist and not _generalists(pl_module)
         self.of_generalist = _generalists(pl_module)
         if first:
@@ -152,7 +152,7 @@ class KeepBest(Callback):
 
 
 def as_good(losses: list[float], best: list[float]) -> bool:
-    """Whether losses of the same windows are no higher than the best ones, but for chance."""
+    """Whether losses of the same recordings are no higher than the best ones, but for chance."""
     if not best:
         return True
     differences = np.subtract(losses, best)
@@ -199,7 +199,8 @@ def train(
     windows = DataLoader(ValidationWindows(*val_data, model), BATCH)
     share = -(-len(clips) // processes)
     steps = job.epochs * (share // job.batch_size if full else 1)
-    weights = class_weights(train_data[1], recipe.class_balance)
+    # A long recording gives many clips: what is weighed is what batches are drawn from.
+    weights = class_weights(train_data[1][clips.order], recipe.class_balance)
     module = make_module(model, recipe, steps, weights, 0 if taught is None else taught.shape[1])
     module.train()  # lightning leaves each part in the mode it finds it in
     patience = max(MIN_PATIENCE, round(recipe.patience_share * job.epochs))

@@ -11,15 +11,17 @@ from xaimoe_runtime.schema import TaskKind
 
 LARGEST_WEIGHT = 10.0
 """Of a rare class over a common one."""
+LEAST_SCORE = 1e-7
+"""A loss does not grow beyond that of a score as low as this."""
 HALF_USED = 0.1
 """Gate, in even shares of all pairs, at which a pair counts half in the compute that the loss sees."""
 
 
 def class_weights(targets: NDArray[np.float32], power: float) -> Tensor:
-    """Weight of each of L classes by its rarity among N recordings [N, L], their mean over the recordings 1.
+    """Return the weight of each of L classes by its rarity among N clips, [L]; their mean over the clips is 1.
 
     Args:
-        targets: 1 for each class heard.
+        targets: [N, L], 1 for each class of a clip.
         power: 0 for equal weights, 1 for classes that count alike however rare.
     """
     counts = torch.from_numpy(targets).sum(0).clamp(min=1.0)
@@ -41,11 +43,24 @@ def classification_loss(
     return nn.functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights)
 
 
-def losses_of(logits: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
-    """Cross-entropy of each of the logits [B, L] and targets [B, L], by the task, [B]."""
+def losses_of(scores: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
+    """Return the cross-entropy of each of the scores [N, L] and targets [N, L], by the task, [N]."""
+    scores = torch.clamp(scores, LEAST_SCORE, 1 - LEAST_SCORE)
     if task == "single_label":
-        return nn.functional.cross_entropy(logits, targets, reduction="none")
-    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+        return -(targets * torch.log(scores)).sum(1)
+    return nn.functional.binary_cross_entropy(scores, targets, reduction="none").mean(1)
+
+
+def pooled(values: Tensor, owners: Tensor) -> Tensor:
+    """Return the mean of the windows' values [W, L] over each recording, [N, L].
+
+    Args:
+        values: of each window.
+        owners: [W], the recording of each window, 0…N - 1, of which each has one or more.
+    """
+    counts = torch.bincount(owners)
+    summed = values.new_zeros(len(counts), values.shape[1]).index_add(0, owners, values)
+    return summed / counts[:, None]
 
 
 def balance_loss(gates_dense: Tensor) -> Tensor:

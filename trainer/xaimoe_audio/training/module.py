@@ -16,12 +16,13 @@ from xaimoe_audio.model.pooling import as_summands, from_mean, mean_and_most
 from xaimoe_audio.training import augment
 from xaimoe_audio.training.clips import Clips
 from xaimoe_audio.training.cut import cut
-from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, z_loss
+from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, pooled, z_loss
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import Activations, evenly, relevance, relevance_in_whole, saliency_loss
+from xaimoe_runtime.schema import TaskKind
 
-Windows = tuple[Tensor, Tensor, Tensor]
-"""Spectrograms [B, 1, F, T], attributes [B, A] and targets [B, L]."""
+Windows = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Spectrograms [B, 1, F, T], attributes [B, A], targets [B, L], and the indices of the recordings [B]."""
 
 FED = 0.5
 """Share of the pairs, in even shares, under which an expert is starved."""
@@ -62,8 +63,10 @@ class TrainingModule(lightning.LightningModule):
         self.parted = False
         """Whether the experts have begun to learn. They are not made copies again, however much longer a resumed run
         goes on."""
-        self.window_losses: list[float] = []
-        """Of each window of the validation split, in the last epoch."""
+        self.recording_losses: list[float] = []
+        """Of each recording of the validation split, in the last epoch."""
+        self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Scores [B, L], targets [B, L] and recordings [B] of the windows validated so far in this epoch."""
         self.generalist = first_layers(1, model.config.expert_width)
         self.student = nn.Linear(model.config.features // 2, taught) if taught else None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -230,37 +233,30 @@ class TrainingModule(lightning.LightningModule):
         step = self.recipe.feed_rate * (1 - self.progress)
         self.model.router.clip_affinity.bias.add_(step * (self.load < FED / len(self.load)))
 
-    def on_validation_epoch_start(self) -> None:
-        """Forgets the losses of the epoch before."""
-        self.window_losses.clear()
-
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
-        """Loss, score and compute of the routed model on windows of the validation split."""
-        spectrogram, attributes, targets = batch
+        """Compute scores and compute of the routed model on windows of the validation split."""
+        spectrogram, attributes, targets, owners = batch
         model = self.model
         routed = model.route(spectrogram, attributes)
         mixture, mass = model.bank(routed.spectrogram, routed.gates)
-        logits = model.head.logits(mixture, mass, routed.prior_logits)
+        self.validated.append((model.head(mixture, mass, routed.prior_logits), targets, owners))
         used = routed.gates > 0
         found = {
-            "val_loss": self.validated(losses_of(logits, targets, self.task)),
-            "val_score": self._right(logits, targets),
             "val_pairs_share": used.float().mean(),
             "val_experts_share": used.any(1).float().mean(),
         }
         self.log_dict(found, on_epoch=True, batch_size=len(spectrogram), sync_dist=True)
 
-    def validated(self, losses: Tensor) -> Tensor:
-        """Notes the losses [B] of some windows of the validation split; gives their mean."""
-        self.window_losses.extend(losses.tolist())
-        return losses.mean()
-
-    def _right(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Share of windows whose labels are all right: the highest, or those over one half."""
-        if self.task == "single_label":
-            return (logits.argmax(1) == targets.argmax(1)).float().mean()
-        return ((logits > 0) == (targets > 0.5)).all(1).float().mean()
+    def on_validation_epoch_end(self) -> None:
+        """Measure loss and score by recording, as results are: an hour of one recording counts as much as 5 s."""
+        scores, targets, owners = (torch.cat(column) for column in zip(*self.validated, strict=True))
+        self.validated.clear()
+        scores, targets = pooled(scores.double(), owners), pooled(targets.double(), owners)
+        losses = losses_of(scores, targets, self.task)
+        self.recording_losses = losses.tolist()
+        found = {"val_loss": losses.mean(), "val_score": _right(scores, targets, self.task)}
+        self.log_dict({name: value.float() for name, value in found.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors and on the router, a short warm-up, then a cosine down to nothing."""
@@ -281,6 +277,13 @@ class TrainingModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _right(scores: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
+    """Share of recordings whose labels are all right: the highest score, or those over one half."""
+    if task == "single_label":
+        return (scores.argmax(1) == targets.argmax(1)).double().mean()
+    return ((scores > 0.5) == (targets > 0.5)).all(1).double().mean()
 
 
 def _drop_pairs(gates: Tensor) -> Tensor:
