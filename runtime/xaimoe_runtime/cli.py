@@ -164,7 +164,7 @@ def calibrate(
     the device as busy as it is in the field while you measure.
     """
     from xaimoe_runtime import curve as curves
-    from xaimoe_runtime.calibration import Calibration, measure, save
+    from xaimoe_runtime.calibration import Calibration, measure, place_of, save
     from xaimoe_runtime.describe import describe_costs
     from xaimoe_runtime.drawing import check_figure
     from xaimoe_runtime.providers import SessionFactory, parse_options
@@ -184,6 +184,7 @@ def calibrate(
         typer.echo(f"warning: {doubt}", err=True)
     factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtime = Runtime(opened, factory, precision)
+    check_writable(place_of(runtime.conditions))
     with progress("calibrating", rounds + 1) as advance:
         costs = measure(runtime.dispatcher, runtime.bundle.golden, rounds=rounds, advance=advance)
     path = save(Calibration(conditions=runtime.conditions, rounds=rounds, costs=costs))
@@ -230,6 +231,8 @@ def bench(
     from xaimoe_runtime.providers import parse_options
     from xaimoe_runtime.runtime import Runtime
 
+    if out is not None:
+        check_writable(out)
     runtime = Runtime.load(bundle, provider, threads, precision, public_key, parse_options(provider_option))
     clips = benching.clips_of(runtime, find_recordings(paths).paths if paths else [])
     with progress("timing", len(benching.SCENARIOS)) as advance:

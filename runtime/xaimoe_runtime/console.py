@@ -17,7 +17,7 @@ from xaimoe_runtime import __version__
 from xaimoe_runtime.errors import EXIT_INTERRUPTED, ConfigError, DatasetError, XaimoeError
 from xaimoe_runtime.help_pages import HelpPages
 from xaimoe_runtime.records import Record, is_failure
-from xaimoe_runtime.writing import replacing
+from xaimoe_runtime.writing import describe_os_error, replacing
 
 
 def _show_version(wanted: bool) -> None:
@@ -55,7 +55,7 @@ class CommandGroup(HelpPages):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
         except OSError as error:  # a full disk, a folder without permission
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {describe_os_error(error)}", err=True)
             raise typer.Exit(ConfigError.exit_code) from error
 
 

@@ -36,6 +36,14 @@ def cannot_be_written(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written ({reason}); {advice}")
 
 
+def describe_os_error(error: OSError) -> str:
+    """Return an error of the operating system in words: the file, if it names one, the reason, and what to do."""
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    reason = error.strerror or str(error) or type(error).__name__
+    advice = ADVICE.get(error.errno or 0)
+    return ": ".join([*files, reason]) + (f"; {advice}" if advice else "")
+
+
 def check_writable(path: Path) -> None:
     """Check before the work that its result can be written to ``path``, by writing an empty file next to it.
 

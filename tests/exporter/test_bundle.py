@@ -22,6 +22,7 @@ from data.hand import CLIP, FEATURES, GRID, LABELS, RATE, HandHead, Rich, descri
 from torch import Tensor
 
 from xaimoe_export import ExportOptions, ExportReport, PrecisionPlan, check_possible, export_bundle
+from xaimoe_export.compare import compare
 from xaimoe_export.graphs import to_onnx
 from xaimoe_export.reference import Reference
 from xaimoe_export.report import describe
@@ -36,6 +37,14 @@ class TwoFacedHead(HandHead):
     def forward(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
         scores = super().forward(mixture, mass, prior_logits)
         return 1 - scores if torch.compiler.is_exporting() else scores
+
+
+class UndecidedHead(HandHead):
+    """Two scores that are nearly equal; while it is exported, the other one is larger."""
+
+    def forward(self, mixture: Tensor, mass: Tensor, prior_logits: Tensor) -> Tensor:
+        larger = 1e-6 if torch.compiler.is_exporting() else -1e-6
+        return 0.5 + 0 * super().forward(mixture, mass, prior_logits) + torch.tensor([larger, -larger])
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
@@ -297,6 +306,25 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/bundle: cannot be written \(.+/file is not a folder\)"):
         export_bundle(hand_made(), description(), tmp_path / "file" / "bundle")
+
+
+def test_other_labels_than_pytorchs_are_refused_however_near_the_scores(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="the exported graphs answer a clip otherwise than PyTorch"):
+        export_bundle(hand_made(UndecidedHead()), description(), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("apart", [1e-3, float("nan")])
+def test_a_fused_graph_that_differs_from_its_parts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float
+) -> None:
+    def differing(*arguments: Any) -> Any:
+        return replace(compare(*arguments), fused_apart=apart)
+
+    monkeypatch.setattr("xaimoe_export.make.compare", differing)
+    with pytest.raises(BundleError, match=r"scores of the fused graph in fp32 differ by .*export without --fused"):
+        export_bundle(hand_made(), description(), tmp_path / "bundle", ExportOptions(fused=True))
+    assert list(tmp_path.iterdir()) == []
 
 
 def content_of(bundle: Path) -> dict[str, str]:

@@ -302,3 +302,23 @@ def test_each_window_of_a_file_has_its_own_budget(runtime: Runtime, tmp_path: Pa
     assert [window.result.late for window in none] == [True] * len(free)
     for with_budget, without in zip(enough, free, strict=True):
         np.testing.assert_allclose(with_budget.result.scores, without.result.scores, atol=1e-5)
+
+
+# What is kept back ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("windows", "kept_back"), [(1, 0.31), (10, 0.4)])
+def test_time_is_kept_back_for_what_is_no_graph(
+    monkeypatch: pytest.MonkeyPatch, windows: int, kept_back: float
+) -> None:
+    monkeypatch.setattr(budget, "perf_counter", lambda: 5.0)
+    left = Budget(deadline=5.1, costs={"head": cost(2.0, 0.0)}, percentile="p50")
+    assert left.left_ms == pytest.approx(100)
+    assert left.room_ms(windows) == pytest.approx(100 - 2.0 - kept_back)
+
+
+def test_a_chunk_that_would_take_what_is_kept_back_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "perf_counter", lambda: 5.0)
+    left = Budget(deadline=5.005, costs={"head": cost(2.0, 0.0)}, percentile="p50")  # room for 2.69 ms
+    assert left.fitting(cost(2.6, 0.0), 1, 1) == 1
+    assert left.fitting(cost(2.8, 0.0), 1, 1) == 0

@@ -13,7 +13,13 @@ import pytest
 
 from xaimoe_runtime import OutputError, temporary, writing
 from xaimoe_runtime.temporary import STALE_S, TEMPORARY, remove_left_behind, temporary_name
-from xaimoe_runtime.writing import cannot_be_written, check_folder_writable, check_writable, replacing
+from xaimoe_runtime.writing import (
+    cannot_be_written,
+    check_folder_writable,
+    check_writable,
+    describe_os_error,
+    replacing,
+)
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals, modes and file locks of POSIX")
 
@@ -243,3 +249,17 @@ def test_a_name_that_is_too_long_is_noticed_before_the_work(tmp_path: Path) -> N
 def test_each_error_of_the_system_says_what_to_do(number: int) -> None:
     message = str(cannot_be_written(Path("a.csv"), OSError(number, os.strerror(number))))
     assert message == f"a.csv: cannot be written ({os.strerror(number)}); {writing.ADVICE[number]}"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device; free some space there"),
+        (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied; check the permissions"),
+        (OSError(24, "Too many open files", "b.wav"), "b.wav: Too many open files; raise the limit of open files"),
+        (OSError(5, "strange", "x"), "x: strange; check the disk"),
+        (OSError("of no kind"), "of no kind"),
+    ],
+)
+def test_other_errors_of_the_system_are_said_in_words(error: OSError, words: str) -> None:
+    assert describe_os_error(error).startswith(words)

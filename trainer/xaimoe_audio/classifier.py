@@ -38,6 +38,7 @@ from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_w
 from xaimoe_runtime.metadata import read_metadata
 from xaimoe_runtime.result import DecisionRules, Result
 from xaimoe_runtime.schema import POOLS, Pool, TaskKind
+from xaimoe_runtime.writing import check_folder_writable
 
 LOG = logging.getLogger("xaimoe_audio")
 
@@ -349,6 +350,8 @@ class MoEAudioClassifier:
         """
         from xaimoe_audio.explaining import explain_recording, numbers_of, write_explanation
 
+        if save_dir is not None:
+            check_folder_writable(Path(save_dir))
         path = Path(audio_path)
         explanation = explain_recording(self.engine, path, method, label, channel)
         numbers = numbers_of(explanation, self.engine, path)
@@ -387,6 +390,8 @@ class MoEAudioClassifier:
 
         if recordings < 1:
             raise ConfigError(f"recordings: found {recordings}, expected 1 or more")
+        if save_dir is not None:
+            check_folder_writable(Path(save_dir))
         items = self._split(dataset_dir, metadata_csv, split, channel).split(split)
         chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, recordings).astype(int))]
         figures = summarise(judge(self.engine, chosen))

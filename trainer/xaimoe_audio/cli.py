@@ -101,7 +101,9 @@ def profile(
     _need_training_packages()
     from xaimoe_audio.profiling import profile_dataset
     from xaimoe_audio.profiling.report import describe, write_profile
+    from xaimoe_runtime.writing import check_folder_writable
 
+    check_folder_writable(out)
     profiled = profile_dataset(dataset, metadata or dataset / "metadata.csv", task, channel)
     typer.echo(describe(profiled.profile))
     write_profile(profiled, out)

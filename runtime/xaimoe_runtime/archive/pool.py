@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 
-from xaimoe_runtime.errors import BundleError, XaimoeError
+from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
 from xaimoe_runtime.files import Classified, FileClassifier, failed
 
 AHEAD = 2
@@ -76,7 +76,13 @@ def _alone(make: Make, path: Path) -> Classified:
 def _pool(make: Make, workers: int) -> ProcessPoolExecutor:
     # Not forked: ONNX Runtime has threads, which a fork would not have.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(make,))
+    try:
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(make,))
+    except (OSError, ImportError) as error:  # its semaphores lie in shared memory
+        raise ConfigError(
+            f"workers: no processes can be started side by side ({error}), which share memory in /dev/shm; make "
+            "/dev/shm writable, as with `docker run --shm-size 64m`, or use --workers 1"
+        ) from error
 
 
 def _begin(make: Make) -> None:

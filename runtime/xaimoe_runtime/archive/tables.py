@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from xaimoe_runtime.console import write_records
+from xaimoe_runtime.csv_cells import escape_text
 from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.records import ErrorRecord, Record, WindowRecord
-from xaimoe_runtime.writing import replacing
+from xaimoe_runtime.writing import check_writable, replacing
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 ROWS = 10_000
@@ -54,11 +55,9 @@ def check_format(out: Path) -> str:
     """The file ending of ``out``, if it is one that can be written and the packages are there.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or the file cannot be written.
         ProviderError: the package ``pyarrow`` is missing.
     """
-    if out.is_dir():
-        raise ConfigError(f"{out}: found a folder, expected the name of a file to write")
     suffix = out.suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"{out}: found the ending {suffix!r}, expected {', '.join(FORMATS)}")
@@ -67,12 +66,13 @@ def check_format(out: Path) -> str:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise ProviderError(f'{out}: parquet needs pyarrow; run: pip install "xai-moe-audio[scale]"') from error
+    check_writable(out)
     return suffix
 
 
 def write(records: Iterable[Record], labels: tuple[str, ...], out: Path) -> None:
     """Writes records in the format of ``out``, which takes its place when it is whole. Tables leave summaries out."""
-    suffix = check_format(out)
+    suffix = out.suffix.lower()
     if suffix == ".jsonl":
         write_records(records, out)
         return
@@ -98,10 +98,12 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _write_csv(rows: Iterator[dict[str, Any]], columns: dict[str, type], file: Any) -> None:
+    """Write a table as CSV; texts that a spreadsheet would compute are escaped."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     table = csv.DictWriter(text, list(columns))
     table.writeheader()
-    table.writerows(rows)
+    for row in rows:  # numbers stay numbers
+        table.writerow({name: escape_text(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
     text.flush()
     text.detach()
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from xaimoe_audio.profiling.bands import BAND_CENTRES
 from xaimoe_audio.profiling.profile import LISTED, DatasetProfile, Part, Profiled, most_important
+from xaimoe_runtime.csv_cells import escape_text
 from xaimoe_runtime.drawing import COLOURS, plain, save_figure
 from xaimoe_runtime.writing import replacing
 
@@ -43,7 +44,7 @@ def write_profile(profiled: Profiled, out: Path) -> None:
     files = profiled.files.drop(columns=["third_octaves", "contrast"])
     files = files.assign(label=files["label"].str.join("|"))
     with replacing(out / "profile.csv") as file:
-        files.to_csv(file, index=False)
+        files.map(lambda cell: escape_text(cell) if isinstance(cell, str) else cell).to_csv(file, index=False)
     save_figure(draw(profiled), out / "profile.png")
     with replacing(out / "profile.json") as file:  # last: it says that the others are there
         file.write(content)
