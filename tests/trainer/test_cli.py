@@ -182,7 +182,10 @@ def test_a_broken_dataset_is_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("filepath,split,label\ngone.wav,train,boat\n")
     result = run("train", "--dataset", tmp_path, "--out", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 2
-    assert "row 2: gone.wav does not exist" in error_of(result)
+    assert "metadata.csv: 3 defect(s):" in result.stderr
+    lines = [line.strip() for line in result.stderr.splitlines()]  # one defect a line
+    assert "split train has no usable recording, expected at least one" in lines
+    assert any(line.startswith("row 2: gone.wav: does not exist") for line in lines)
     assert not (tmp_path / "run").exists()
 
 
