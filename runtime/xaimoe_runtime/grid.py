@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,14 @@ class PatchGrid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             places = (np.arange(size) + 0.5 - tile / 2) / stride
             found.append(np.clip(np.floor(places + 0.5), 0, count - 1).astype(np.intp))
         return found[0], found[1]
+
+    def owned_cells(self) -> list[tuple[slice, slice]]:
+        """Return the rows and columns of the map that each patch owns, [P]: those it is nearest to, without overlap."""
+        ends = []
+        for nearest, count in zip(self.territories(), self.shape, strict=True):
+            starts = [*np.searchsorted(nearest, np.arange(count)).tolist(), len(nearest)]
+            ends.append([slice(start, stop) for start, stop in pairwise(starts)])
+        return [(rows, columns) for rows in ends[0] for columns in ends[1]]
 
     def tiles(self, source: Floats) -> Floats:
         """All tiles of ``source`` [B, C, rows, columns] as a view [B, n_freq, n_time, C, PF, PT]; nothing is copied."""

@@ -24,6 +24,10 @@ WIDTH, PANEL = 7.0, 2.6
 FORMATS = (".png", ".svg")
 QUIET, LOUD = 5.0, 99.5
 """Percentiles of the spectrogram between which its shades lie."""
+EVEN_SHARES = 4.0
+"""Even shares at which a colour is as strong as it gets: what is spread evenly has a quarter of that, and looks so."""
+BORDER: dict[str, Any] = {"colors": "#606060", "linewidths": 0.6, "linestyles": ":"}
+"""Style of the borders between patches."""
 ROUND_HZ = (1, 2, 5)
 """First digits of the frequencies that an axis names."""
 
@@ -56,6 +60,21 @@ class Heard:
         bands, frames = self.spectrogram.shape
         return self.start_s, self.start_s + frames * self.frame_s, 0.0, float(bands)
 
+    def place(self, rows: slice, columns: slice) -> tuple[float, float, float, float]:
+        """Return where cells of the spectrogram lie in a figure: left in seconds, lowest band, duration, bands."""
+        frames, bands = columns.stop - columns.start, rows.stop - rows.start
+        return self.start_s + columns.start * self.frame_s, float(rows.start), frames * self.frame_s, float(bands)
+
+    @property
+    def places(self) -> list[tuple[float, float, float, float]]:
+        """Place of each patch, [P], as all figures draw it: the cells that it owns; tiles overlap."""
+        return [self.place(rows, columns) for rows, columns in self.grid.owned_cells()]
+
+    @property
+    def shares(self) -> Floats:
+        """Saliency of each patch in even shares, [P]: 1 is that of a patch if all are equally salient."""
+        return np.asarray(self.saliency * self.grid.count, np.float32)
+
     @property
     def middles(self) -> tuple[Floats, Floats]:
         """Of each patch, in seconds and in hertz, [P] each."""
@@ -67,26 +86,35 @@ class Heard:
 
 
 def draw_saliency(heard: Heard) -> Any:
-    """The saliency that steers the router, over the spectrogram: each cell has its nearest patch's."""
+    """The saliency that steers the router, over the spectrogram: each cell has that of the patch that owns it.
+
+    The scale is absolute: 1 is an even share, so that a saliency that prefers no patch is pale everywhere.
+    """
     figure = new_figure(WIDTH, PANEL)
     axes = figure.subplots()
     _spectrogram(axes, heard)
-    image = _overlay(axes, heard, heard.saliency[_nearest_patch(heard.grid)] / heard.saliency.max(initial=1e-9))
-    figure.colorbar(image, ax=axes, label="Relative saliency", pad=0.01)
+    image = _overlay(axes, heard, heard.shares[_nearest_patch(heard.grid)], EVEN_SHARES)
+    _borders(axes, heard)
+    figure.colorbar(image, ax=axes, label="Saliency [even shares]", pad=0.01, extend="max")
     axes.set_title(f"Saliency of the router: {plain(heard.answer)}", fontsize=9)
     return figure
 
 
 def draw_heat(heard: Heard, heat: Floats, name: str, target: str) -> Any:
-    """An attribution [F, T], of any sign, for a label over the spectrogram, up to its brightest cells; what speaks
-    against the label is not shown."""
+    """An attribution [F, T], of any sign, for a label over the spectrogram; what speaks against it is not shown.
+
+    The scale is in multiples of the mean over all cells, up to the brightest ones and at least to 4: an attribution
+    that is the same everywhere is pale.
+    """
     figure = new_figure(WIDTH, PANEL)
     axes = figure.subplots()
     _spectrogram(axes, heard)
     positive = np.maximum(heat, 0)
-    bright = max(float(np.percentile(positive, LOUD)), float(positive.max(initial=0.0)) / 100, 1e-12)
-    image = _overlay(axes, heard, np.minimum(positive / np.float32(bright), 1))
-    figure.colorbar(image, ax=axes, label=f"Relative {name}", pad=0.01)
+    multiples = positive / np.float32(max(float(positive.mean()), 1e-12))
+    bright = max(float(np.percentile(multiples, LOUD)), float(multiples.max(initial=0.0)) / 100, EVEN_SHARES)
+    image = _overlay(axes, heard, multiples, bright)
+    _borders(axes, heard)
+    figure.colorbar(image, ax=axes, label=f"{name} [its mean]", pad=0.01, extend="max")
     axes.set_title(f"{name} for {plain(target)}; {plain(heard.answer)}", fontsize=9)
     if not positive.any():
         axes.text(0.5, 0.5, "nothing speaks for it", transform=axes.transAxes, ha="center", va="center")
@@ -119,19 +147,24 @@ def draw_grid(heard: Heard) -> Any:
     axes = figure.subplots()
     saliency = heard.saliency.reshape(rows, columns)
     counts = (heard.gates > 0).sum(1).reshape(rows, columns)
-    image = axes.imshow(saliency, cmap=HEAT, vmin=0, aspect="auto", origin="lower")
+    places = heard.places
+    lefts, lows = [x for x, *_ in places[:columns]], [y for _, y, *_ in places[::columns]]
+    _, end_s, _, bands = heard.extent
+    shades = heard.shares.reshape(rows, columns)
+    edge = {"edgecolor": "white", "linewidth": 0.6}
+    image = axes.pcolormesh([*lefts, end_s], [*lows, bands], shades, cmap=HEAT, vmin=0, vmax=EVEN_SHARES, **edge)
     for (row, column), count in np.ndenumerate(counts):
-        bright = saliency[row, column] > 0.6 * saliency.max()
+        left, low, length, height = places[row * columns + column]
         text = f"{saliency[row, column]:.2f}\n{'●' * int(count) or '–'}"
-        axes.text(column, row, text, ha="center", va="center", color="black" if bright else "white", fontsize=8)
-    seconds = heard.middles[0][:columns]
-    axes.set_xticks(range(columns), [f"{second:.2f}" for second in seconds], fontsize=8)
-    of_bands, _ = heard.grid.territories()
-    bands = [heard.centres_hz[of_bands == row] for row in range(rows)]
-    axes.set_yticks(range(rows), [f"{_hz(hz[0])} to {_hz(hz[-1])}" for hz in bands], fontsize=8)
-    axes.set(xlabel="Middle of the patch [s]", ylabel="Band [Hz]")
-    axes.set_title("Patches: saliency, and a dot for each expert that heard it", fontsize=9)
-    figure.colorbar(image, ax=axes, label="Saliency", pad=0.01)
+        ink = "black" if shades[row, column] > 0.6 * EVEN_SHARES else "white"
+        axes.text(left + length / 2, low + height / 2, text, ha="center", va="center", color=ink, fontsize=8)
+    axes.set_xticks([*lefts, end_s], [f"{second:.2f}" for second in (*lefts, end_s)], fontsize=8)
+    hz = [heard.centres_hz[cells] for cells, _ in heard.grid.owned_cells()[::columns]]
+    middles = [low + height / 2 for _, low, _, height in places[::columns]]
+    axes.set_yticks(middles, [f"{_hz(band[0])} to {_hz(band[-1])}" for band in hz], fontsize=8)
+    axes.set(xlabel="Time [s]", ylabel="Band [Hz]")
+    axes.set_title("Patches: saliency, and a dot for each expert that ran", fontsize=9)
+    figure.colorbar(image, ax=axes, label="Saliency\n[even shares]", pad=0.01, extend="max")
     return figure
 
 
@@ -178,8 +211,8 @@ def _spectrogram(axes: Any, heard: Heard, x_label: bool = True) -> None:
         axes.set_xlabel("Time [s]")
 
 
-def _overlay(axes: Any, heard: Heard, heat: Floats) -> Any:
-    """``heat`` [F, T], 0…1, the more opaque the larger."""
+def _overlay(axes: Any, heard: Heard, heat: Floats, largest: float) -> Any:
+    """``heat`` [F, T] from 0, the more opaque the larger, up to ``largest``."""
     return axes.imshow(
         heat,
         origin="lower",
@@ -187,23 +220,27 @@ def _overlay(axes: Any, heard: Heard, heat: Floats) -> Any:
         extent=heard.extent,
         cmap=HEAT,
         vmin=0,
-        vmax=1,
-        alpha=0.75 * np.sqrt(heat),
+        vmax=largest,
+        alpha=0.75 * np.minimum(heat / np.float32(largest), 1),
         interpolation="nearest",
     )
 
 
+def _borders(axes: Any, heard: Heard) -> None:
+    """Thin lines between patches, where all figures have them."""
+    left, right, low, high = heard.extent
+    columns = heard.grid.shape[1]
+    axes.vlines([x for x, *_ in heard.places[1:columns]], low, high, **BORDER)
+    axes.hlines([y for _, y, *_ in heard.places[columns::columns]], left, right, **BORDER)
+
+
 def _outline(axes: Any, heard: Heard, chosen: NDArray[np.bool_]) -> None:
-    """Borders of the cells whose nearest patch is a chosen one."""
+    """Borders of the patches that were chosen."""
     from matplotlib.patches import Rectangle
 
-    rows, columns = heard.grid.territories()
     for patch in np.flatnonzero(chosen).tolist():
-        row, column = divmod(patch, heard.grid.shape[1])
-        bands, frames = np.flatnonzero(rows == row), np.flatnonzero(columns == column)
-        left = heard.start_s + frames[0] * heard.frame_s
-        size = len(frames) * heard.frame_s, len(bands)
-        axes.add_patch(Rectangle((left, bands[0]), *size, fill=False, edgecolor="#D55E00", linewidth=1.2))
+        left, low, length, height = heard.places[patch]
+        axes.add_patch(Rectangle((left, low), length, height, fill=False, edgecolor="#D55E00", linewidth=1.2))
 
 
 def _rows(axes: Any, heard: Heard, used: list[int]) -> Any:
@@ -213,14 +250,12 @@ def _rows(axes: Any, heard: Heard, used: list[int]) -> Any:
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
-    _, columns = heard.grid.territories()
-    n_freq = heard.grid.shape[0]
+    n_freq, n_time = heard.grid.shape
     shades: Any = ScalarMappable(Normalize(0, float(heard.gates.max(initial=0.0)) or 1.0), HEAT)
     for place, e in enumerate(used):
         for patch in np.flatnonzero(heard.gates[:, e]).tolist():
-            row, column = divmod(patch, heard.grid.shape[1])
-            frames = np.flatnonzero(columns == column)
-            left, length = heard.start_s + frames[0] * heard.frame_s, len(frames) * heard.frame_s
+            row = patch // n_time
+            left, _, length, _ = heard.places[patch]
             gate = float(heard.gates[patch, e])
             bottom, height = place + 0.4 - 0.8 * row / n_freq, -0.8 / n_freq
             axes.add_patch(Rectangle((left, bottom), length, height, facecolor=shades.to_rgba(gate), edgecolor="white"))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from xaimoe_audio.config import ATTRIBUTES_VERSION, Budget, FrontendConfig, ModelConfig, Overrides
 from xaimoe_audio.model.experts import FAMILIES
+from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.policy import Facts, decide
 from xaimoe_audio.policy.build import build
 from xaimoe_audio.spectrogram import BACKENDS
@@ -40,3 +43,17 @@ def frontend_config(
     return FrontendConfig(
         sample_rate=rate, clip_samples=clip, spectrogram=spectrogram, bins=bins, fmin=fmin, fmax=rate / 2, **lengths
     )
+
+
+def random_model(config: ModelConfig) -> MoEAudioModel:
+    """Random weights, in evaluation mode; the router's are large enough for clips to differ in their experts."""
+    torch.manual_seed(5)
+    model = MoEAudioModel(config).eval()
+    with torch.no_grad():
+        model.router.clip_affinity.weight.mul_(6)
+        model.router.patch_affinity.weight.mul_(6)
+        model.glance.saliency[-1].weight.mul_(100)
+        model.frontend.window.mean.fill_(-60)
+        model.frontend.window.deviation.fill_(15)
+        model.head.temperatures.copy_(torch.tensor([1.7, 0.6]))
+    return model

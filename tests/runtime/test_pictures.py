@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from data.commands import call
 from xaimoe_runtime import AudioError, Runtime
 from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.illustrate import illustrate, stems
-from xaimoe_runtime.pictures import Heard, draw_grid, draw_routing, draw_saliency, write_pictures
+from xaimoe_runtime.pictures import Heard, draw_grid, draw_heat, draw_routing, draw_saliency, write_pictures
 
 NAMES = ("saliency_router", "patch_routing", "patch_grid")
 
@@ -66,7 +67,57 @@ def test_the_saliency_lies_where_its_patch_is() -> None:
     found = heard()
     overlay = draw_saliency(found).get_axes()[0].get_images()[1].get_array()
     largest = int(found.saliency.argmax())
-    assert (overlay[:, largest * 16 : (largest + 1) * 16] == 1).all()
+    shown = overlay[:, largest * 16 : (largest + 1) * 16]
+    np.testing.assert_allclose(shown, found.saliency.max() * found.grid.count, rtol=1e-6)
+
+
+def overlapping() -> Heard:
+    """A window with two rows of tiles that overlap by half in time."""
+    grid = PatchGrid(rows=32, columns=80, tile=(16, 32), stride=(16, 16))
+    gates = np.full((grid.count, 4), 0.1, np.float32)
+    saliency = np.full(grid.count, 1 / grid.count, np.float32)
+    return dataclasses.replace(heard(), grid=grid, gates=gates, saliency=saliency)
+
+
+def test_all_figures_of_an_explanation_have_the_same_borders() -> None:
+    found = overlapping()
+    expected = [3.0, 5.4, 7.0, 8.6, 11.0]  # middles of tiles at 4.6, 6.2, 7.8 and 9.4 s
+    assert [rows.start for rows, _ in found.grid.owned_cells()[::4]] == [0, 16]
+    saliency, heat = (draw(found) for draw in (draw_saliency, lambda of: draw_heat(of, np.ones((32, 80)), "x", "y")))
+    for figure in (saliency, heat):
+        upright, level = figure.get_axes()[0].collections[-2:]
+        assert [line[0][0] for line in upright.get_segments()] == pytest.approx(expected[1:-1])
+        assert [line[0][1] for line in level.get_segments()] == [16]
+    above, below, *_ = draw_routing(found).get_axes()
+    assert sorted({patch.get_x() for patch in above.patches}) == pytest.approx(expected[:-1])
+    assert sorted({patch.get_x() for patch in below.patches}) == pytest.approx(expected[:-1])
+    mesh = draw_grid(found).get_axes()[0].collections[0]
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], expected)
+    np.testing.assert_allclose(mesh.get_coordinates()[:, 0, 1], [0, 16, 32])
+
+
+def test_every_cell_is_owned_by_the_patch_that_is_nearest() -> None:
+    grid = overlapping().grid
+    rows, columns = grid.territories()
+    owner = np.full((grid.rows, grid.columns), -1)
+    for patch, cells in enumerate(grid.owned_cells()):
+        assert (owner[cells] == -1).all()
+        owner[cells] = patch
+    np.testing.assert_array_equal(owner, rows[:, None] * grid.shape[1] + columns)
+
+
+def test_what_is_spread_evenly_is_pale_and_the_scale_is_stated() -> None:
+    found = overlapping()
+    for figure in (draw_saliency(found), draw_heat(found, np.full((32, 80), 1e-3, np.float32), "Grad-CAM", "ship")):
+        axes, bar = figure.get_axes()
+        image = axes.get_images()[1]
+        np.testing.assert_allclose(image.get_array(), np.ones((32, 80)), rtol=1e-5)
+        assert image.get_clim() == (0, 4)
+        assert image.get_alpha().max() == pytest.approx(0.75 / 4)
+        assert bar.get_ylabel() in ("Saliency [even shares]", "Grad-CAM [its mean]")
+    assert draw_grid(found).get_axes()[0].collections[0].get_clim() == (0, 4)
+    one = dataclasses.replace(found, saliency=np.eye(found.grid.count, dtype=np.float32)[0])
+    assert draw_saliency(one).get_axes()[0].get_images()[1].get_alpha().max() == 0.75
 
 
 @pytest.mark.parametrize("label", ["a/b", "$x_1$", "Ünïcode 鯨", "_hidden"])

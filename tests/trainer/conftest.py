@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from data.configs import model_config
+from data.configs import model_config, random_model
 
 from xaimoe_audio.checkpoint import CheckpointInfo, save_checkpoint
 from xaimoe_audio.config import ModelConfig, Overrides
@@ -54,16 +53,3 @@ def untrained(model: MoEAudioModel, tmp_path_factory: pytest.TempPathFactory) ->
     )
     save_checkpoint(path, model, info)
     return path
-
-
-def random_model(config: ModelConfig) -> MoEAudioModel:
-    torch.manual_seed(5)
-    model = MoEAudioModel(config).eval()
-    with torch.no_grad():
-        model.router.clip_affinity.weight.mul_(6)
-        model.router.patch_affinity.weight.mul_(6)
-        model.glance.saliency[-1].weight.mul_(100)
-        model.frontend.window.mean.fill_(-60)
-        model.frontend.window.deviation.fill_(15)
-        model.head.temperatures.copy_(torch.tensor([1.7, 0.6]))
-    return model

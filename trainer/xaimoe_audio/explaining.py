@@ -77,12 +77,32 @@ class Answer(nn.Module):
         return logits - logits.mean(1, keepdim=True) if model.config.task == "single_label" else logits
 
 
+class ExpertAnswer(nn.Module):
+    """``spectrogram`` [1, 1, F, T] -> logits [1, L] with the routing of one clip held fixed.
+
+    What the experts' maps contribute, and which cells of the spectrogram they depend on, does not involve the glance.
+    """
+
+    def __init__(self, model: MoEAudioModel, routed: Routed) -> None:
+        super().__init__()
+        self.model, self.routed = model, routed
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """Return how far each label is ahead, as :class:`Answer` does."""
+        model, routed = self.model, self.routed
+        mixture, mass = model.bank(spectrogram, routed.gates)
+        logits: Tensor = model.head.logits(mixture, mass, routed.prior_logits)
+        return logits - logits.mean(1, keepdim=True) if model.config.task == "single_label" else logits
+
+
 def attribution(model: MoEAudioModel, routed: Routed, target: int, method: Attribution) -> Floats:
-    """What speaks for a label in one clip, and against it, [F, T].
+    """Return what speaks for a label in one clip, and against it, [F, T].
 
     ``gradxinput`` is the spectrogram times its gradient (A. Shrikumar et al., "Not just a black box", 2016).
-    ``gradcam`` (R. R. Selvaraju et al., "Grad-CAM", 2017) is taken at the last maps of the experts, each laid where its
-    tile is, the mean where tiles overlap; where no expert was asked, at the glance's.
+    ``gradcam`` (R. R. Selvaraju et al., "Grad-CAM", 2017) is taken at the last maps of the experts, each laid on the
+    cells that its patch owns; where no expert ran, at the glance's. Grad-CAM weighs whole maps, although the answer
+    depends on parts of them only: an expert reads the cells that its patch owns. So cells of the maps that are not read
+    count as 0, and so do cells of the spectrogram where the gradient is exactly 0.
 
     Args:
         model: in evaluation.
@@ -94,34 +114,48 @@ def attribution(model: MoEAudioModel, routed: Routed, target: int, method: Attri
         ProviderError: captum is missing.
     """
     try:
-        from captum.attr import InputXGradient, LayerGradCam
+        from captum.attr import InputXGradient
     except ImportError as error:
         raise ProviderError('explanations need captum; run: pip install "xai-moe-audio[explain]"') from error
-    answer = Answer(model, routed.attributes)
     spectrogram = routed.spectrogram.detach().clone().requires_grad_()
     if method == "gradxinput":
-        found: Tensor = InputXGradient(answer).attribute(spectrogram, target=target)
+        found: Tensor = InputXGradient(Answer(model, routed.attributes)).attribute(spectrogram, target=target)
         return found[0, 0].detach().cpu().numpy()
-    if not routed.gates.any():
-        seen: Tensor = LayerGradCam(answer, model.glance.body).attribute(spectrogram, target=target)
-        return _sized(seen.detach(), routed.spectrogram.shape[2:])[0, 0].cpu().numpy()
-    seen = LayerGradCam(answer, model.bank.trunk.body).attribute(spectrogram, target=target)
-    return _laid_out(model, routed.gates, seen.detach()).cpu().numpy()
+    if routed.gates.any():
+        answer: nn.Module = ExpertAnswer(model, routed)
+        heat = _laid_out(model, routed.gates, _grad_cam(answer, model.bank.trunk.body, spectrogram, target))
+    else:
+        answer = Answer(model, routed.attributes)
+        seen = _grad_cam(answer, model.glance.body, spectrogram, target)
+        heat = _sized(seen, routed.spectrogram.shape[2:])[0, 0]
+    (gradient,) = torch.autograd.grad(answer(spectrogram)[:, target].sum(), spectrogram)
+    return (heat * (gradient[0, 0] != 0)).cpu().numpy()
+
+
+def _grad_cam(answer: nn.Module, layer: nn.Module, spectrogram: Tensor, target: int) -> Tensor:
+    """Return Grad-CAM at a layer's maps, [M, 1, H, W], with 0 at the cells that the answer does not read."""
+    from captum.attr import LayerGradCam, LayerGradientXActivation
+
+    seen: Tensor = LayerGradCam(answer, layer).attribute(spectrogram, target=target)
+    read: Tensor = LayerGradientXActivation(answer, layer).attribute(spectrogram, target=target)
+    return seen.detach() * (read.detach() != 0).any(1, keepdim=True)
 
 
 def _laid_out(model: MoEAudioModel, gates: Tensor, maps: Tensor) -> Tensor:
-    """Maps [M, 1, H, W] of the pairs with a gate, added up by patch and laid where the tiles are, [F, T]."""
-    (height, width), (down, along) = model.grid.tile, model.grid.stride
+    """Return the maps [M, 1, H, W] of the pairs that ran, added up by patch, on the cells that each patch owns, [F, T].
+
+    Tiles overlap; a cell shows the patch whose middle is the nearest, as in all figures.
+    """
+    grid = model.grid
+    (height, width), (down, along) = grid.tile, grid.stride
     _, _, patches = torch.nonzero(gates.permute(2, 0, 1), as_tuple=True)  # in the order that the mixture runs them
     sized = _sized(maps, (height, width))[:, 0]
-    found = maps.new_zeros(model.grid.rows, model.grid.columns)
-    tiles = torch.zeros_like(found)
-    for patch in range(model.grid.count):
-        row, column = divmod(patch, model.grid.shape[1])
-        at = slice(row * down, row * down + height), slice(column * along, column * along + width)
-        found[at] += sized[patches == patch].sum(0)
-        tiles[at] += 1
-    return found / tiles
+    found = maps.new_zeros(grid.rows, grid.columns)
+    for patch, (rows, columns) in enumerate(grid.owned_cells()):
+        top, left = (patch // grid.shape[1]) * down, (patch % grid.shape[1]) * along
+        part = sized[patches == patch].sum(0)
+        found[rows, columns] = part[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return found
 
 
 def _sized(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
