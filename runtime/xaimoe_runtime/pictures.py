@@ -110,7 +110,7 @@ def draw_heat(heard: Heard, heat: Floats, name: str, target: str) -> Any:
     axes = figure.subplots()
     _spectrogram(axes, heard)
     positive = np.maximum(heat, 0)
-    multiples = positive / np.float32(max(float(positive.mean()), 1e-12))
+    multiples: Floats = (positive / max(float(positive.mean()), 1e-12)).astype(np.float32)
     bright = max(float(np.percentile(multiples, LOUD)), float(multiples.max(initial=0.0)) / 100, EVEN_SHARES)
     image = _overlay(axes, heard, multiples, bright)
     _borders(axes, heard)
