@@ -88,6 +88,8 @@ class WindowRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="win
     """When the last sample of a live stream's window came, in UTC."""
     latency_ms: Milliseconds | UnsetType = UNSET
     """From then until the answer."""
+    lost_s: Seconds | UnsetType = UNSET
+    """Seconds of a live stream's window that were lost, and filled with zeros."""
     drift: tuple[str, ...] | UnsetType = UNSET
     """Of a window: signal attributes that are unlike those of the training split."""
     trace: TraceRecord | UnsetType = UNSET
@@ -187,7 +189,7 @@ class SummaryRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="su
     dropped: Annotated[int, Meta(ge=0)] = 0
     """Windows of a stream that were given up, since those before them took too long."""
     lost_s: Seconds = 0.0
-    """Seconds of a stream that were never heard, since the buffer was full."""
+    """Seconds of a stream that never came: lost on the way, for want of room, or during pauses."""
     incomplete: Annotated[int, Meta(ge=0)] = 0
     """Files of which a part could not be decoded."""
     skipped: dict[str, Annotated[int, Meta(ge=1)]] = {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xaimoe_runtime import Listener, Runtime
 from xaimoe_runtime.inference import file_windows
 from xaimoe_runtime.records import ErrorRecord, EventRecord, Record, SummaryRecord, WindowRecord
-from xaimoe_runtime.streams.sources import Trouble
+from xaimoe_runtime.streams.sources import Item
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ class Made:
 
     def __init__(
         self,
-        items: list[Floats | Trouble | Exception | float],
+        items: list[Item | Exception | float],
         rate: int,
         live: bool = False,
         pace_s: float = 0.0,
@@ -36,7 +36,7 @@ class Made:
         blocks = [item for item in items if isinstance(item, np.ndarray)]
         self.channels = blocks[0].shape[1] if blocks else 1
 
-    def read(self) -> Iterator[Floats | Trouble]:
+    def read(self) -> Iterator[Item]:
         for item in self.items:
             self.closed.wait(self.pace_s)
             if self.closed.is_set():
@@ -62,7 +62,7 @@ def four_clips(runtime: Runtime, scenes: Path) -> Floats:
     return np.concatenate(parts)[: 4 * runtime.audio.clip_samples, None]
 
 
-def blocks(samples: Floats, size: int) -> list[Floats | Trouble | Exception | float]:
+def blocks(samples: Floats, size: int) -> list[Item | Exception | float]:
     return [samples[start : start + size] for start in range(0, len(samples), size)]
 
 

@@ -33,7 +33,8 @@ from xaimoe_runtime.streams.pcm import Encoding
 if TYPE_CHECKING:
     from xaimoe_runtime.streams.listener import Listener
 
-RAW, EVENTS, TROUBLE, OUTPUT = "Source", "Events", "Overload and dead sources", "Output"
+RAW, NETWORK, EVENTS, TROUBLE = "Source", "Network sources", "Events", "Overload and dead sources"
+OUTPUT, BROKER = "Output", "MQTT broker"
 
 
 def stream(
@@ -42,7 +43,8 @@ def stream(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file, - for raw samples on standard input, udp://HOST:PORT for raw samples in datagrams, mic or "
+            help="A file; - for raw samples on standard input; udp://HOST:PORT or rtp://HOST:PORT for datagrams of "
+            "them; tcp://HOST:PORT for a server, or tcp://HOST:PORT?listen for clients, that send them; mic or "
             "mic:DEVICE for a sound card.",
         ),
     ],
@@ -61,7 +63,11 @@ def stream(
     ] = None,
     encoding: Annotated[
         Encoding | None,
-        typer.Option(help="Encoding of raw samples, little-endian.", show_default="s16", rich_help_panel=RAW),
+        typer.Option(
+            help="Encoding of raw samples: little-endian, or big-endian with the ending be.",
+            show_default="s16; s16be for rtp://",
+            rich_help_panel=RAW,
+        ),
     ] = None,
     realtime: Annotated[
         bool,
@@ -77,6 +83,34 @@ def stream(
             rich_help_panel=RAW,
         ),
     ] = False,
+    sender: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="ADDRESS",
+            help="Accept only senders of this address or network, as 192.168.1.20 or 192.168.1.0/24; may be repeated.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    header_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_000,
+            metavar="N",
+            help="Length of the header that each datagram of udp:// has before its samples.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    counter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OFFSET:FORMAT[:frames]",
+            help="Where that header counts datagrams (or frames), so that lost ones are known: 4:u32be, for instance; "
+            "u8, u16le, u16be, u32le, u32be, u64le or u64be.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
@@ -144,8 +178,33 @@ def stream(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Also publish records: mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts:; password in XAIMOE_MQTT_PASSWORD.",
-            rich_help_panel=OUTPUT,
+            help="Also publish records: mqtt://[USER@]HOST[:PORT]/TOPIC, or mqtts:// with TLS. User and password may "
+            "be in XAIMOE_MQTT_USER and XAIMOE_MQTT_PASSWORD.",
+            rich_help_panel=BROKER,
+        ),
+    ] = None,
+    mqtt_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Certificates in PEM of the authorities that may sign the broker's certificate, instead of the "
+            "system's.",
+            rich_help_panel=BROKER,
+        ),
+    ] = None,
+    mqtt_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Certificate in PEM that the broker knows this client by.", rich_help_panel=BROKER
+        ),
+    ] = None,
+    mqtt_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Private key in PEM of that certificate, if it is not in the same file; a passphrase may be in "
+            "XAIMOE_MQTT_KEY_PASSWORD.",
+            rich_help_panel=BROKER,
         ),
     ] = None,
     prometheus: Annotated[
@@ -175,7 +234,7 @@ def stream(
     """Listen to endless audio; a JSON line for each window, event and trouble, and a summary at the end.
 
     With a budget, a live source that there is too little time for first costs pairs, then windows, then samples; each
-    is counted and reported. Ctrl-C and SIGTERM end it cleanly.
+    is counted and reported. Ctrl-C, SIGTERM and SIGHUP end it cleanly.
     """
     from xaimoe_runtime.memory import cap_memory
     from xaimoe_runtime.providers import parse_options
@@ -215,12 +274,25 @@ def stream(
         windows=not only_events,
     )
     systemd = Systemd()
-    listener = Listener(runtime, open_source(source, rate, channels, encoding, realtime, wait), how, systemd.alive)
+    opened = open_source(
+        source,
+        rate,
+        channels,
+        encoding,
+        realtime,
+        wait,
+        senders=sender or (),
+        header_bytes=header_bytes,
+        counter=counter,
+    )
+    listener = Listener(runtime, opened, how, systemd.alive)
     outlets: list[Outlet] = [StdoutLines() if out is None else FileLines(out, _warn)]
     if mqtt is not None:
         from xaimoe_runtime.streams.mqtt import Mqtt
 
-        outlets.append(Mqtt(mqtt, _warn))
+        outlets.append(Mqtt(mqtt, _warn, ca=mqtt_ca, certificate=mqtt_cert, key=mqtt_key))
+    elif (mqtt_ca, mqtt_cert, mqtt_key) != (None, None, None):
+        raise ConfigError("found --mqtt-ca, --mqtt-cert or --mqtt-key without --mqtt; give the broker, too")
     if prometheus is not None:
         from xaimoe_runtime.streams.prometheus import serve
 
@@ -268,7 +340,7 @@ def _thresholds(texts: list[str], labels: tuple[str, ...]) -> dict[str, float]:
 
 @contextmanager
 def _stopped_by_signals(listener: Listener) -> Iterator[set[int]]:
-    """The first SIGINT or SIGTERM ends the listener cleanly, the next at once; yields those that came."""
+    """The first SIGINT, SIGTERM or SIGHUP ends the listener cleanly, the next at once; yields those that came."""
     came: set[int] = set()
 
     def stop(number: int, _frame: object) -> None:
@@ -276,7 +348,11 @@ def _stopped_by_signals(listener: Listener) -> Iterator[set[int]]:
         signal.signal(number, signal.default_int_handler)
         listener.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup ignores it
+        numbers.append(hangup)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield came
     finally:

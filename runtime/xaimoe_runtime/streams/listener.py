@@ -23,9 +23,11 @@ from xaimoe_runtime.result import WindowResult
 from xaimoe_runtime.schema import EventSettings
 from xaimoe_runtime.silence import MAX_NAMED
 from xaimoe_runtime.streams.events import Event, Events
+from xaimoe_runtime.streams.gaps import SourceClock
 from xaimoe_runtime.streams.reader import Block, End, Reader
-from xaimoe_runtime.streams.sources import Source, Trouble
+from xaimoe_runtime.streams.sources import Missing, Source, Trouble
 from xaimoe_runtime.streams.stream import Stream
+from xaimoe_runtime.streams.throttle import Throttle
 from xaimoe_runtime.tally import Tally
 
 if TYPE_CHECKING:
@@ -38,11 +40,9 @@ LOG = logging.getLogger("xaimoe_runtime")
 IDLE_S = 0.25
 """Seconds between two looks at a source from which nothing comes."""
 TELL_S = 1.0
-"""Seconds from one report of windows given up to the next."""
-PAUSE_S = 2.0
-"""Seconds that what a live source gives may be late; after a longer pause samples are missing."""
-AHEAD_S = 5.0
-"""Seconds that it may be ahead, and pause for besides: it may write in bursts."""
+"""Seconds from one report of windows given up, of samples or of scores that are not finite, to the next."""
+MAX_FILLED_S = 0.25
+"""Longest gap that is filled with zeros; after a longer one windows and events begin anew."""
 FAILURES = 10
 """Windows in succession that the graphs fail at, after which that is not taken for an accident any more."""
 CHANNEL_TROUBLE = "ChannelTrouble"
@@ -127,12 +127,13 @@ class Listener:
         self.tally = Tally(files=1)
         self.dead: Dead = ""
         self._skipped_s = 0.0  # in streams that are closed
-        self._offset_s = 0.0  # start of the streams that are open, from the start of the source
+        self._clock = SourceClock(source.rate, source.live)
+        self._offset_s = 0.0  # position in the source at which the streams that are open begin
+        self._repeated: dict[str, tuple[Throttle, str, str]] = {}  # by kind: with the error and the text
         self._still = np.zeros(0, np.int64)  # samples since each channel last changed
         self._last: Floats | None = None  # sample of each
         self._untold, self._overloaded = 0, -float("inf")  # windows given up, and when that was told
         self._came = self._told = perf_counter()
-        self._until: float | None = None  # when what came last was recorded, on the same clock, as far as is known
         self._failures = 0  # windows in succession that the graphs failed at
         self._broken: BundleError | None = None
         self._reader: Reader | None = None
@@ -175,11 +176,10 @@ class Listener:
 
     def summary(self) -> SummaryRecord:
         """The figures so far. May be asked for by another thread."""
-        lost = self._reader.lost if self._reader is not None else 0
         skipped_s = self._skipped_s + self.streams[0].skipped_s
-        self.tally.audio_s = self._offset_s + self.streams[0].seconds - skipped_s
+        self.tally.audio_s = max(self._clock.received_s - skipped_s, 0.0)
         self.tally.skipped_s = skipped_s
-        return self.tally.summary(self.runtime, self.streams[0].routing, self.how.budget_ms, lost / self.source.rate)
+        return self.tally.summary(self.runtime, self.streams[0].routing, self.how.budget_ms, self._clock.lost_s)
 
     def _open(self) -> list[Stream]:
         how, source = self.how, self.source
@@ -191,28 +191,40 @@ class Listener:
     def _waiting(self) -> bool:
         return any(stream.waiting for stream in self.streams)
 
-    def _take(self, item: Block | Trouble) -> Iterator[Record]:
+    def _take(self, item: Block | Trouble | Missing) -> Iterator[Record]:
         """Takes in what came next."""
         if isinstance(item, Trouble):
             yield self._trouble("SourceTrouble", item.message)
             if item.gap:
-                yield from self._restart()
-                self._offset_s += item.lost / self.source.rate
-                self._until = None if self._until is None else self._until + item.lost / self.source.rate
-            return
+                yield from self._restart(item.lost / self.source.rate)
+                if not item.lost:
+                    self._clock.lose_track(perf_counter())
+        elif isinstance(item, Missing):
+            yield from self._fill(item.frames)
+        else:
+            yield from self._take_block(item)
+
+    def _take_block(self, block: Block) -> Iterator[Record]:
         if self.source.live:
-            yield from self._skip_pause(item.arrived, len(item.samples) / self.source.rate)
-        self._came, samples = item.arrived, item.samples
+            yield from self._skip_pause(block.arrived, len(block.samples) / self.source.rate)
+        self._came, samples = block.arrived, block.samples
+        self._clock.receive(len(samples), block.arrived)
+        if error := self._clock.take_rate_error():
+            yield self._trouble("SourceRate", str(error))
         if not np.isfinite(samples).all():
             bad = int(np.count_nonzero(~np.isfinite(samples)))
-            yield self._trouble(AudioError.__name__, f"found {bad} samples that are NaN or infinite; taken for 0")
+            text = "found {count} samples that are NaN or infinite; taken for 0"
+            yield from self._repeat("samples", AudioError.__name__, text, bad)
             samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
         self._count_still(samples)
+        yield from self._push(samples, block.arrived)
+
+    def _push(self, samples: Floats, arrived: float) -> Iterator[Record]:
         for stream in self.streams:
             try:
-                stream.take(samples, item.arrived)
+                stream.take(samples, arrived)
             except Exception as error:  # noqa: BLE001  of the frames' graph, which a window's answer will ask again
-                yield self._trouble(type(error).__name__, str(error))
+                yield from self._repeat("frames", type(error).__name__, f"{error} ({{count}} time(s))")
             yield from self._channel_records(stream)
 
     def _channel_records(self, stream: Stream) -> Iterator[Record]:
@@ -220,24 +232,27 @@ class Listener:
         while stream.warnings:
             yield self._trouble(CHANNEL_TROUBLE, stream.warnings.pop(0))
 
-    def _skip_pause(self, arrived: float, seconds: float) -> Iterator[Record]:
-        """Where nothing came for a while, samples are missing: times go on after them, windows and events begin anew.
+    def _fill(self, frames: int) -> Iterator[Record]:
+        """Puts zeros where few frames are missing, so that windows go on; after many, windows begin anew."""
+        seconds = frames / self.source.rate
+        if seconds > MAX_FILLED_S:
+            yield from self._restart(seconds)
+            return
+        self._clock.skip(seconds)
+        if self.streams[0].seconds:
+            yield from self._push(np.zeros((frames, self.source.channels), np.float32), perf_counter())
+        else:  # windows begin with the first sample that came
+            self._offset_s = self._clock.position_s
 
-        It is the sum of what came that tells: a block may come early, in a burst, or late, when the machine had other
-        work. By ``AHEAD_S`` at most a source stays ahead; half of ``PAUSE_S`` is forgiven one that is late, since that
-        may be a recorder's slow clock.
-        """
-        begun = arrived - seconds
-        until = begun if self._until is None else self._until
-        paused = max(begun - until, 0.0)
-        if paused > PAUSE_S or self.dead == "missing":
+    def _skip_pause(self, arrived: float, seconds: float) -> Iterator[Record]:
+        """After a pause samples are missing: times go on after them, windows and events begin anew."""
+        paused = self._clock.skip_pause(arrived, seconds, self.dead == "missing")
+        if paused or self.dead == "missing":
             if self.streams[0].seconds:  # else they begin anew already
                 yield self._trouble("SourceTrouble", f"nothing came for {paused:.1f} s; windows begin anew")
                 yield from self._restart()
-            self._offset_s += paused
-            until += paused
+            self._offset_s = self._clock.position_s
             self.dead = "" if self.dead == "missing" else self.dead
-        self._until = min(max(until + seconds, arrived - PAUSE_S / 2), arrived + AHEAD_S)
 
     def _count_still(self, samples: Floats) -> None:
         """Counts the samples since each channel that is listened to last changed: a dead one stays at one value."""
@@ -289,7 +304,7 @@ class Listener:
         try:
             window = self.streams[i].answer(arrived if self.source.live else perf_counter())
         except AudioError as error:
-            yield self._trouble(AudioError.__name__, str(error))
+            yield from self._repeat("scores", AudioError.__name__, f"{error} ({{count}} window(s))")
         except Exception as error:  # noqa: BLE001  ONNX Runtime's share no base class
             yield self._failed(error)
         else:
@@ -309,16 +324,18 @@ class Listener:
     def _tell(self, i: int, window: WindowResult, arrived: float) -> Iterator[Record]:
         """The records that an answer of the ``i``-th stream brings."""
         self._failures = 0
-        window = replace(window, start_s=window.start_s + self._offset_s, end_s=window.end_s + self._offset_s)
+        begin, end = window.start_s + self._offset_s, window.end_s + self._offset_s
+        lost_s = self._clock.lost_between(begin, end)
+        window = replace(window, start_s=self._clock.time_of(begin), end_s=self._clock.time_of(end))
         self.tally.count(window.result, sum(window.result.trace.ms.values()))
         if self.how.windows:
-            yield self._window_record(window, perf_counter() - arrived)
+            yield self._window_record(window, perf_counter() - arrived, lost_s)
         result, novelty = window.result, float(window.result.novelty)
         scores = result.scores if novelty <= self.how.max_novelty else np.zeros_like(result.scores)
         events = self.events[i].follow(window.start_s, window.end_s, scores, novelty, result.trace.drift[0])
         yield from self._event_records(i, events)
 
-    def _window_record(self, window: WindowResult, latency_s: float) -> WindowRecord:
+    def _window_record(self, window: WindowResult, latency_s: float, lost_s: float) -> WindowRecord:
         result, trace = window.result, window.result.trace
         return WindowRecord(
             source=printable(self.source.name),
@@ -337,6 +354,7 @@ class Listener:
             time=self._time(latency_s),
             drift=trace.drift[0],
             latency_ms=round(latency_s * 1e3, 3) if self.source.live else UNSET,
+            lost_s=round(lost_s, 6) if self.source.live else UNSET,
         )
 
     def _event_records(self, i: int, events: Iterable[Event]) -> Iterator[EventRecord]:
@@ -356,13 +374,13 @@ class Listener:
                 time=self._time(),
             )
 
-    def _restart(self) -> Iterator[Record]:
+    def _restart(self, missing_s: float = 0.0) -> Iterator[Record]:
         """Samples are missing here: what was heard before is answered to its end; no window spans the gap, no event."""
         yield from self._give_up()
         yield from self._finish()
-        self._offset_s += self.streams[0].seconds
         self._skipped_s += self.streams[0].skipped_s
-        self.streams = self._open()
+        self._clock.skip(missing_s)
+        self._offset_s, self.streams = self._clock.position_s, self._open()
         self._last = None
 
     def _end(self) -> Iterator[Record]:
@@ -370,6 +388,7 @@ class Listener:
         yield from self._finish()
         self._overloaded = -float("inf")
         yield from self._give_up()  # tells what was not told yet
+        yield from self._report_repeated(is_last=True)
 
     def _finish(self) -> Iterator[Record]:
         yield from self._answer_all()
@@ -379,15 +398,29 @@ class Listener:
                 for window in stream.finish():
                     yield from self._tell(i, window, arrived)
             except AudioError as error:
-                yield self._trouble(AudioError.__name__, str(error))
+                yield from self._repeat("scores", AudioError.__name__, f"{error} ({{count}} window(s))")
             except Exception as error:  # noqa: BLE001  as above
                 yield self._failed(error)
             yield from self._channel_records(stream)
             yield from self._event_records(i, self.events[i].finish())
 
+    def _repeat(self, kind: str, error: str, text: str, count: int = 1) -> Iterator[Record]:
+        """Reports what may happen again and again: once a second, with ``{count}`` in the text replaced."""
+        throttle, *_ = self._repeated.get(kind, (Throttle(TELL_S),))
+        throttle.add(count)
+        self._repeated[kind] = throttle, error, text
+        yield from self._report_repeated()
+
+    def _report_repeated(self, is_last: bool = False) -> Iterator[Record]:
+        now = perf_counter()
+        for throttle, error, text in self._repeated.values():
+            if count := throttle.flush(now) if is_last else throttle.due(now):
+                yield self._trouble(error, text.replace("{count}", str(count)))
+
     def _look(self) -> Iterator[Record]:
         """Whether the source is dead, and whether a summary is due."""
         self.alive()
+        yield from self._report_repeated()
         now, limit = perf_counter(), self.how.dead_s
         state: Dead = ""
         if self.source.live and now - self._came >= limit:

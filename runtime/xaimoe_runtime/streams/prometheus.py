@@ -43,12 +43,14 @@ class Figures:
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self._lost_s = 0.0  # a counter never falls, but the listener may learn that less was lost
 
     def collect(self) -> Iterator[Any]:
         """What Prometheus asks for."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
         figures, tally = self.listener.summary(), self.listener.tally
+        self._lost_s = max(self._lost_s, figures.lost_s)
         counters = {
             "windows": (figures.windows, "Windows answered."),
             "windows_degraded": (figures.degraded, "Windows of which pairs were left out for want of time."),
@@ -63,7 +65,7 @@ class Figures:
                 figures.skipped_s,
                 "Seconds that no window covers, since the hop is longer than a clip.",
             ),
-            "lost_seconds": (figures.lost_s, "Seconds of audio lost, since the buffer was full."),
+            "lost_seconds": (self._lost_s, "Seconds of audio that never came: lost, or paused."),
             "pairs": (tally.pairs, "Pairs of patch and expert run."),
             "pairs_left_out": (tally.left_out, "Pairs left out for want of time."),
         }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xaimoe_runtime.errors import AudioError
-from xaimoe_runtime.streams.sources import Source, Trouble
+from xaimoe_runtime.streams.sources import Missing, Source, Trouble
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ class End:
     error: AudioError | None = None
 
 
-Item = Block | Trouble | End
+Item = Block | Trouble | Missing | End
 
 
 class Reader:
@@ -46,7 +46,7 @@ class Reader:
     def __init__(self, source: Source, buffer_s: float) -> None:
         self.source, self.limit = source, max(round(buffer_s * source.rate), 1)
         self.lost = 0
-        """Samples that were lost so far."""
+        """Samples that were lost so far for want of room."""
         self._items: deque[Item] = deque()
         self._size = 0  # samples in the items
         self._changed = threading.Condition()
@@ -75,8 +75,8 @@ class Reader:
 
     def _read(self) -> None:
         try:
-            for heard in self.source.read():
-                self._put(heard if isinstance(heard, Trouble) else Block(heard, perf_counter()))
+            for item in self.source.read():
+                self._put(Block(item, perf_counter()) if isinstance(item, np.ndarray) else item)
                 if self._closed:
                     return
         except AudioError as error:
@@ -91,17 +91,19 @@ class Reader:
         with self._changed:
             while not self._closed and not self.source.live and self._size and self._size + size > self.limit:
                 self._changed.wait()
-            lost, kept = 0, list[Trouble]()
+            lost, missing, kept = 0, 0, list[Trouble]()
             while self.source.live and self._size and self._size + size > self.limit:
                 oldest = self._items.popleft()
                 if isinstance(oldest, Block):
                     lost += len(oldest.samples)
                     self._size -= len(oldest.samples)
+                elif isinstance(oldest, Missing):
+                    missing += oldest.frames
                 elif isinstance(oldest, Trouble):
                     kept.append(oldest)
             if lost:
                 self.lost += lost
-                lost += sum(trouble.lost for trouble in kept)
+                lost += missing + sum(trouble.lost for trouble in kept)
                 kept = [trouble for trouble in kept if not trouble.lost]
                 what = f"{lost / self.source.rate:.2f} s were lost, the buffer is full"
                 self._items.extendleft(reversed([*kept, Trouble(what, gap=True, lost=lost)]))

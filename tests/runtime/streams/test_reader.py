@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError
 from xaimoe_runtime.streams.reader import Block, End, Item, Reader
-from xaimoe_runtime.streams.sources import Trouble
+from xaimoe_runtime.streams.sources import Missing, Trouble
 
 Floats = NDArray[np.float32]
+
+
+Given = Floats | Trouble | Missing
 
 
 class Made:
@@ -21,11 +24,13 @@ class Made:
 
     name, rate, channels, encoding = "made", 100, 1, ""
 
-    def __init__(self, items: list[Floats | Trouble | Exception], live: bool, free: int | None = None) -> None:
+    def __init__(
+        self, items: list[Floats | Trouble | Missing | Exception], live: bool, free: int | None = None
+    ) -> None:
         self.items, self.live, self.free = items, live, free
         self.gate, self.given = threading.Event(), 0
 
-    def read(self) -> Iterator[Floats | Trouble]:
+    def read(self) -> Iterator[Floats | Trouble | Missing]:
         for item in self.items:
             if self.given == self.free:
                 self.gate.wait(5)
@@ -94,6 +99,16 @@ def test_other_trouble_outlives_what_is_lost() -> None:
     time.sleep(0.05)
     troubles = [item.message for item in all_of(reader) if isinstance(item, Trouble)]
     assert "odd" in troubles and any("2.00 s were lost" in text for text in troubles)
+
+
+def test_gaps_in_what_is_lost_are_lost_with_it() -> None:
+    source = Made([block(0), Missing(30), *(block(i) for i in range(1, 6))], live=True)
+    reader = Reader(source, 1.0)
+    while source.given < 7:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    (trouble,) = [item for item in all_of(reader) if isinstance(item, Trouble)]
+    assert trouble.lost == 4 * 50 + 30 and reader.lost == 4 * 50
 
 
 def test_an_item_larger_than_the_buffer_still_comes() -> None:

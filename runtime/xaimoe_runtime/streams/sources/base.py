@@ -18,6 +18,8 @@ BLOCK_S = 0.1
 """Seconds that are read at a time."""
 POLL_S = 0.25
 """Seconds that a source waits for data before it looks whether it is to stop."""
+REPORT_S = 10.0
+"""Seconds from one report of lost or foreign data to the next."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,17 @@ class Trouble:
     """Whether samples are missing at this point."""
     lost: int = 0
     """How many, if that is known."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Frames that were lost at this point; a :class:`Trouble` says so from time to time."""
+
+    frames: int
+
+
+Item = Floats | Trouble | Missing
+"""What a source gives."""
 
 
 class Source(Protocol):
@@ -43,7 +56,7 @@ class Source(Protocol):
     live: bool
     """Whether it cannot wait: what is not taken in time is lost."""
 
-    def read(self) -> Iterator[Floats | Trouble]:
+    def read(self) -> Iterator[Item]:
         """Blocks [n, channels] as they come, until the source ends or is closed.
 
         Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xaimoe_runtime.audio import open_recording
 from xaimoe_runtime.errors import AudioError
-from xaimoe_runtime.streams.sources.base import BLOCK_S, Floats, Trouble
+from xaimoe_runtime.streams.sources.base import BLOCK_S, Item
 
 
 class FileSource:
@@ -30,7 +30,7 @@ class FileSource:
         self.rate, self.channels, self.encoding = recording.samplerate, recording.channels, recording.subtype
         self._closed = False
 
-    def read(self) -> Iterator[Floats | Trouble]:
+    def read(self) -> Iterator[Item]:
         """Blocks of the recording.
 
         Raises:

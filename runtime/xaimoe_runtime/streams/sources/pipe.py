@@ -7,9 +7,10 @@ import select
 import sys
 from collections.abc import Iterator
 
-from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.streams.pcm import SUBTYPES, Encoding, decode, frame_bytes
-from xaimoe_runtime.streams.sources.base import POLL_S, Floats, Trouble, check_raw
+from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.streams.pcm import SUBTYPES, Encoding
+from xaimoe_runtime.streams.sources.base import POLL_S, Item, Trouble, check_raw
+from xaimoe_runtime.streams.sources.bytestream import ByteStream
 
 PIPE_BYTES = 65_536
 """That are read at a time."""
@@ -49,23 +50,34 @@ class PipeSource:
         self._coded, self._closed = encoding, False
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
 
-    def read(self) -> Iterator[Floats | Trouble]:
-        """What comes, in whole frames."""
-        size, rest = frame_bytes(self._coded, self.channels), b""
-        while not self._closed:
-            # Not sys.stdin.buffer, whose lock a thread that waits for data would keep as the program ends.
-            if os.name == "posix" and not select.select([self._descriptor], [], [], POLL_S)[0]:
-                continue
-            data = os.read(self._descriptor, PIPE_BYTES)
-            if not data:
-                break
-            data = rest + data
-            whole = len(data) - len(data) % size
-            rest = data[whole:]
-            if whole:
-                yield decode(data[:whole], self._coded, self.channels)
-        if rest and not self._closed:
-            yield Trouble(f"ended with {len(rest)} bytes of a frame of {size}, which were left out")
+    def read(self) -> Iterator[Item]:
+        """Yield what comes, in whole frames.
+
+        Raises:
+            AudioError: it begins with the header of a file whose samples are others than expected.
+        """
+        stream, header = ByteStream(self.rate, self.channels, self._coded), ""
+        try:
+            while not self._closed:
+                # Not sys.stdin.buffer, whose lock a thread that waits for data would keep as the program ends.
+                if os.name == "posix" and not select.select([self._descriptor], [], [], POLL_S)[0]:
+                    continue
+                data = os.read(self._descriptor, PIPE_BYTES)
+                if not data:
+                    break
+                if len(samples := stream.push(data)):
+                    yield samples
+                if stream.header != header:
+                    header = stream.header
+                    yield Trouble(f"found a WAV header ({header}), which was skipped")
+            if len(samples := stream.finish()):
+                yield samples
+        except AudioError as error:
+            raise AudioError(f"{self.name}: {error}") from error
+        if stream.rest and not self._closed:
+            yield Trouble(f"ended with {len(stream.rest)} bytes of a frame of {stream.size}, which were left out")
+        if stream.surplus and not self._closed:
+            yield Trouble(f"found {stream.surplus} bytes after the samples of the WAV file, which were left out")
 
     def close(self) -> None:
         """Ends within a quarter of a second; where pipes cannot be polled (Windows), when something comes next."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xaimoe_runtime.errors import ConfigError, ProviderError
-from xaimoe_runtime.streams.sources.base import BLOCK_S, POLL_S, Floats, Trouble, check_raw
+from xaimoe_runtime.streams.sources.base import BLOCK_S, POLL_S, Item, Trouble, check_raw
 
 RETRY_S = 5.0
 """Seconds after which a sound card that went away is tried again."""
@@ -49,7 +49,7 @@ class SoundCard:
         self.rate, self.channels, self._closed = rate or int(found["default_samplerate"]), channels, False
         check_raw(self.rate, channels, self.name)
 
-    def read(self) -> Iterator[Floats | Trouble]:
+    def read(self) -> Iterator[Item]:
         """What is recorded."""
         frames, gone = max(round(BLOCK_S * self.rate), 1), False
         while not self._closed:
