@@ -19,6 +19,7 @@ from data.bundles import EditableBundle
 from data.commands import call
 
 from xaimoe_runtime import Runtime
+from xaimoe_runtime.streams.command import _stopped_by_signals
 
 COMMAND = [sys.executable, "-c", "from xaimoe_runtime.cli import run; run()", "stream"]
 
@@ -122,7 +123,9 @@ def test_threads_that_compute_have_the_priority_too(bundle: Path, monkeypatch: p
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (getattr(signal, "SIGHUP", signal.SIGTERM), 0)]
+)
 def test_signals_end_it_cleanly(bundle: Path, runtime: Runtime, number: int, code: int) -> None:
     with begun(bundle, "-", "--rate", runtime.audio.sample_rate) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -134,6 +137,54 @@ def test_signals_end_it_cleanly(bundle: Path, runtime: Runtime, number: int, cod
         assert process.wait(30) == code
     found = lines(first + rest)
     assert [r["kind"] for r in found if r["kind"] != "event"] == ["window", "window", "summary"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
+def test_a_terminal_that_hangs_up_does_not_end_what_nohup_began() -> None:
+    class Stopped:
+        count = 0
+
+        def stop(self) -> None:
+            self.count += 1
+
+    listener = Stopped()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _stopped_by_signals(listener):  # type: ignore[arg-type]
+            signal.raise_signal(signal.SIGHUP)
+            assert listener.count == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with _stopped_by_signals(listener) as came:  # type: ignore[arg-type]
+            signal.raise_signal(signal.SIGHUP)
+            assert (listener.count, came) == (1, {signal.SIGHUP})
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_rtp_that_is_lost_on_the_way_is_counted(hand_bundle: Path) -> None:
+    """A second of 1000 Hz in packets of 10 ms, of which two are lost, in a real process."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--rate", 1000, "--from", "127.0.0.0/8"]
+    with begun(hand_bundle, f"rtp://127.0.0.1:{port}", *options) as process:
+        assert process.stderr is not None and process.stdout is not None
+        assert b"listening to rtp://" in process.stderr.readline()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for i in [*range(50), *range(52, 100)]:
+                header = bytes([0x80, 96]) + (65_500 + i & 0xFFFF).to_bytes(2, "big") + (10 * i).to_bytes(4, "big")
+                sender.sendto(header + bytes(4) + raw(noise(10, seed=i, level=0.1))[::-1], ("127.0.0.1", port))
+                time.sleep(0.01)
+        time.sleep(0.5)
+        process.terminate()
+        out = process.stdout.read()
+        assert process.wait(60) == 0
+    found = lines(out)
+    assert found[-1]["lost_s"] == pytest.approx(0.02) and found[-1]["audio_s"] == pytest.approx(0.98)
+    assert any("2 datagram(s) were lost, 0.02 s" in r["message"] for r in found if r["kind"] == "error")
+    assert sum(r["lost_s"] for r in found if r["kind"] == "window") >= 0.02
 
 
 def test_datagrams_are_heard(bundle: Path, runtime: Runtime) -> None:
@@ -179,6 +230,14 @@ def test_a_reader_that_goes_away_ends_it(bundle: Path, tmp_path: Path) -> None:
         (["udp://127.0.0.1:0", "--rate", 8000, "--hop", "0"], 2, "hop"),
         (["udp://127.0.0.1:0", "--rate", 8000, "--dead-after", "0"], 2, "dead_s"),
         (["udp://127.0.0.1:0", "--rate", 8000, "--mqtt", "host"], 2, "mqtt://HOST"),
+        (["udp://127.0.0.1:0", "--rate", 8000, "--mqtt-ca", "ca.pem"], 2, "without --mqtt"),
+        (
+            ["udp://127.0.0.1:0", "--rate", 8000, "--mqtt", "mqtts://host/t", "--mqtt-ca", "none.pem"],
+            2,
+            "cannot be read",
+        ),
+        (["udp://127.0.0.1:0", "--rate", 8000, "--from", "here"], 2, "--from"),
+        (["udp://127.0.0.1:0", "--rate", 8000, "--header-bytes", "4", "--counter", "4:u8"], 2, "--header-bytes is 4"),
         (["udp://127.0.0.1:0", "--rate", 8000, "--prometheus", "here"], 2, "HOST:PORT"),
         (["udp://127.0.0.1:0", "--rate", 1], 1, "sampling rate of 1 Hz"),
         (["udp://127.0.0.1:0", "--rate", 8000, "--out", "/dev/null/x"], 2, "cannot be written"),

@@ -192,16 +192,16 @@ def slow(runtime: Runtime, seconds: float, monkeypatch: pytest.MonkeyPatch) -> N
 def test_overload_gives_up_the_oldest_windows_and_says_so(
     runtime: Runtime, audio: Floats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow(runtime, 0.1, monkeypatch)
+    slow(runtime, 0.3, monkeypatch)
     rate = runtime.audio.sample_rate
-    source = Made(blocks(audio, 800), rate, live=True, pace_s=0.005)
+    source = Made(blocks(audio, rate // 20), rate, live=True, pace_s=0.05)
     every = (len(audio) - runtime.audio.clip_samples) // (rate // 10)
     windows, _, errors, summary = heard(Listener(runtime, source, Listening(hop_s=0.1, backlog=2)))
     assert {e.error for e in errors} == {"Overload"}
     assert summary.dropped > 0 and summary.windows + summary.dropped >= every
     starts = [w.start_s for w in windows]
     assert starts == sorted(starts)
-    assert windows[-1].end_s == pytest.approx(len(audio) / rate, abs=0.1)
+    assert windows[-1].end_s == pytest.approx(len(audio) / rate, abs=0.3)
     waited = [w.latency_ms for w in windows[:-1]]
     assert all(isinstance(ms, float) and ms < 1_500 for ms in waited)  # and not ever more
 
