@@ -9,7 +9,7 @@ import pytest
 import torch
 from data.configs import model_config, random_model
 
-from xaimoe_audio.explaining import Answer, ExpertAnswer, attribution
+from xaimoe_audio.explaining import Answer, ExpertAnswer, _grad_cam, attribution
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 
 
@@ -60,6 +60,20 @@ def test_grad_cam_lies_on_cells_of_the_patches_that_ran(model: MoEAudioModel, ro
     for patch in torch.nonzero(routed.gates[0].any(1)).flatten().tolist():
         own[model.grid.owned_cells()[patch]] = True
     assert heat[own].any() and not heat[~own].any()
+
+
+def test_cells_of_an_experts_map_that_are_not_read_count_as_nothing(model: MoEAudioModel, routed: Routed) -> None:
+    """Plain Grad-CAM weighs them like the others."""
+    from captum.attr import LayerGradCam
+
+    answer, layer = ExpertAnswer(model, routed), model.bank.trunk.body
+    spectrogram = routed.spectrogram.clone().requires_grad_()
+    _, _, patches = torch.nonzero(routed.gates.permute(2, 0, 1), as_tuple=True)
+    read = model.bank.trunk.summary.territory(model.bank.positions[patches]) > 0
+    plain = LayerGradCam(answer, layer).attribute(spectrogram, target=1).detach().abs()
+    assert plain[~read].sum() > 0.1 * plain.sum()
+    found = _grad_cam(answer, layer, spectrogram, 1)
+    assert not found[~read].any() and found[read].any()
 
 
 def test_what_lies_outside_of_grad_cams_tiles_does_not_change_the_experts_answer(
