@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,6 +142,8 @@ def _run(bundle: Bundle, memory_mb: int) -> tuple[list[str], int | None]:
             "operators": ADDED,
         },
     }
+    import subprocess  # here, since it is slow to import
+
     command = [sys.executable, "-I", "-c", CODE, json.dumps(arguments)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
