@@ -78,7 +78,8 @@ def try_first(bundle: Bundle) -> None:
     kept = _kept(key)
     if key in _passed or (kept is not None and kept.is_file()):
         return
-    if sys.platform != "linux" or not sys.executable or getattr(sys, "frozen", False):
+    is_python = "python" in Path(sys.executable or "").name.lower()  # not a program that embeds it
+    if sys.platform != "linux" or not is_python or getattr(sys, "frozen", False):
         return
     if not all(isinstance(rule, str) for rule in ADDED.values()):
         return

@@ -104,8 +104,9 @@ def test_without_a_python_of_its_own_or_processes_there_is_no_trial(
     started = child(monkeypatch, PASSES)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     trial.try_first(bundle(tmp_path))
-    monkeypatch.setattr(sys, "executable", "")
-    trial.try_first(bundle(tmp_path))
+    for embedding in ("", "/usr/bin/uwsgi"):
+        monkeypatch.setattr(sys, "executable", embedding)
+        trial.try_first(bundle(tmp_path))
     assert len(started) == 1
 
 
