@@ -20,6 +20,7 @@ from xaimoe_runtime.errors import AudioError, DatasetError
 from xaimoe_runtime.inference import file_windows, run_windows
 from xaimoe_runtime.labels import normal_label, spelled
 from xaimoe_runtime.metadata import Split, read_metadata
+from xaimoe_runtime.recording import warn_if_incomplete
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import LINE, TaskSpec
 
@@ -119,7 +120,7 @@ def measure(
     Raises:
         DatasetError: none can be used.
     """
-    usable = (windows for item in items if (windows := _windows(runtime, item, lambda _: None)))
+    usable = (windows for item in items if (windows := _windows(runtime, item, None)))
     unbudgeted = list(islice(usable, TYPICAL))
     if not unbudgeted:
         raise DatasetError(f"{items[0].path}: found no recording that can be used, of {len(items)}")
@@ -134,12 +135,17 @@ def measure(
     return [tally.point(budget) for budget, tally in zip(tried, tallies, strict=True)]
 
 
-def _windows(runtime: Runtime, item: Labelled, refused: Callable[[AudioError], None]) -> list[Window]:
-    """The windows of a recording; none if it cannot be used."""
+def _windows(runtime: Runtime, item: Labelled, refused: Callable[[AudioError], None] | None) -> list[Window]:
+    """The windows of a recording; none if it cannot be used, which ``refused`` is called with, if there is one."""
     try:
-        return [window for _, window in file_windows(item.path, runtime.audio)]
+        reading = file_windows(item.path, runtime.audio)
+        windows = [window for _, window in reading]
+        if refused is not None:
+            warn_if_incomplete(item.path, reading.completeness)
+        return windows
     except AudioError as error:
-        refused(error)
+        if refused is not None:
+            refused(error)
         return []
 
 

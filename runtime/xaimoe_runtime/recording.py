@@ -6,6 +6,7 @@ stated.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import soundfile
 
 Floats = NDArray[np.float32]
+LOG = logging.getLogger("xaimoe_runtime")
 
 MIN_RATE, MAX_RATE = 100, 10_000_000
 """Native sampling rates that are accepted, in Hz."""
@@ -84,6 +86,12 @@ class Completeness:
         promised = "" if self.promised_s is None else f" of {self.promised_s:.2f} s that its header states"
         reason = f" ({self.note})" if self.note else ""
         return f"decoded {self.decoded_s:.2f} s{promised}; {missing} missing{reason}"
+
+
+def warn_if_incomplete(path: str | Path, completeness: Completeness | None) -> None:
+    """Log a warning about a recording of which something is missing, for doors whose answer has no field for it."""
+    if completeness is not None and not completeness.complete:
+        LOG.warning("%s: incomplete: %s", path, completeness.message)
 
 
 class Recording:

@@ -32,7 +32,7 @@ from xaimoe_runtime.inference import (
     skip_warning,
 )
 from xaimoe_runtime.providers import SessionFactory
-from xaimoe_runtime.recording import Completeness
+from xaimoe_runtime.recording import Completeness, warn_if_incomplete
 from xaimoe_runtime.records import ErrorRecord, EventRecord
 from xaimoe_runtime.result import DecisionRules, Engine, Outputs, Result, WindowResult
 from xaimoe_runtime.schema import Manifest, Pool, Routing
@@ -317,11 +317,10 @@ class FileResults(Iterator[WindowResult]):
         try:
             return next(self._answers)
         except StopIteration:
-            completeness = self.completeness
-            if completeness is not None and not completeness.complete and not self._is_logged:
-                LOG.warning("%s: incomplete: %s", self.path, completeness.message)
-            for sentence in () if self._is_logged else self._windows.warnings:
-                LOG.warning("%s: %s", self.path, sentence)
+            if not self._is_logged:
+                warn_if_incomplete(self.path, self.completeness)
+                for sentence in self._windows.warnings:
+                    LOG.warning("%s: %s", self.path, sentence)
             self._is_logged = True
             raise
 

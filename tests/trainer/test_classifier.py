@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from data import noise, write_wav
+from data.damaged import tone, wav, write
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.checkpoint import load_checkpoint, save_checkpoint
@@ -332,6 +333,14 @@ def test_cuda_that_is_not_there_is_an_error_that_names_auto() -> None:
 def test_a_classifier_that_is_not_trained_says_so(use: Any) -> None:
     with pytest.raises(ConfigError, match="not trained; call fit, or load a checkpoint"):
         use(MoEAudioClassifier(device="cpu"))
+
+
+def test_predict_warns_of_a_recording_that_was_cut_short(
+    classifier: MoEAudioClassifier, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "cut.wav", wav(tone(3.0))[:70_000])
+    assert classifier.predict(path).labels
+    assert any("cut.wav: incomplete: decoded 2.19 s of 3.00 s" in message for message in caplog.messages)
 
 
 def test_predict_refuses_what_has_no_single_answer(classifier: MoEAudioClassifier, recording: Path) -> None:

@@ -36,6 +36,7 @@ from xaimoe_runtime.choices import one_of
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
 from xaimoe_runtime.metadata import read_metadata
+from xaimoe_runtime.recording import warn_if_incomplete
 from xaimoe_runtime.result import DecisionRules, Result
 from xaimoe_runtime.schema import POOLS, Pool, TaskKind
 from xaimoe_runtime.writing import check_folder_writable
@@ -312,6 +313,7 @@ class MoEAudioClassifier:
             raise ConfigError("channel: predict gives one answer, expected mix or the number of a channel")
         reading = file_windows(Path(audio), engine.audio, number)
         windows = [window for _, window in reading]
+        warn_if_incomplete(audio, reading.completeness)
         for sentence in reading.warnings:
             LOG.warning("%s: %s", audio, sentence)
         chosen = check_routing(routing or engine.routing)

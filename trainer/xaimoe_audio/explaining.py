@@ -28,6 +28,7 @@ from xaimoe_runtime.files import printable
 from xaimoe_runtime.inference import file_windows, inputs_of, run_windows
 from xaimoe_runtime.metadata import Row
 from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
+from xaimoe_runtime.recording import warn_if_incomplete
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import TaskSpec
 from xaimoe_runtime.writing import replacing
@@ -186,8 +187,9 @@ def explain_recording(
     picked = parse_channel(channel)
     if picked == "each":
         raise ConfigError("channel: found each, expected mix or the number of a channel")
-    first_time = (window for _, window in file_windows(path, engine.audio, picked))
-    outputs = [run_windows(engine, [window], "routed") for window in first_time]
+    reading = file_windows(path, engine.audio, picked)
+    outputs = [run_windows(engine, [window], "routed") for _, window in reading]
+    warn_if_incomplete(path, reading.completeness)
     scores, sounding = (np.concatenate([getattr(one, name) for one in outputs]) for name in ("scores", "sounding"))
     whole = pool(scores, sounding)
     answered = decide(whole, engine.task)
