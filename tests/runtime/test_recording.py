@@ -177,6 +177,14 @@ def test_chunks_after_an_odd_number_of_bytes_are_no_sound(tmp_path: Path) -> Non
         assert decode(tmp_path / "a.wav", data)[1].decoded_s in (3_001 / RATE, 3_002 / RATE)  # libsndfile counts a pad
 
 
+def test_a_wav_that_lacks_only_padding_is_whole(tmp_path: Path) -> None:
+    assert check_whole(tmp_path / "a.wav", wav(SOUND, 2 * len(SOUND) + 1), SOUND).note == ""
+
+
+def test_a_flac_behind_a_tag_is_read(tmp_path: Path) -> None:
+    check_whole(tmp_path / "a.flac", id3() + encoded(SOUND, kind="FLAC"), SOUND)
+
+
 def test_an_empty_wav_with_chunks_behind_it_is_empty(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="found no samples; the recording is empty"):
         Recording(write(tmp_path / "a.wav", wav(SOUND[:0], after=LIST)))

@@ -24,7 +24,7 @@ def find_parts(path: Path) -> tuple[Part, ...]:
         elif magic == flac.MAGIC:
             parts = flac.find_parts(file, size)
         elif magic[:3] == b"ID3" or mpeg.parse_frame(magic) is not None:
-            parts = mpeg.find_parts(file, 0, size) or []
+            parts = mpeg.find_parts(file, 0, size) or []  # none if a tag stands before another container
         elif magic == b"NIST":
             parts = [Part(stated_frames=_nist_frames(file))]
         else:

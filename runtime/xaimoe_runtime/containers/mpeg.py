@@ -29,6 +29,8 @@ TOLERANCE_BYTES = 4_096
 MAX_TAGS = 100
 MAX_TRIES = 100_000
 """Places in a file that are tried for a frame after something else; bounds the time that crafted files take."""
+OTHERS = (b"fLaC", b"OggS", b"RIFF", b"FORM")
+"""How other containers begin, before which programs write tags, too."""
 INFO_NAMES = (b"Xing", b"Info")
 MAX_GAP_BYTES = 4_096
 """That are no frames and no tag, between frames, before they are taken for lost sound. A frame is smaller."""
@@ -114,6 +116,8 @@ def find_parts(file: BinaryIO, start: int, stop: int) -> list[Part] | None:
     """
     data = FileWindow(file, stop)
     begin = _skip_tags(data, start)
+    if data.at(begin, 4) in OTHERS:
+        return None
     first = _find_frame(data, begin, min(begin + MAX_SEARCH_BYTES, stop))
     if first is None or _states_all(data, first, start):
         return None

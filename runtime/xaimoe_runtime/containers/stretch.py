@@ -50,6 +50,8 @@ def _judge(file: BinaryIO, layout: Layout, begin: int, size: int) -> tuple[Part,
     if stated is None:
         fits = sound and held < WRAP - 1
         return _part(layout, held, fits, f"the {layout.name} header states no length", states_length=False), None
+    if layout.frame_bytes and stated > held and stated // layout.frame_bytes == held // layout.frame_bytes:
+        stated = held  # nothing but padding is missing
     if stated > held:
         return _part(layout, held, sound, "cut short: the file ends before its header says", stated=stated), None
     rest, another = _rest(file, layout, layout.start + stated, size)
