@@ -114,7 +114,8 @@ class Mqtt:
     def close(self) -> None:
         """Waits a few seconds for the broker to take what waits, and says good-bye."""
         end = monotonic() + FAREWELL_S
-        while self.client.is_connected() and self._ours and monotonic() < end:
+        # A connection that has not failed yet may still be on its way: a short recording ends sooner.
+        while self._ours and (self.client.is_connected() or not self._problem) and monotonic() < end:
             sleep(0.02)
         if self.client.is_connected():
             with suppress(ValueError, RuntimeError):  # the queue is full, or the broker has just gone

@@ -240,6 +240,14 @@ def test_user_and_password_come_from_the_environment(
 
 
 @needs_broker
+def test_a_stream_that_ends_before_the_connection_is_there_loses_nothing(broker_of: Callable[..., Broker]) -> None:
+    outlet = Mqtt(f"mqtt://127.0.0.1:{broker_of('allow_anonymous true').port}/sonar", print)
+    outlet.send(ErrorRecord(source="made", error="Odd", message="number 1"))
+    outlet.close()
+    assert outlet.lost == 0
+
+
+@needs_broker
 def test_tls_at_a_port_without_it_is_named(broker_of: Callable[..., Broker]) -> None:
     broker = broker_of("allow_anonymous true")
     text = first_warning(f"mqtts://127.0.0.1:{broker.port}/sonar")
