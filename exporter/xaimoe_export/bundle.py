@@ -11,7 +11,7 @@ import msgspec
 from xaimoe_export import golden, triton
 from xaimoe_export.card import CARD, model_card
 from xaimoe_export.draft import BundleDescription
-from xaimoe_export.folder import cannot_be_written, check_free, new_folder
+from xaimoe_export.folder import check_free, new_folder
 from xaimoe_export.graphs import GraphModule
 from xaimoe_export.make import Made, make
 from xaimoe_export.measure import report_on
@@ -27,7 +27,7 @@ from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.schema import Manifest
 from xaimoe_runtime.signature import SIGNATURE
 from xaimoe_runtime.verify import verify
-from xaimoe_runtime.writing import replacing
+from xaimoe_runtime.writing import cannot_be_written, replacing
 
 
 def steps(graphs: tuple[GraphModule, ...], options: ExportOptions) -> int:

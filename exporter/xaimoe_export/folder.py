@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xaimoe_runtime import ConfigError
+from xaimoe_runtime.temporary import lock, remove_left_behind, temporary_name
+from xaimoe_runtime.writing import cannot_be_written, check_writable, sync_folder
 
 Ours = Callable[[Path], bool]
 """Whether a folder is an earlier one of the kind that is to be written, and so may be replaced."""
@@ -17,7 +19,8 @@ Ours = Callable[[Path], bool]
 
 @contextmanager
 def new_folder(out: Path, is_ours: Ours, force: bool = False) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place at the end; on an error nothing is left of it.
+    """A folder beside ``out`` that takes its place at the end, once its files are on the disk; on an error nothing is
+    left of it. What a killed export left is removed, or put back if it is the earlier folder.
 
     Args:
         out: where it goes.
@@ -27,20 +30,25 @@ def new_folder(out: Path, is_ours: Ours, force: bool = False) -> Iterator[Path]:
     Raises:
         ConfigError: ``out`` exists, and is not to be or must not be replaced; or it cannot be written.
     """
+    _put_back(out)
     earlier = check_free(out, is_ours, force)
     missing = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        remove_left_behind(out.parent)
+        part = out.parent / temporary_name(out.name)
+        part.mkdir()  # with the permissions that the umask leaves
     except OSError as error:
         raise cannot_be_written(out, error) from error
     try:
-        yield part
-        try:
-            part.chmod(0o755)
-            _put(part, out, earlier)
-        except OSError as error:
-            raise cannot_be_written(out, error) from error
+        with _locked(part):
+            yield part
+            try:
+                _sync(part)
+                _put(part, out, earlier)
+                sync_folder(out.parent)
+            except OSError as error:
+                raise cannot_be_written(out, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         for folder in missing:  # those that nothing was put in
@@ -48,9 +56,47 @@ def new_folder(out: Path, is_ours: Ours, force: bool = False) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def cannot_be_written(out: Path, error: OSError) -> ConfigError:
-    """The error of a folder or file that cannot be written."""
-    return ConfigError(f"{out}: cannot be written ({error.strerror or error}); choose another place")
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder, so that no other export takes it for one that was left behind."""
+    if sys.platform == "win32":  # which opens no folder
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    """Bring the files of a folder to the disk."""
+    if sys.platform == "win32":  # which syncs no file that is open for reading
+        return
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _put_back(out: Path) -> None:
+    """Put an earlier folder back that a killed export had moved away, or remove it if the new one is in place."""
+    old = _moved_away(out)
+    if not old.is_dir() or old.is_symlink():
+        return
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    with suppress(OSError):
+        old.rename(out)
+
+
+def _moved_away(out: Path) -> Path:
+    """Return where an earlier folder lies while the new one is put in its place."""
+    return out.parent / f".{out.name}.xaimoe-old"
 
 
 def check_free(out: Path, is_ours: Ours, force: bool = False) -> bool:
@@ -67,6 +113,7 @@ def check_free(out: Path, is_ours: Ours, force: bool = False) -> bool:
             raise ConfigError(f"{out}: cannot be written ({there} is not a folder); choose another place")
         if not os.access(there, os.W_OK | os.X_OK):
             raise ConfigError(f"{out}: cannot be written ({there} is read-only); choose another place")
+        check_writable(out)
         return False
     if not force:
         raise ConfigError(f"{out}: exists already; remove it, export to another folder, or replace it with --force")
@@ -82,7 +129,7 @@ def _put(part: Path, out: Path, earlier: bool) -> None:
             raise ConfigError(f"{out}: appeared during the export, so it is not replaced; export to another folder")
         part.rename(out)
         return
-    old = part.with_name(f"{part.name}.old")
+    old = _moved_away(out)
     out.rename(old)
     try:
         part.rename(out)

@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from xaimoe_export.cost import Cost, Product, cost
-from xaimoe_export.folder import cannot_be_written
+from xaimoe_runtime.writing import cannot_be_written
 
 Floats = NDArray[np.float32]
 LEAST_CHANNELS = 12

@@ -6,7 +6,11 @@ import errno
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,10 +27,11 @@ from torch import Tensor
 
 from xaimoe_export import ExportOptions, ExportReport, PrecisionPlan, check_possible, export_bundle
 from xaimoe_export.compare import compare
+from xaimoe_export.folder import new_folder
 from xaimoe_export.graphs import to_onnx
 from xaimoe_export.reference import Reference
 from xaimoe_export.report import describe
-from xaimoe_runtime import BundleError, ConfigError, Runtime
+from xaimoe_runtime import BundleError, ConfigError, Runtime, temporary
 from xaimoe_runtime.schema import ROUTINGS, EventSettings, PatchSpec, Routing
 from xaimoe_runtime.verify import verify
 
@@ -325,6 +330,58 @@ def test_a_fused_graph_that_differs_from_its_parts_is_refused(
     with pytest.raises(BundleError, match=r"scores of the fused graph in fp32 differ by .*export without --fused"):
         export_bundle(hand_made(), description(), tmp_path / "bundle", ExportOptions(fused=True))
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from xaimoe_export import folder
+from xaimoe_export.folder import new_folder
+
+count = 0
+def kill(self, target):
+    global count
+    count += 1
+    if count == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.rename(self, target)
+
+Path.rename = kill
+with new_folder(Path(sys.argv[1]), lambda folder: True, True) as part:
+    (part / "manifest.json").write_text("new", encoding="utf-8")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path: Path, moment: int) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "manifest.json").write_text("old", encoding="utf-8")
+    command = [sys.executable, "-c", KILLED, str(out), str(moment)]
+    ran = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert len(list(tmp_path.iterdir())) == 2, "what was new, and what was old"
+    temporary._cleaned.discard(str(tmp_path))
+    with pytest.raises(ConfigError, match="exists already"), new_folder(out, lambda folder: True):
+        pass
+    assert (out / "manifest.json").read_text(encoding="utf-8") == "old"
+    with new_folder(out, lambda folder: True, force=True) as part:
+        (part / "manifest.json").write_text("next", encoding="utf-8")
+    assert (out / "manifest.json").read_text(encoding="utf-8") == "next"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
+def test_a_folder_has_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    earlier = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "bundle", lambda folder: True) as part:
+            (part / "a").touch()
+    finally:
+        os.umask(earlier)
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "bundle" / "a").stat().st_mode & 0o777 == 0o640
 
 
 def content_of(bundle: Path) -> dict[str, str]:
