@@ -20,6 +20,7 @@ from xaimoe_runtime.decoder_noise import private_streams
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.help_pages import HelpPage, example, grouped
 from xaimoe_runtime.schema import PrecisionChoice
+from xaimoe_runtime.signals import interrupted_by_signals
 
 if TYPE_CHECKING:
     from xaimoe_audio.classifier import MoEAudioClassifier
@@ -192,12 +193,13 @@ def train(
         seed=seed,
     )
     classifier = _classifier()(task, budget, auto_config, device, explainability, **overrides)
-    classifier.fit(
-        *(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes),
-        teacher=teacher,
-        force=force,
-        allow_incomplete=allow_incomplete,
-    )
+    with interrupted_by_signals():
+        classifier.fit(
+            *(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes),
+            teacher=teacher,
+            force=force,
+            allow_incomplete=allow_incomplete,
+        )
     typer.echo(f"wrote {out / 'best.pt'}", err=True)
 
 
@@ -257,13 +259,13 @@ def tune(
         seed=seed,
     )
     classifier = _classifier()(task, budget, auto_config, device, **overrides)
-    write_json(
-        classifier.tune(
+    with interrupted_by_signals():
+        found = classifier.tune(
             *(dataset, metadata, trials, epochs, batch_size, out, channel),
             report=lambda line: typer.echo(line, err=True),
             allow_incomplete=allow_incomplete,
         )
-    )
+    write_json(found)
 
 
 @app.command(
@@ -598,7 +600,9 @@ def demo(
     _classifier()
     from xaimoe_audio.demo import run_demo
 
-    typer.echo(run_demo(dataset, metadata, out, epochs, budget, device, seed, force))
+    with interrupted_by_signals():
+        table = run_demo(dataset, metadata, out, epochs, budget, device, seed, force)
+    typer.echo(table)
 
 
 def run() -> None:
