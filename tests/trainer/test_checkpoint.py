@@ -176,3 +176,32 @@ def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path, config: Mo
     assert info.versions["torch"] == torch.__version__.split("+")[0] or torch.__version__ in info.versions["torch"]
     assert set(info.metrics) == {"val_accuracy", "test_accuracy"}
     assert info.model.router.k_max == config.router.k_max
+
+
+def with_frontend(checkpoint: Path, out: Path, **changed: Any) -> Path:
+    """A copy whose configuration says something else of the frontend; None takes a field away."""
+    content = content_of(checkpoint)
+    config = json.loads(content["config"])
+    frontend = config["model"]["frontend"] | changed
+    config["model"]["frontend"] = {name: value for name, value in frontend.items() if value is not None}
+    torch.save(content | {"config": json.dumps(config)}, out)
+    return out
+
+
+def test_a_checkpoint_from_before_attributes_had_versions_keeps_its_definition(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    before = load_checkpoint(with_frontend(checkpoint, tmp_path / "before.pt", attributes_version=None)).model
+    first = load_checkpoint(with_frontend(checkpoint, tmp_path / "first.pt", attributes_version=1)).model
+    second = load_checkpoint(with_frontend(checkpoint, tmp_path / "second.pt", attributes_version=2)).model
+    assert before.config.frontend.attributes_version == 1
+    waveform = 0.1 * torch.randn(2, before.config.frontend.clip_samples).cumsum(1) + 0.3
+    source = torch.tensor([[16_000.0, 0.0]] * 2)
+    with torch.no_grad():
+        found = [model.frontend(waveform, source)[1] for model in (before, first, second)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], atol=1.0)
+
+
+def test_an_unknown_definition_of_the_attributes_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    assert "attributes_version" in refusal(with_frontend(checkpoint, tmp_path / "best.pt", attributes_version=3))

@@ -273,8 +273,9 @@ def test_the_graph_is_taken_by_one_provider_as_a_whole(
     assert not [event for event in events if "Memcpy" in event["name"]]
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.3])
 @pytest.mark.parametrize("name", [name for name in NAMES if BACKENDS[name].streamable])
-def test_frames_then_window_answer_as_the_whole_frontend_however_the_frames_were_cut(name: str) -> None:
+def test_frames_then_window_answer_as_the_whole_frontend_however_the_frames_were_cut(name: str, offset: float) -> None:
     config = frontend_config(name, bins=32, frames=32)
     frontend = Frontend(config).eval()
     frontend.window.deviation.fill_(9)
@@ -284,6 +285,7 @@ def test_frames_then_window_answer_as_the_whole_frontend_however_the_frames_were
     examples = torch.zeros(3, 32, 32), torch.zeros(3, 34, 32), torch.zeros(3, 2)
     window = session_of(GraphModule("window", frontend.window), *examples)
     inputs = inputs_of(config)
+    inputs["waveform"] += np.float32(offset)
     parts: list[list[NDArray[np.float32]]] = []
     start = 0
     for count in (1, 7, 24):
