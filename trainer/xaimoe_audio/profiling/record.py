@@ -10,7 +10,7 @@ import msgspec
 from xaimoe_audio.data.remember import remembered
 from xaimoe_runtime.errors import AudioError
 
-VERSION = 7
+VERSION = 8
 """Part of every key; raise it when a measurement changes."""
 
 
