@@ -132,10 +132,10 @@ def test_a_teacher_that_fails_is_told_with_the_recording_and_an_earlier_run_is_k
     classifier = MoEAudioClassifier(budget="latency", device="cpu", clip_s=0.5, sample_rate=8_000)
     broken = write_teacher(tmp_path / "broken.onnx", [1, "n"], flat=2)
     with pytest.raises(BundleError, match=r"audio/.*: .*broken\.onnx: fails on an input of shape \[1, \d+\]"):
-        classifier.fit(scenes, epochs=1, out_dir=out, teacher=broken)
+        classifier.fit(scenes, epochs=1, out_dir=out, teacher=broken, force=True)
     endless = write_teacher(tmp_path / "endless.onnx", [1, "n"], factor=float("nan"))
     with pytest.raises(BundleError, match=r"audio/.*: .*endless\.onnx: its answers are not all finite numbers"):
-        classifier.fit(scenes, epochs=1, out_dir=out, teacher=endless)
+        classifier.fit(scenes, epochs=1, out_dir=out, teacher=endless, force=True)
     assert (out / "best.pt").read_text() == "an earlier run"
 
 
