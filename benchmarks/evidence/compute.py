@@ -48,7 +48,7 @@ def train(
             table = fold_table(dataset, fold, val_per_class, out / f"fold{fold}.csv")
             start = time.process_time()
             MoEAudioClassifier(budget="latency", device="cpu", seed=seed).fit(
-                dataset, table, epochs, 16, out / name, recipe=Recipe(compute_weight=weight)
+                dataset, table, epochs, 16, out / name, recipe=Recipe(compute_weight=weight), force=True
             )
             seconds = time.process_time() - start
             test = json.loads((out / name / METRICS).read_text(encoding="utf-8"))["test"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 from xaimoe_runtime.metadata_csv import strip_cell
+from xaimoe_runtime.schema import MAX_TEXT, NO_CONTROL
 
 SEPARATOR = "|"
 """Between the labels of one recording."""
@@ -28,6 +30,11 @@ def split_labels(cell: str) -> tuple[str, ...]:
     """Return the labels of one cell, sorted, each once; none for an empty cell, and an empty one for an empty part."""
     text = strip_cell(cell)
     return tuple(sorted({normal_label(part) for part in text.split(SEPARATOR)})) if text else ()
+
+
+def is_label(label: str) -> bool:
+    """Return whether a bundle's manifest can hold a label."""
+    return len(label) <= MAX_TEXT and re.match(NO_CONTROL, label) is not None
 
 
 def appearance(label: str) -> str:

@@ -15,10 +15,10 @@ from typing import Literal, get_args
 from xaimoe_runtime.dataset_files import DatasetFiles, Located
 from xaimoe_runtime.defects import Defects
 from xaimoe_runtime.errors import DatasetError
-from xaimoe_runtime.labels import look_alikes, normal_label, split_labels
+from xaimoe_runtime.labels import is_label, look_alikes, normal_label, split_labels
 from xaimoe_runtime.metadata_csv import Table, read_table, shown, strip_cell
 from xaimoe_runtime.result import UNKNOWN
-from xaimoe_runtime.schema import TaskKind
+from xaimoe_runtime.schema import MAX_TEXT, TaskKind
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -183,6 +183,8 @@ class _Reader:
             add(line, "has an empty part, expected a class name on each side of |", subject)
         elif UNKNOWN in labels:
             add(line, "is what a model answers when no score is high enough; use another name", subject)
+        elif not all(is_label(label) for label in labels):
+            add(line, f"has a control character, or more than {MAX_TEXT} letters; expected plain text", subject)
         elif len(labels) > 1 and self.task == "single_label":
             add(line, f"names {len(labels)} classes, expected one; or use task multi_label", subject)
         else:

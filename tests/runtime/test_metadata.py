@@ -58,6 +58,8 @@ DEFECTS = [
     ("g.wav,train,boat|", "row 5: label 'boat|': has an empty part"),
     ("g.wav,train,|", "row 5: label '|': has an empty part"),
     ("g.wav,train,unknown", "row 5: label 'unknown': is what a model answers when no score is high enough"),
+    ("g.wav,train,a\x07b", "has a control character, or more than 1000 letters"),
+    (f"g.wav,train,{'x' * 1001}", "has a control character, or more than 1000 letters"),
     (",train,boat", "row 5: filepath is empty"),
     ("../dataset,train,boat", "row 5: ../dataset: is a folder, expected a recording"),
     ("../other.wav,train,boat", "row 5: ../other.wav: lies outside "),

@@ -145,15 +145,14 @@ def check_settings(settings: EventSettings, task: TaskSpec) -> EventSettings:
     Raises:
         ConfigError: a setting is out of its range, or names a label that the model has not.
     """
-    try:
-        checked = msgspec.convert(msgspec.to_builtins(settings), EventSettings)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"event settings: {error}") from error
-    if strangers := sorted(set(checked.on) - set(task.labels)):
+    if strangers := sorted(set(settings.on) - set(task.labels)):
         raise ConfigError(
             f"event settings: found thresholds for {', '.join(strangers)}, the model knows {', '.join(task.labels)}"
         )
-    for label, score in checked.on.items():
+    for label, score in settings.on.items():
         if not 0 < score <= 1:
             raise ConfigError(f"event settings: found a threshold of {score:g} for {label}, expected over 0, up to 1")
-    return checked
+    try:
+        return msgspec.convert(msgspec.to_builtins(settings), EventSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"event settings: {error}") from error

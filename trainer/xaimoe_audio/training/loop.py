@@ -269,7 +269,7 @@ def _check_resumable(last: Path, epochs: int) -> None:
         raise BundleError(f"{last}: cannot be read ({error.strerror}); check its permissions") from error
     except (ValueError, TypeError, LookupError) as error:
         raise BundleError(
-            f"{last}: cannot be resumed, the file is broken ({error}); train again without --resume"
+            f"{last}: cannot be resumed, the file is broken ({error}); train anew with --force"
         ) from error
     if epochs < done:
         raise ConfigError(f"epochs: found {epochs}, but {last} has {done} already; ask for more, or leave --resume out")
