@@ -222,7 +222,7 @@ def test_golden_answers_that_are_not_what_they_declare_are_refused(
 def test_golden_answers_that_unpack_too_large_are_refused(
     editable: EditableBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xaimoe_runtime.bundle.LARGEST_ARCHIVE", 1000)
+    monkeypatch.setattr("xaimoe_runtime.golden_archive.MAX_BYTES", 1000)
     assert "bytes, expected at most 1000" in refusal(editable.path)
 
 

@@ -157,7 +157,10 @@ def test_a_provider_that_is_missing_ends_with_4(bundle: Path, recording: Path, m
 def test_an_error_becomes_one_line_and_its_exit_code(error: type[XaimoeError]) -> None:
     result = CliRunner().invoke(_failing(error("a.wav: found\n  nothing")), ["fail"])
     assert (result.exit_code, result.stdout) == (error.exit_code, "")
-    assert result.stderr == "error: a.wav: found nothing\n"
+    line = (
+        "a.wav: found\n  nothing" if error is DatasetError else "a.wav: found nothing"
+    )  # a defect of a dataset a line
+    assert result.stderr == f"error: {line}\n"
 
 
 def test_ctrl_c_ends_with_130() -> None:

@@ -40,7 +40,7 @@ def test_private_streams_keep_decoder_lines_out_of_both_streams() -> None:
         "a library said this",
         "a message",
     ]
-    assert lines[-1].startswith("decoders printed 302 line(s) about damaged recordings, first: ")
+    assert lines[-1].startswith("decoders printed 302 line(s), first: ")
 
 
 def test_private_streams_end_cleanly_when_the_reader_of_stdout_went_away() -> None:
@@ -88,4 +88,4 @@ def test_decoder_noise_describes_nothing_when_nothing_was_caught() -> None:
     noise = DecoderNoise()
     assert noise.describe() == ""
     noise.take(b"Error A : 01\n")
-    assert noise.describe() == "decoders printed 1 line(s) about damaged recordings, first: Error A : 01"
+    assert noise.describe() == "decoders printed 1 line(s), first: Error A : 01"

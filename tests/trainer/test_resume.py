@@ -43,12 +43,22 @@ KILLED = """
 import os, signal, sys
 from xaimoe_audio import MoEAudioClassifier
 
-def kill(descriptor, *arguments):
-    if "last.pt" in os.readlink(f"/proc/self/fd/{descriptor}"):
-        os.kill(os.getpid(), signal.SIGKILL)
+fsync, sendfile = os.fsync, os.sendfile
 
-os.fsync = kill
-os.sendfile = kill  # by which a file is copied from another file system
+def name(descriptor):
+    return os.readlink(f"/proc/self/fd/{descriptor}")
+
+def kill_at_fsync(descriptor):
+    if "last.pt.xaimoe" in name(descriptor):
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+
+def kill_at_copy(target, source, *arguments):  # by which a file is copied from another file system
+    if "last.pt" in name(target) and name(source).startswith(os.environ["TMPDIR"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sendfile(target, source, *arguments)
+
+os.fsync, os.sendfile = kill_at_fsync, kill_at_copy
 tiny = {"budget": "latency", "device": "cpu", "clip_s": 0.5, "sample_rate": 8_000}
 MoEAudioClassifier(seed=1, **tiny).fit(sys.argv[1], epochs=2, batch_size=4, out_dir=sys.argv[2], resume=True)
 """
@@ -63,7 +73,7 @@ def test_a_kill_while_last_pt_is_written_leaves_the_earlier_one(few: Path, one_e
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert (out / "last.pt").read_bytes() == (one_epoch / "last.pt").read_bytes()
-    left = [path for path in out.iterdir() if "last.pt.xaimoe" in path.name]
+    left = list(out.rglob("*last.pt.xaimoe*"))
     assert left, "the process was not killed in the middle of writing, so this proves nothing"
     MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=out, resume=True)
     assert torch.load(out / "last.pt", weights_only=True)["epoch"] == 1

@@ -13,7 +13,7 @@ import msgspec
 
 from xaimoe_runtime.console import write_records
 from xaimoe_runtime.csv_cells import escape_text
-from xaimoe_runtime.errors import ConfigError, ProviderError
+from xaimoe_runtime.errors import ConfigError, OutputError, ProviderError
 from xaimoe_runtime.records import ErrorRecord, Record, WindowRecord
 from xaimoe_runtime.writing import check_writable, replacing
 
@@ -58,6 +58,8 @@ def check_format(out: Path) -> str:
         ConfigError: it is not, or the file cannot be written.
         ProviderError: the package ``pyarrow`` is missing.
     """
+    if out.is_dir():
+        raise OutputError(f"{out}: found a folder, expected the name of a file to write")
     suffix = out.suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"{out}: found the ending {suffix!r}, expected {', '.join(FORMATS)}")
