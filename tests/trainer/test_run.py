@@ -263,3 +263,16 @@ def test_another_number_of_processes_than_the_launchers_is_refused_before_the_wo
     with pytest.raises(ConfigError, match="devices, nodes: found 2 and 1, but SLURM started this process otherwise"):
         fitting.fit(job(tmp_path / "run", devices=2))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_other_signal_attributes_is_not_resumed_and_says_why(tmp_path: Path) -> None:
+    current = dict.fromkeys(run.FIXED, "same") | {"model": {"frontend": {"attributes_version": 2}}}
+    path = tmp_path / "run_config.json"
+    run.write_json(path, current | {"model": {"frontend": {}}})  # written before definitions had numbers
+    with pytest.raises(ConfigError, match=r"definition 1, expected 2; resume it with the release that began it"):
+        run.check_same_run(path, current)
+    run.write_json(path, current)
+    run.check_same_run(path, current)
+    run.write_json(path, current | {"seed": "other"})
+    with pytest.raises(ConfigError, match="another seed"):
+        run.check_same_run(path, current)

@@ -182,12 +182,25 @@ def check_same_run(path: Path, run_config: dict[str, Any]) -> None:
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); train anew with --force instead of --resume") from error
     now = msgspec.json.decode(msgspec.json.encode(run_config))
+    if (started := _attributes_version(before)) != (current := _attributes_version(now)):
+        raise ConfigError(
+            f"{path}: found a run of another release, whose signal attributes have definition {started}, expected "
+            f"{current}; resume it with the release that began it, or train anew with --force"
+        )
     changed = [name for name in FIXED if before.get(name) != now[name]]
     if changed:
         raise ConfigError(
             f"{path}: the earlier run had another {', '.join(changed)}; resume with its options and data, "
             "or train into another folder"
         )
+
+
+def _attributes_version(run_config: Any) -> Any:
+    """Return the definition of the signal attributes that a run uses; runs that state none have the first."""
+    try:
+        return run_config["model"]["frontend"].get("attributes_version", 1)
+    except (AttributeError, LookupError, TypeError):  # not a run's file: the comparison of its fields says so
+        return None
 
 
 def versions() -> dict[str, str]:
