@@ -88,9 +88,9 @@ class ChannelLevels:
         sounding = channels > SILENCE_POWER
         if not len(channels):
             dead = self._several and picked <= SILENCE_POWER
-            return (f"channel {self.channel} is silent; choose another with --channel",) if dead else ()
+            return (f"channel {self.channel} is silent; choose another with --channel",) if dead else _faint(picked)
         if not sounding.any():
-            return ()
+            return _faint(float(channels.max()))
         unrelated = float(channels.mean()) / len(channels)
         under_db = 10 * math.log10(unrelated / picked) if picked > 0 else math.inf
         sentences = []
@@ -138,6 +138,16 @@ class ChannelMonitor:
         before, self._reported = self._reported or (), self._levels.warnings()
         self._levels = ChannelLevels(self._channel)
         return tuple(sentence for sentence in self._reported if sentence not in before)
+
+
+def _faint(power: float) -> tuple[str, ...]:
+    """Return a warning for samples that are neither constant nor loud enough to sound."""
+    if not 0 < power <= SILENCE_POWER:
+        return ()
+    return (
+        f"the level is {10 * math.log10(power):.0f} dBFS and counts as silence, which begins at {SILENCE_DBFS:.0f}; "
+        "if this is a recording, raise its gain (full scale is 1)",
+    )
 
 
 def _listed(numbers: Sequence[int]) -> str:

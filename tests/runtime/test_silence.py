@@ -246,6 +246,15 @@ def test_a_silent_file_has_no_channel_to_blame(tmp_path: Path) -> None:
     assert result_of(write_wav(tmp_path / "mono.wav", zeros(CLIP), RATE)).warnings == ()
 
 
+def test_a_recording_too_faint_to_sound_is_silent_and_says_so(tmp_path: Path) -> None:
+    faint = noise(CLIP) * np.float32(1e-5 / noise(CLIP).std())
+    record = result_of(write_wav(tmp_path / "faint.wav", faint, RATE, subtype="FLOAT"))
+    assert record.silent
+    (warning,) = record.warnings
+    assert warning.startswith("the level is -100 dBFS and counts as silence, which begins at -90; ")
+    assert not result_of(write_wav(tmp_path / "soft.wav", faint * np.float32(10), RATE, subtype="FLOAT")).warnings
+
+
 def test_of_many_dead_channels_the_first_are_listed() -> None:
     levels = ChannelLevels("mix")
     frames = np.zeros((100, 40), np.float32)
