@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_runtime import onnxfile
 from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
 from xaimoe_runtime.golden_archive import read_golden
 from xaimoe_runtime.schema import CONTRACT, EXCHANGE, LINE, SCHEMA_VERSION, STREAM, FileSpec, GraphSpec, Manifest, Role
@@ -52,6 +51,8 @@ class Bundle:
                 graphs that hold more than standard operators and their weights.
             ConfigError: the key cannot be used.
         """
+        from xaimoe_runtime import onnxfile  # here, since an import of the package alone need not have it
+
         folder = Path(path)
         manifest = _read_manifest(folder, public_key)
         files = {

@@ -17,7 +17,6 @@ from xaimoe_runtime.bundle import Bundle
 from xaimoe_runtime.costs import Cost
 from xaimoe_runtime.errors import BundleError
 from xaimoe_runtime.mixing import Mixing, OnDevice, OnHost, Tensor, filled_batches, mix, mix_within, on_host
-from xaimoe_runtime.onnxfile import operators
 from xaimoe_runtime.providers import SessionFactory
 from xaimoe_runtime.result import Outputs
 from xaimoe_runtime.schema import EXCHANGE, LINE, GraphSpec, Manifest, Precision, Role, Routing
@@ -47,7 +46,7 @@ class Graph:
         threads = 1 if spec.role == "expert" else None
         self._open = partial(factory.create, name, bundle.files[spec.file], threads, spec)
         self.session = self._open()
-        self._per_shape = factory.plans_anew and "Conv" in operators(bundle.files[spec.file])
+        self._per_shape = factory.plans_anew and _has_convolution(bundle.files[spec.file])
         self._sessions: dict[tuple[tuple[int, ...], ...], onnxruntime.InferenceSession] = {}
         self._lock = Lock()
         self.outputs = [tensor.name for tensor in spec.outputs]
@@ -111,6 +110,12 @@ class BoundGraph(Graph):
             binding.bind_output(name, self.device, self.device_id)
         session.run_with_iobinding(binding)
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+
+def _has_convolution(content: bytes) -> bool:
+    from xaimoe_runtime.onnxfile import operators  # here, since few providers need it
+
+    return "Conv" in operators(content)
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from xaimoe_runtime.caching import cache_folder
 from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
-from xaimoe_runtime.onnx_safety.operators import ADDED, register_operator
 
 if TYPE_CHECKING:
     from xaimoe_runtime.bundle import Bundle
@@ -81,6 +80,8 @@ def try_first(bundle: Bundle) -> None:
     is_python = "python" in Path(sys.executable or "").name.lower()  # not a program that embeds it
     if sys.platform != "linux" or not is_python or getattr(sys, "frozen", False):
         return
+    from xaimoe_runtime.onnx_safety.operators import ADDED
+
     if not all(isinstance(rule, str) for rule in ADDED.values()):
         return
     size = sum(map(len, bundle.files.values()))
@@ -134,17 +135,19 @@ def _run(bundle: Bundle, memory_mb: int) -> tuple[list[str], int | None]:
     It is started anew, not forked: nothing of this process' memory, threads or main module is in it, and a daemon of
     ``multiprocessing`` may start it, too.
     """
+    import subprocess  # here, since it is slow to import
+
+    from xaimoe_runtime.onnx_safety.operators import ADDED
+
     arguments = {
         "path": [path or str(Path.cwd()) for path in sys.path],
         "child": {
             "path": str(bundle.path.absolute()),
             "digest": bundle.manifest.digest,
             "memory_mb": memory_mb,
-            "operators": ADDED,
+            "operators": dict(ADDED),
         },
     }
-    import subprocess  # here, since it is slow to import
-
     command = [sys.executable, "-I", "-c", CODE, json.dumps(arguments)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
@@ -179,6 +182,7 @@ def run_child(path: str, digest: str, memory_mb: int, operators: dict[str, str])
     """
     from xaimoe_runtime.bundle import Bundle
     from xaimoe_runtime.memory import cap_memory
+    from xaimoe_runtime.onnx_safety.operators import register_operator
     from xaimoe_runtime.providers import SessionFactory
 
     try:
