@@ -236,7 +236,7 @@ def test_a_recording_that_is_silent_for_long_is_told(tmp_path: Path) -> None:
     assert told.startswith("row 2 a.wav: silent for more than half of the time")
 
 
-@pytest.mark.parametrize("label", ["$\\frac$", "$a_b$", "_x", "日本", "a" * 60, "two\nlines"])
+@pytest.mark.parametrize("label", ["$\\frac$", "$a_b$", "_x", "日本", "a" * 60])
 def test_a_class_may_have_any_name(tmp_path: Path, label: str, recwarn: pytest.WarningsRecorder) -> None:
     write_wav(tmp_path / "a.wav", noise(4_000))
     with (tmp_path / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
