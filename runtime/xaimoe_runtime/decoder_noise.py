@@ -52,7 +52,7 @@ class DecoderNoise:
 
     def describe(self) -> str:
         """Return one line for a person, empty if nothing was caught."""
-        return f"decoders printed {self.lines} line(s), first: {self.example}" * bool(self.lines)
+        return f"decoders printed {self.lines} line(s), first: {self.example}" if self.lines else ""
 
 
 @contextmanager
