@@ -64,7 +64,7 @@ class TrainSingle(TrainingModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
-        spectrogram, _, targets, owners = batch
+        spectrogram, _, targets, sounding, owners = batch
         logits = self.network(spectrogram)
         scores = torch.softmax(logits, 1) if self.task == "single_label" else torch.sigmoid(logits)
-        self.validated.append((scores, targets, owners))
+        self.validated.append((scores, targets, sounding, owners))

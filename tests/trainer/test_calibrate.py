@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -111,6 +112,37 @@ def test_the_head_believes_its_experts_as_far_as_the_validation_split_says(
     assert doubt == pytest.approx(doubts[int(np.argmin([one[0] for one in alone]))], rel=1e-3)
     assert {one[2] for one in alone} == {glance}
     assert fitted(doubts) == (surprise, doubt, glance)  # fitted again, it stays
+
+
+def test_the_head_is_fitted_to_the_scores_that_are_given_to_the_user(
+    model: MoEAudioModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One recording has a silent clip, one that is mostly silent, and noise; another is silent."""
+    model = copy.deepcopy(model)
+    frontend = model.config.frontend
+    rate, clip = frontend.sample_rate, frontend.clip_samples
+    silence = np.zeros(clip, np.float32)
+    partly = np.where(np.arange(clip) < clip // 4, tone(clip / rate, rate, hz=900.0)[:clip], 0).astype(np.float32)
+    write_wav(tmp_path / "mixed.wav", np.concatenate([noise(clip), silence, partly]), rate)
+    write_wav(tmp_path / "silent.wav", silence, rate)
+    (tmp_path / "metadata.csv").write_text("filepath,split,label\nmixed.wav,val,rain\nsilent.wav,val,boat\n")
+    table = tmp_path / "metadata.csv"
+    data = load_dataset(tmp_path, table, "single_label", rate, splits=("val",), required=("val",))
+    items, targets = data.with_targets(model.config.labels)["val"]
+    pooled: list[np.ndarray] = []
+
+    def surprise(scores: torch.Tensor, truth: torch.Tensor, task: str) -> float:
+        pooled.append(scores.numpy().copy())
+        return 0.0
+
+    monkeypatch.setattr(calibrate, "_surprise", surprise)
+    monkeypatch.setattr(calibrate, "DOUBTS", (0.1,))
+    monkeypatch.setattr(calibrate, "TEMPERATURES", [1.0])
+    fit_head(model, items, targets, torch.device("cpu"))
+    engine = TorchEngine(model, (THRESHOLD,) * 3, torch.device("cpu"), "a model")
+    for scores, routing in zip(pooled, ("glance", "routed"), strict=True):
+        np.testing.assert_allclose(scores, answer(engine, items, routing).scores, atol=1e-5)
+        assert scores[0].any() and not scores[1].any()
 
 
 @pytest.mark.parametrize(("right", "doubt"), [("experts", min(DOUBTS)), ("glance", max(DOUBTS))])

@@ -13,7 +13,6 @@ from xaimoe_audio.training.losses import (
     classification_loss,
     compute_share,
     losses_of,
-    pooled,
     z_loss,
 )
 
@@ -109,9 +108,3 @@ def test_the_losses_of_scores_are_cross_entropies() -> None:
     expected = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
     torch.testing.assert_close(several, expected)
     assert torch.isfinite(losses_of(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), "single_label")).all()
-
-
-def test_windows_are_pooled_by_their_mean() -> None:
-    values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.2, 0.8]])
-    expected = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
-    torch.testing.assert_close(pooled(values, torch.tensor([0, 0, 0, 1])), expected)

@@ -13,22 +13,29 @@ import numpy as np
 import pytest
 import torch
 from data import noise, write_wav
-from data.configs import model_config
+from data.configs import model_config, random_model
+from data.recordings import tone
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from xaimoe_audio.config import ModelConfig, Overrides
 from xaimoe_audio.data.dataset import Data, load_dataset
+from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.spectrogram import LogMel
 from xaimoe_audio.training import augment, loop
-from xaimoe_audio.training.clips import Clips
+from xaimoe_audio.training.assess import answer
+from xaimoe_audio.training.clips import Clips, ValidationWindows
 from xaimoe_audio.training.job import Job
-from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, z_loss
+from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, z_loss
+from xaimoe_audio.training.metrics import measure
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_audio.training.recipe import Recipe
+from xaimoe_runtime.schema import TaskKind, TaskSpec
 
 BATCH, LABELS, TAUGHT, STEPS = 8, ("boat", "rain", "whale"), 4, 100
 CLASS_WEIGHTS = torch.tensor([0.5, 1.0, 2.0])
+TASK = TaskSpec(kind="single_label", labels=LABELS, thresholds=(0.5,) * 3, temperatures=(1.0, 1.0))
 
 
 class AtStep(TrainingModule):
@@ -320,7 +327,7 @@ def test_a_long_recording_counts_in_validation_as_much_as_a_short_one(module: At
     scores = torch.tensor([[0.1, 0.8, 0.1]] * 20 + [[0.9, 0.05, 0.05]] * 2)
     targets = torch.eye(3)[[0] * 22]
     for part in (slice(0, 13), slice(13, 22)):
-        module.validated.append((scores[part], targets[part], owners[part]))
+        module.validated.append((scores[part], targets[part], torch.ones(22)[part], owners[part]))
     module.on_validation_epoch_end()
     assert module.recording_losses == pytest.approx([-math.log(0.1), -math.log(0.9), -math.log(0.9)], rel=1e-5)
     assert module.logged["val_loss"] == pytest.approx(np.mean(module.recording_losses), rel=1e-5)
@@ -330,15 +337,70 @@ def test_a_long_recording_counts_in_validation_as_much_as_a_short_one(module: At
 
 def test_scores_of_a_recording_are_pooled_before_its_loss(module: AtStep, routed: Routed) -> None:
     """The windows come from the model; a recording's loss is that of its mean score."""
-    batch = routed.spectrogram[:4], routed.attributes[:4], torch.eye(3)[[1] * 4], torch.tensor([0, 0, 0, 1])
+    batch = (
+        routed.spectrogram[:4],
+        routed.attributes[:4],
+        torch.eye(3)[[1] * 4],
+        torch.ones(4),
+        torch.tensor([0, 0, 0, 1]),
+    )
     module.eval()
     with torch.no_grad():
         module.validation_step(batch, 0)
-        ((scores, _, _),) = module.validated
+        ((scores, *_),) = module.validated
         module.on_validation_epoch_end()
     module.train()
     expected = [-math.log(float(scores[:3, 1].mean())), -math.log(float(scores[3, 1]))]
     assert module.recording_losses == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_validation_gives_a_recording_the_scores_of_its_results(
+    config: ModelConfig, tmp_path: Path, task: TaskKind
+) -> None:
+    """A clip of noise, a silent one, one that is silent for its larger part, and a recording that is silent."""
+    rate, clip = config.frontend.sample_rate, config.frontend.clip_samples
+    silence = np.zeros(clip, np.float32)
+    partly = silence.copy()
+    partly[: clip // 4] = tone(clip / rate, rate, hz=900.0)[: clip // 4]
+    write_wav(tmp_path / "mixed.wav", np.concatenate([noise(clip), silence, partly]), rate)
+    write_wav(tmp_path / "silent.wav", silence, rate)
+    write_wav(tmp_path / "plain.wav", noise(clip, seed=2), rate)
+    rows = "mixed.wav,val,whale\nsilent.wav,val,boat\nplain.wav,val,rain\n"
+    (tmp_path / "metadata.csv").write_text("filepath,split,label\n" + rows)
+    data = load_dataset(tmp_path, tmp_path / "metadata.csv", task, rate, splits=("val",), required=("val",))
+    items, targets = data.with_targets(LABELS)["val"]
+    model = random_model(msgspec.structs.replace(config, task=task))
+    with torch.no_grad():
+        model.glance.prior[1].weight.mul_(20)  # noise and tone have other answers
+    module = AtStep(model, Recipe(), STEPS, CLASS_WEIGHTS).eval()
+    for batch in DataLoader(ValidationWindows(items, targets, model), 2):
+        module.validation_step(batch, 0)
+    windows = torch.cat([scores for scores, *_ in module.validated])
+    module.on_validation_epoch_end()
+    answers = answer(TorchEngine(model, (0.5,) * 3, torch.device("cpu"), "a model"), items, "routed")
+    expected = losses_of(torch.from_numpy(answers.scores).double(), torch.from_numpy(targets).double(), task)
+    assert module.recording_losses == pytest.approx(expected.tolist(), rel=1e-4)
+    assert module.logged["val_loss"] == pytest.approx(float(expected.mean()), rel=1e-4)
+    assert answers.outputs.sounding == pytest.approx([1, 0, 0.25, 0, 1], abs=0.03)
+    plain = losses_of(windows[:3].mean(0, keepdim=True), torch.eye(3)[[2]], task)
+    assert module.recording_losses[0] != pytest.approx(float(plain), rel=1e-2)
+    if task == "single_label":
+        assert module.logged["val_score"] == pytest.approx(measure(answers.scores, targets, TASK)["accuracy"], abs=1e-6)
+
+
+def test_a_silent_recording_has_no_right_answer(module: AtStep) -> None:
+    scores = torch.tensor([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05]])
+    module.validated.append((scores, torch.eye(3)[[0, 0]], torch.tensor([0.0, 1.0]), torch.tensor([0, 1])))
+    module.on_validation_epoch_end()
+    assert module.logged["val_score"] == pytest.approx(0.5)
+
+
+def test_scores_that_are_not_finite_make_a_loss_that_is_not(module: AtStep) -> None:
+    scores = torch.tensor([[math.nan, 0.05, 0.05], [0.9, 0.05, 0.05]])
+    module.validated.append((scores, torch.eye(3)[[0, 0]], torch.ones(2), torch.tensor([0, 1])))
+    module.on_validation_epoch_end()
+    assert math.isnan(module.recording_losses[0]) and math.isfinite(module.recording_losses[1])
 
 
 # Silence -------------------------------------------------------------------------------------------------------------

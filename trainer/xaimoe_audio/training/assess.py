@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH, run_windows
-from xaimoe_runtime.result import Engine, Outputs, pool
+from xaimoe_runtime.pooling import Pooling
+from xaimoe_runtime.result import Engine, Outputs
 from xaimoe_runtime.schema import AttributeSpec, Pool, Routing
 
 Floats = NDArray[np.float32]
@@ -48,10 +50,27 @@ def answer(engine: Engine, items: list[LabelledRecording], routing: Routing, how
                     advance()
                 owners.append(owner)
     outputs, owner_of = Outputs.join(parts), np.asarray(owners)
-    scores = np.stack(
-        [pool(outputs.scores[owner_of == i], outputs.sounding[owner_of == i], how) for i in range(len(items))]
-    )
-    return Answers(scores, outputs, owner_of)
+    return Answers(pool_recordings(outputs.scores, outputs.sounding, owner_of, how), outputs, owner_of)
+
+
+def pool_recordings(scores: Floats, sounding: Floats, owners: NDArray[Any], how: Pool = "mean") -> Floats:
+    """Return the scores of N recordings, [N, L], pooled over their W windows by the runtime's own rules.
+
+    A recording with scores that are not finite has such scores, too.
+
+    Args:
+        scores: of the windows, [W, L].
+        sounding: share of each window that is not silent, [W].
+        owners: the recording of each window, [W], rising from 0 to N - 1.
+        how: see :class:`xaimoe_runtime.pooling.Pooling`.
+    """
+    edges = np.flatnonzero(np.diff(owners)) + 1
+    pooled = []
+    for part, votes in zip(np.split(scores, edges), np.split(sounding, edges), strict=True):
+        pooling = Pooling(scores.shape[1], how)
+        pooling.add(part, votes, [0.0] * len(part))
+        pooled.append(pooling.scores)
+    return np.stack(pooled)
 
 
 def attribute_quantiles(answers: Answers) -> tuple[AttributeSpec, ...]:

@@ -17,6 +17,7 @@ from xaimoe_audio.data.dataset import LabelledRecording
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.assess import batches
 from xaimoe_runtime.schema import TaskKind
+from xaimoe_runtime.silence import sounding_share
 
 Floats = NDArray[np.float32]
 TEMPERATURES: list[float] = np.logspace(-2, 2, 81, base=2.0).tolist()
@@ -28,6 +29,8 @@ negative log-likelihood was 0.32 and 0.39 without this, 0.28 and 0.25 with it, a
 DOUBTS = (0.4, 0.2, 0.1, 0.05, 0.025, 0.0125)
 """Candidates: the mass at which the experts' answer counts half. Trainings on ESC-10 learned 0.4."""
 LEAST_SCORE = 1e-7
+LEAST_VOTES = 1e-7
+"""Sum of the votes of a recording's windows that is divided by; one that is silent has scores of 0."""
 THRESHOLD = 0.5
 """Score from which a class counts as present, unless the validation split says better."""
 
@@ -41,26 +44,29 @@ def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floa
     1 to 4) less of it took the test's negative log-likelihood from 0.153 to 0.137, and left with half and a quarter of
     the pairs as much accuracy as with all.
 
-    The likelihood is of the recordings' scores, pooled over their windows as they are given to the user, and of the
-    temperature itself (``USUAL_SPREAD``). The first temperature is fitted on the glance alone, the second with each of
-    some doubts on the routed answer with the first in place (temperature scaling; C. Guo et al., "On calibration of
-    modern neural networks", 2017).
+    The likelihood is of the recordings' scores, pooled over their windows as they are given to the user (the mean,
+    weighted by what is not silent), and of the temperature itself (``USUAL_SPREAD``). The first temperature is fitted
+    on the glance alone, the second with each of some doubts on the routed answer with the first in place (temperature
+    scaling; C. Guo et al., "On calibration of modern neural networks", 2017).
     """
     model.eval()
     heard: list[tuple[Tensor, ...]] = []
+    hop, shares = model.config.frontend.hop, list[float]()
     for owners, waveform, source in batches(model, items, device):
+        shares += [sounding_share(window, hop) for window in waveform.cpu().numpy()]
         spectrogram, attributes = model.frontend(waveform, source)
         heard.append((owners.to(device), spectrogram, attributes, model.glance(spectrogram)[2]))
     owner, prior = (torch.cat([part[i] for part in heard]) for i in (0, 3))
     truth = torch.from_numpy(targets).to(device)
-    windows = torch.bincount(owner, minlength=len(truth))[:, None]
+    votes = torch.tensor(shares, device=device)[:, None]
+    all_votes = torch.zeros_like(truth[:, :1]).index_add(0, owner, votes).clamp(min=LEAST_VOTES)
     nothing = prior.new_zeros(len(prior), model.config.features), prior.new_zeros(len(prior), 1)
     head = model.head
 
     def surprise(index: int, mix: Tensor, weight: Tensor, temperature: float) -> float:
         head.temperatures[index] = temperature
-        scores = head(mix, weight, prior)
-        return _surprise(torch.zeros_like(truth).index_add(0, owner, scores) / windows, truth, model.config.task)
+        pooled = torch.zeros_like(truth).index_add(0, owner, votes * head(mix, weight, prior)) / all_votes
+        return _surprise(pooled, truth, model.config.task)
 
     head.temperatures[0], _ = likeliest(partial(surprise, 0, *nothing))
     model.glance.temperature.copy_(head.temperatures[0])  # which says where experts are asked

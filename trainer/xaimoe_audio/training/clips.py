@@ -22,6 +22,7 @@ from xaimoe_audio.spectrogram.backend import backend_class
 from xaimoe_runtime.audio import fill_clip
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH
+from xaimoe_runtime.silence import sounding_share
 
 Floats = NDArray[np.float32]
 KEPT_BYTES = 4 * 2**30
@@ -112,8 +113,8 @@ class TrainingClips(Dataset[Clips]):
         return power, sums
 
 
-Window = tuple[Tensor, Tensor, Tensor, int]
-"""Spectrogram [1, F, T], attributes [A], target [L], and the index of the recording."""
+Window = tuple[Tensor, Tensor, Tensor, float, int]
+"""Spectrogram [1, F, T], attributes [A], target [L], share that is not silent, and the index of the recording."""
 
 
 class ValidationWindows(IterableDataset[Window]):
@@ -150,8 +151,11 @@ class ValidationWindows(IterableDataset[Window]):
             waveform = torch.from_numpy(np.stack([samples for samples, _, _ in group])).to(device)
             source = torch.tensor([source for _, source, _ in group], dtype=torch.float32, device=device)
             spectrograms, attributes = self.model.frontend(waveform, source)
-            for (_, _, owner), spectrogram, found in zip(group, spectrograms.cpu(), attributes.cpu(), strict=True):
-                yield spectrogram, found, self.targets[owner], owner
+            for (samples, _, owner), spectrogram, found in zip(
+                group, spectrograms.cpu(), attributes.cpu(), strict=True
+            ):
+                sounding = sounding_share(samples, self.spec.frame_hop)
+                yield spectrogram, found, self.targets[owner], sounding, owner
             group.clear()
 
         for owner, window in windows_of(self.items, self.spec):

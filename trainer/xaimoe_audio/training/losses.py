@@ -51,18 +51,6 @@ def losses_of(scores: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
     return nn.functional.binary_cross_entropy(scores, targets, reduction="none").mean(1)
 
 
-def pooled(values: Tensor, owners: Tensor) -> Tensor:
-    """Return the mean of the windows' values [W, L] over each recording, [N, L].
-
-    Args:
-        values: of each window.
-        owners: [W], the recording of each window, 0…N - 1, of which each has one or more.
-    """
-    counts = torch.bincount(owners)
-    summed = values.new_zeros(len(counts), values.shape[1]).index_add(0, owners, values)
-    return summed / counts[:, None]
-
-
 def balance_loss(gates_dense: Tensor) -> Tensor:
     """Of gates [B, P, E]: 1 when the experts share the load evenly over the batch, E when one takes all."""
     share = gates_dense.sum(1)  # [B, E]

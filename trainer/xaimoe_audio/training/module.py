@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,15 +15,17 @@ from xaimoe_audio.model.experts import first_layers, start_alike
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.model.pooling import as_summands, from_mean, mean_and_most
 from xaimoe_audio.training import augment
+from xaimoe_audio.training.assess import pool_recordings
 from xaimoe_audio.training.clips import Clips
 from xaimoe_audio.training.cut import cut
-from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, pooled, z_loss
+from xaimoe_audio.training.losses import balance_loss, classification_loss, compute_share, losses_of, z_loss
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.teacher import Activations, evenly, relevance, relevance_in_whole, saliency_loss
 from xaimoe_runtime.schema import TaskKind
 
-Windows = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Spectrograms [B, 1, F, T], attributes [B, A], targets [B, L], and the indices of the recordings [B]."""
+Windows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Spectrograms [B, 1, F, T], attributes [B, A], targets [B, L], shares of the windows that are not silent [B], and the
+indices of the recordings [B]."""
 
 FED = 0.5
 """Share of the pairs, in even shares, under which an expert is starved."""
@@ -65,8 +68,9 @@ class TrainingModule(lightning.LightningModule):
         goes on."""
         self.recording_losses: list[float] = []
         """Of each recording of the validation split, in the last epoch."""
-        self.validated: list[tuple[Tensor, Tensor, Tensor]] = []
-        """Scores [B, L], targets [B, L] and recordings [B] of the windows validated so far in this epoch."""
+        self.validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        """Scores [B, L], targets [B, L], shares that are not silent [B] and recordings [B] of the windows validated so
+        far in this epoch."""
         self.generalist = first_layers(1, model.config.expert_width)
         self.student = nn.Linear(model.config.features // 2, taught) if taught else None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -236,11 +240,11 @@ class TrainingModule(lightning.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: Windows, batch_idx: int) -> None:
         """Compute scores and compute of the routed model on windows of the validation split."""
-        spectrogram, attributes, targets, owners = batch
+        spectrogram, attributes, targets, sounding, owners = batch
         model = self.model
         routed = model.route(spectrogram, attributes)
         mixture, mass = model.bank(routed.spectrogram, routed.gates)
-        self.validated.append((model.head(mixture, mass, routed.prior_logits), targets, owners))
+        self.validated.append((model.head(mixture, mass, routed.prior_logits), targets, sounding, owners))
         used = routed.gates > 0
         found = {
             "val_pairs_share": used.float().mean(),
@@ -249,14 +253,17 @@ class TrainingModule(lightning.LightningModule):
         self.log_dict(found, on_epoch=True, batch_size=len(spectrogram), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Measure loss and score by recording, as results are: an hour of one recording counts as much as 5 s."""
-        scores, targets, owners = (torch.cat(column) for column in zip(*self.validated, strict=True))
+        """Measure loss and score by recording, pooled as results are: an hour of one recording counts as much as 5 s,
+        and silence has no say."""
+        columns = zip(*self.validated, strict=True)
+        found, truth, sounding, owners = (torch.cat(column).cpu().numpy() for column in columns)
         self.validated.clear()
-        scores, targets = pooled(scores.double(), owners), pooled(targets.double(), owners)
+        scores = torch.from_numpy(pool_recordings(found, sounding, owners)).double()
+        targets = torch.from_numpy(truth[np.unique(owners, return_index=True)[1]]).double()
         losses = losses_of(scores, targets, self.task)
         self.recording_losses = losses.tolist()
-        found = {"val_loss": losses.mean(), "val_score": _right(scores, targets, self.task)}
-        self.log_dict({name: value.float() for name, value in found.items()}, sync_dist=True)
+        measured = {"val_loss": losses.mean(), "val_score": _right(scores, targets, self.task)}
+        self.log_dict({name: value.float().to(self.device) for name, value in measured.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors and on the router, a short warm-up, then a cosine down to nothing."""
@@ -280,9 +287,10 @@ class TrainingModule(lightning.LightningModule):
 
 
 def _right(scores: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
-    """Share of recordings whose labels are all right: the highest score, or those over one half."""
+    """Return the share of recordings whose labels are all right: the highest score, or those over one half. Silence,
+    whose scores are all 0, has no class, so one label is wrong."""
     if task == "single_label":
-        return (scores.argmax(1) == targets.argmax(1)).double().mean()
+        return ((scores.argmax(1) == targets.argmax(1)) & scores.any(1)).double().mean()
     return ((scores > 0.5) == (targets > 0.5)).all(1).double().mean()
 
 
