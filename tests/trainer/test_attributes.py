@@ -11,13 +11,13 @@ import soxr
 import torch
 from data import noise, write_wav
 from data.configs import frontend_config
+from data.noises import COLOURS, coloured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xaimoe_audio.config import ATTRIBUTES_VERSION, FrontendConfig
 from xaimoe_audio.profiling.measure import measure
-from xaimoe_audio.scenes import ambient_density
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX, NOISE_BLOCK, quiet_power
 from xaimoe_audio.spectrogram.frontend import Frontend
 from xaimoe_runtime.audio import read_blocks, windows
@@ -311,19 +311,6 @@ def test_moments_are_about_the_mean_and_not_about_zero() -> None:
 # Steady noise of any spectrum ----------------------------------------------------------------------------------------
 
 
-def sea(frequency: Floats) -> Floats:
-    return np.sqrt(ambient_density(frequency, shipping=0.5, wind=8.0)) * frequency**2 / (frequency**2 + 400)
-
-
-COLOURS: dict[str, Callable[[Floats], Floats]] = {
-    "white": np.ones_like,
-    "pink": lambda frequency: 1 / np.sqrt(np.maximum(frequency, 20)),
-    "brown": lambda frequency: 1 / np.maximum(frequency, 100),
-    "sea": sea,
-}
-"""Amplitude by frequency in Hz."""
-
-
 LONG = frontend_config(frames=250)
 """For clips of 5 s: in 1 s the lowest frequencies have not come round often enough to be steady."""
 LONG_TIME = np.arange(LONG.clip_samples) / RATE
@@ -334,18 +321,15 @@ def of_long(samples: Floats) -> dict[str, float]:
     return dict(zip((name for name, _ in ATTRIBUTES), found[0].tolist(), strict=True))
 
 
-def coloured(colour: str, seed: int) -> Floats:
+def noise_of(colour: str, seed: int) -> Floats:
     """Noise of 5 s with a deviation of 0.03."""
-    spectrum = np.fft.rfft(noise(LONG.clip_samples, seed).astype(np.float64))
-    frequency = np.fft.rfftfreq(LONG.clip_samples, 1 / RATE)
-    samples = np.fft.irfft(spectrum * COLOURS[colour](frequency), LONG.clip_samples)
-    return 0.03 * samples / np.std(samples)
+    return coloured(colour, LONG.clip_samples, RATE, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_steady_noise_of_any_spectrum_has_a_low_snr_and_a_low_quality(colour: str) -> None:
     """The quietest quarter has most of the power: what is over it is 4 to 7 dB lower. It is half trusted."""
-    found = [of_long(coloured(colour, seed)) for seed in range(12)]
+    found = [of_long(noise_of(colour, seed)) for seed in range(12)]
     assert -7 < np.mean([one["snr"] for one in found]) < -4
     assert 0.3 < np.mean([one["quality"] for one in found]) < 0.6
 
@@ -354,7 +338,7 @@ def test_steady_noise_of_any_spectrum_has_a_low_snr_and_a_low_quality(colour: st
 def test_a_burst_stands_out_of_noise_of_any_spectrum(colour: str) -> None:
     """In a fifth of the clip, four times the noise's power: as much sound as noise."""
     bursts = 0.03 * 8**0.5 * np.sin(2 * np.pi * 1_000 * LONG_TIME) * (LONG_TIME % 1 < 0.2)
-    found = [of_long(coloured(colour, seed) + bursts) for seed in range(4)]
+    found = [of_long(noise_of(colour, seed) + bursts) for seed in range(4)]
     assert -2 < np.mean([one["snr"] for one in found]) < 3
     assert np.mean([one["quality"] for one in found]) > 0.8
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data import write_wav
+from data.noises import COLOURS, coloured
 from numpy.typing import NDArray
 
 from xaimoe_audio.config import Overrides
@@ -98,6 +99,21 @@ def test_a_noisier_validation_split_asks_for_a_gain_control(tmp_path: Path) -> N
     sounds = {"knock": pulses(1_000, 0.5, 0.2, 0.1), "beep": pulses(2_000, 0.5, 0.2, 0.1)}
     assert choice(facts_of(tmp_path, 16_000, 2.0, sounds, val_noise=0.05), "spectrogram") == "logmel+pcen"
     assert choice(facts_of(tmp_path, 16_000, 2.0, sounds), "spectrogram") == "logmel"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_gain_control_is_not_taken_where_steady_noise_of_any_spectrum_is_a_class(tmp_path: Path, colour: str) -> None:
+    def steady(time: Floats, rng: np.random.Generator) -> Floats:
+        return coloured(colour, len(time), 16_000, rng)
+
+    calls: dict[str, Sound] = {f"call{hz}": under(steady, pulses(hz, 0.5, 0.1, 0.5)) for hz in (800, 1_600, 3_200)}
+    facts = facts_of(tmp_path, 16_000, 2.0, calls, val_noise=0.15)
+    assert facts.steadiest_snr > 0
+    assert choice(facts, "spectrogram") == "logmel+pcen"
+    facts = facts_of(tmp_path, 16_000, 2.0, calls | {"steady": steady}, val_noise=0.15)
+    assert facts.val_snr < facts.snr - 6
+    assert -9 < facts.steadiest_snr < -3
+    assert choice(facts, "spectrogram") == "logmel"
 
 
 def test_only_the_training_split_says_what_is_steady(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from xaimoe_audio.data.dataset import Data, load_dataset
 from xaimoe_audio.engine import TorchEngine
 from xaimoe_audio.model.moe import MoEAudioModel, Routed
 from xaimoe_audio.spectrogram import LogMel
+from xaimoe_audio.spectrogram.backend import decibels
+from xaimoe_audio.spectrogram.frontend import SILENCE_RAMP
 from xaimoe_audio.training import augment, loop
 from xaimoe_audio.training.assess import answer
 from xaimoe_audio.training.clips import Clips, ValidationWindows
@@ -434,6 +436,41 @@ def test_jitter_equaliser_and_masks_leave_cells_at_the_floor() -> None:
     ):
         assert (changed[:, :, :, 50:] == -4).all()
         assert not torch.equal(changed, spectrogram)
+
+
+def test_a_cell_too_soft_for_the_spectrogram_is_silence_to_augmentation_and_saliency_too(config: ModelConfig) -> None:
+    """Noise of -96 dB re full scale, after loud noise, reads as the lower limit, as digital silence does. The model
+    sees the same cells, so that neither is raised, masked with the mean, or salient."""
+    clip, rate = config.frontend.clip_samples, config.frontend.sample_rate
+    model = random_model(config)
+    model.frontend.window.mean.fill_(-40)
+    model.frontend.window.deviation.fill_(6)
+    first = np.arange(clip) < 0.4 * clip
+    loud = np.where(first, noise(clip, level=0.3), 0)
+    soft = loud + np.where(first, 0, noise(clip, seed=2, level=10 ** (-96 / 20)))
+    waveform = torch.from_numpy(np.stack([loud, soft]).astype(np.float32))
+    with torch.no_grad():
+        power, _ = model.frontend.frame(waveform)
+        assert float(decibels(power)[1, :, -20:].min()) > SILENCE_RAMP[1]  # it is not silence
+        spectrogram, _ = model.frontend(waveform, torch.tensor([[float(rate), 0.0]] * 2))
+        later = spectrogram.shape[3] // 2
+        assert (spectrogram[:, :, :, later:] == -4).all()
+        saliency = model.glance(spectrogram)[0].reshape(2, *model.grid.shape)
+    torch.testing.assert_close(saliency[0], saliency[1])
+    assert (saliency[:, :, -1] == 0).all() and (saliency[:, :, 0] > 0).all()
+    for change in (augment.level_jitter, augment.equalise):
+        torch.manual_seed(7)
+        changed = change(spectrogram, 0.4)
+        assert (changed[:, :, :, later:] == -4).all()
+        assert (changed != spectrogram)[spectrogram.abs() < 3].any()
+    torch.manual_seed(7)
+    assert (augment.spec_augment(spectrogram, 3)[:, :, :, later:] == -4).all()
+
+
+def test_noise_that_is_loud_enough_has_no_cell_at_the_lower_limit(module: AtStep, clips: Clips) -> None:
+    """So jitter, equaliser and masks reach all of an ordinary clip."""
+    spectrogram, _ = module.model.frontend.window(clips.power, clips.sums, clips.source)
+    assert (spectrogram > -4).all()
 
 
 def test_the_noises_are_louder_than_silence_only(config: ModelConfig, module: AtStep, clips: Clips) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+from data.configs import frontend_config
+from data.noises import COLOURS, coloured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,6 +19,7 @@ from xaimoe_audio.model.experts import FAMILIES
 from xaimoe_audio.model.glance import GLOBAL_CONTEXT, PATCH_CONTEXT
 from xaimoe_audio.model.router import LEARNED_ATTRIBUTES, Router
 from xaimoe_audio.spectrogram.attributes import ATTRIBUTES, INDEX
+from xaimoe_audio.spectrogram.frontend import Frontend
 
 EXPERTS = tuple(FAMILIES)
 PATCHES, K_MAX, MAX_PAIRS, FOCUS = 8, 2, 6, 16.0
@@ -325,3 +329,28 @@ def test_low_quality_raises_both_bars(quality: float, trust: float) -> None:
     expert_bar, pair_bar = router.bars(clips(1)[1], attributes(quality=quality))
     assert float(expert_bar) == pytest.approx(1 - 0.95 * trust, rel=1e-5)
     assert float(pair_bar) == pytest.approx(0.02**trust, rel=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("colour", COLOURS)
+def test_steady_noise_of_any_spectrum_raises_both_bars(colour: str) -> None:
+    """The bars are 4 to 6 and 2 to 3 times as high as in a clean clip, so that fewer experts run, and one at least."""
+    config, rng = frontend_config(frames=250), np.random.default_rng(0)
+    noises = np.stack([coloured(colour, config.clip_samples, config.sample_rate, rng) for _ in range(16)])
+    source = torch.tensor([[float(config.sample_rate), 0.0]]).expand(16, 2)
+    measured = Frontend(config)(torch.from_numpy(noises.astype(np.float32)), source)[1]
+    clean = measured.clone()
+    clean[:, INDEX["quality"]] = 1.0
+    router = a_router(k_max=8, max_pairs=64)
+    router.thrift.weight.zero_()
+    router.thrift.bias.zero_()
+    saliency, context = clips(16)
+    expert_bar, pair_bar = router.bars(context, measured)
+    assert 0.2 < float(expert_bar.mean()) < 0.3
+    assert 0.038 < float(pair_bar.mean()) < 0.055
+    of_noise, of_clean = (experts_used(router(saliency, context, one)[0]).float() for one in (measured, clean))
+    assert (of_noise >= 1).all() and (of_noise <= of_clean).all()
+    assert of_noise.mean() < 0.75 * of_clean.mean()
+    # Noise may be what there is to recognise: the experts of fine resolution are kept from ruined clips only.
+    fine = [EXPERTS.index(expert) for expert in FINE_EXPERTS]
+    assert (router.compatibility(measured)[:, fine] == 1).all()

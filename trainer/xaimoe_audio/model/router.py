@@ -47,15 +47,18 @@ PAIR_BAR = 0.02
 """Share of the best pair's voice over which another one has a say, too, in a clip of the best quality; its logarithm
 falls with the quality to that of 1."""
 HALF_TRUSTED = 0.2
-"""Quality at which the bars are about half way between those of the best and of no quality. Rain and engines have a
-quality of 0.3 to 0.4: they are noise, but noise that is to be told apart."""
+"""Quality at which the bars are about half way between those of the best and of no quality. Steady noise, rain and
+engines have a quality of 0.34 to 0.5, which raises the bar of experts from 0.05 to 0.19 to 0.28 and that of pairs from
+0.02 to 0.04 to 0.05: they are noise, but noise that may be a class."""
 LEARNED_POWER = 1.1
 """Most by which the router learns to multiply or to divide the logarithms of both bars: a factor of 1.4 either way in a
 clip of the best quality, which does not starve the experts; in one of no quality the bars stay at 1."""
 HIGHBAND_RAMP = (2_000.0, 2_500.0)
 """Effective upper frequency in Hz between which the highband experts fade in."""
 FINE_QUALITY_RAMP = (0.05, 0.2)
-"""Quality between which the experts of fine resolution fade in."""
+"""Quality between which the experts of fine resolution fade in. Steady noise of any spectrum has 0.34 or more and keeps
+them, since ships and rain may be what there is to recognise. They fade out where more than 16 % of the samples are
+clipped (in steady noise 8 %), and in recordings that are nearly silent."""
 TRANSIENT_EXPERTS = frozenset({"TransientExpert"})
 TRANSIENT_GAIN = 2.0
 """How far many transients raise the transient expert's logit."""

@@ -26,7 +26,7 @@ from xaimoe_audio.spectrogram.attributes import (
 )
 from xaimoe_audio.spectrogram.dft import PowerSpectrumProjection, hann
 from xaimoe_audio.spectrogram.framing import frame_lengths
-from xaimoe_audio.spectrogram.frontend import CentralMoments, attribute_bands, offset_bins, without_mean
+from xaimoe_audio.spectrogram.frontend import CentralMoments, attribute_bands, offset_bins, project_frames, without_mean
 from xaimoe_runtime.audio import Block, open_recording, read_blocks, windows
 from xaimoe_runtime.schema import AudioSpec
 
@@ -70,11 +70,8 @@ class Probe(nn.Module):
         self.noise = self.spectrum(noise)[:, :-BANDS]
 
     def forward(self, waveform: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
-        columns = self.spectrum.columns(without_mean(waveform))
-        projected = self.spectrum.project(columns)  # [1, bands, T]
-        sums = torch.cat([projected[:, -BANDS:], self.moments(columns)], dim=1)
+        third_octaves, sums = project_frames(without_mean(waveform), self.spectrum, self.moments)
         attributes = self.attributes(sums, source)
-        third_octaves = projected[:, :-BANDS]
         return attributes[0], third_octaves[0].mean(-1), self.contrast(third_octaves)
 
     def contrast(self, third_octaves: Tensor) -> Tensor:

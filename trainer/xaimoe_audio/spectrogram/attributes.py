@@ -24,9 +24,10 @@ QUALITY_SNR: dict[AttributesVersion, tuple[float, float]] = {1: (3.0, 4.0), 2: (
 2 a clip with as much power over its noise floor as in it has 0.9, and steady noise of any spectrum, which reads around
 -6 dB, 0.35: noise, but noise that is to be recognised. With 0.1 rain, boats and ships of the sonar scenes had too few
 experts: 0.872 right with all pairs, 0.838 with those of the router."""
-STEADY_SNR_DB = -6.5
+MIN_QUALITY_SNR_DB = -6.5
 """SNR that counts for the quality at least, about that of white noise: a steady hum reads lower still, since it does
-not even fluctuate, but is no worse a recording."""
+not even fluctuate, but is no worse a recording. So the quality of a recording that is neither clipped nor nearly silent
+is 0.336 or more."""
 TINY = 1e-12
 """Power that counts as nothing. It is clamped to, never added: graph optimisers take the addition of so little for
 none."""
@@ -74,7 +75,9 @@ class SignalAttributes(nn.Module):
     * ``fmin_eff``, ``fmax_eff``: the band that holds power within 60 dB of the loudest band; ``fmax_eff`` never
       exceeds half the native rate.
     * ``level``: mean power about the local mean in dB re full scale, -120…20.
-    * ``quality``: 0…1; high when SNR is high, and neither clipped nor silent.
+    * ``quality``: 0…1; high when SNR is high, and neither clipped nor silent. Steady noise has 0.34 to 0.53 (white and
+      sea noise around 0.35, pink 0.40, brown 0.44), a clip with as much sound as noise 0.9; only clipping and silence
+      take it under 0.33.
 
     Models keep the definition that they were trained with. In version 1 the floor of a clip was the geometric mean over
     bands, which reads steady noise the higher the steeper its spectrum is (red noise 12 to 18 dB, white noise -6.5 dB);
@@ -120,7 +123,7 @@ class SignalAttributes(nn.Module):
         level = 10 * torch.log10(mean_square)
         clipping = source[:, 1]
         middle, width = QUALITY_SNR[self.version]
-        steady = torch.clamp(snr, min=STEADY_SNR_DB) if self.version > 1 else snr
+        steady = torch.clamp(snr, min=MIN_QUALITY_SNR_DB) if self.version > 1 else snr
         clear = torch.sigmoid((steady - middle) / width)
         quality = clear * (1 - ramp(clipping, 0.0, 0.2)) * ramp(level, SILENCE_DB, SILENCE_DB + 20)
         return torch.stack(

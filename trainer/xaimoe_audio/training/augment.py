@@ -26,13 +26,22 @@ KNOTS = 5
 
 
 def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int, centres: Tensor) -> Clips:
-    """A ``share`` of the clips mixed with another one each (Y. Tokozume et al., "Between-class learning", 2018).
+    """Return the clips, a share of them mixed with another one (Y. Tokozume et al., "Between-class learning", 2018).
 
-    The two are brought to the same power first, so the share r of one in the mixture is the one that is heard. For one
-    class a clip, its target is r and the other's 1 - r. For several, r stays within 0.25…0.75 and both clips' classes
-    are present. A silent clip, which no gain brings to another's power, is left alone. Powers add, which is what mixed
-    sounds do on average. Of the sources, the higher rate and clipping
-    count. ``hop`` is that of the frames, in samples, ``centres`` [F] those of the bands, in Hz.
+    The two are brought to the same power first, so that r is a clip's share of the mixture's amplitude. For one class a
+    clip, its target is r and the other's 1 - r. For several, r stays within 0.25…0.75 and both clips' classes
+    are present. A silent clip, which no gain brings to another's power, is left alone. Powers are added, which is what
+    mixed sounds do on average. Of the two sources, the higher native rate and the higher clipping rate are kept.
+
+    Args:
+        clips: the batch.
+        share: of the clips that are mixed, 0…1.
+        task: whether a clip has one class or several.
+        hop: samples from frame to frame.
+        centres: [F], centre frequencies of the spectrogram's bands in Hz, rising.
+
+    Returns:
+        A batch of the same size.
     """
     batch, device = len(clips.power), clips.power.device
     other = torch.randperm(batch, device=device)
@@ -59,7 +68,17 @@ def mix_between_classes(clips: Clips, share: float, task: TaskKind, hop: int, ce
 
 
 def noise_clips(frontend: Frontend, config: FrontendConfig, seed: int = 0) -> Clips:
-    """Clips of stationary noise of all spectral slopes, as the frontend hears them; the same ones for each seed."""
+    """Return ``NOISES`` clips of stationary noise with spectral slopes from falling to rising, by ``STEEPEST_NOISE`` at
+    most; the same ones for each seed.
+
+    Args:
+        frontend: computes the frames.
+        config: of the frontend.
+        seed: of the noise.
+
+    Returns:
+        Clips without targets; the powers are those of samples with a deviation of about 1.
+    """
     waveform = torch.randn(NOISES, config.clip_samples, generator=torch.Generator().manual_seed(seed))
     spectrum = torch.fft.rfft(waveform)
     slope = torch.linspace(-STEEPEST_NOISE, STEEPEST_NOISE, NOISES)[:, None]
@@ -73,14 +92,17 @@ def noise_clips(frontend: Frontend, config: FrontendConfig, seed: int = 0) -> Cl
 
 
 def add_noise(clips: Clips, noise: Clips, share: float, hop: int, centres: Tensor) -> Clips:
-    """A ``share`` of the clips with one of the noises at a random level; silent ones stay silent.
+    """Return the clips, a share of them with a noise whose power is ``NOISE_SNR`` dB lower; silent ones stay silent.
 
     Args:
         clips: the batch.
-        noise: as of ``noise_clips``.
+        noise: as :func:`noise_clips` returns them.
         share: of the clips that noise is added to, 0…1.
-        hop: of the frames, in samples.
-        centres: [F], of the bands, in Hz.
+        hop: samples from frame to frame.
+        centres: [F], centre frequencies of the spectrogram's bands in Hz, rising.
+
+    Returns:
+        A batch of the same size.
     """
     batch, device = len(clips.power), clips.power.device
     chosen = taken(noise, torch.randint(len(noise.power), (batch,), device=device))
@@ -95,13 +117,17 @@ def add_noise(clips: Clips, noise: Clips, share: float, hop: int, centres: Tenso
 
 
 def band_limit(clips: Clips, centres: Tensor, rate: int, share: float) -> Clips:
-    """A ``share`` of the clips as if recorded at a lower rate: nothing is left above half of it, as the source says.
+    """Return the clips, a share of them as if recorded at a lower rate: nothing is left above half of it, and the
+    source states that rate.
 
     Args:
         clips: at ``rate`` Hz.
-        centres: [F], of the bands, in Hz.
+        centres: [F], centre frequencies of the spectrogram's bands in Hz, rising.
         rate: of the model, in Hz.
         share: of the clips that are limited, 0…1.
+
+    Returns:
+        A batch of the same size.
     """
     batch, device = len(clips.power), clips.power.device
     native = rate * (NARROWEST + torch.rand(batch, 1, device=device) * (1 - NARROWEST))
@@ -119,14 +145,18 @@ def taken(clips: Clips, index: Tensor) -> Clips:
 
 
 def mean_power(clips: Clips, centres: Tensor) -> Tensor:
-    """Return the mean power density of each clip within the spectrogram's bands, [B, 1]; never 0.
+    """Return the mean power density of each clip within the spectrogram's bands.
 
-    Sound outside of the bands, a recorder's offset and swell under ``fmin`` above all, would make a clip that the model
-    hears as soft count as loud.
+    Sound outside of the bands, a recorder's offset and swell under ``fmin`` above all, would make a clip count as loud
+    that is soft within them.
 
     Args:
         clips: the batch.
-        centres: [F], of the bands, in Hz, rising; a band counts by its width, half the distance of its neighbours.
+        centres: [F], centre frequencies of the bands in Hz, rising; a band counts by its width, half the distance of
+            its neighbours.
+
+    Returns:
+        [B, 1], in the unit of ``Clips.power``; at least ``LEAST_POWER``.
     """
     (width,) = torch.gradient(centres)
     density = clips.power.mean(2) @ (width / width.sum())
@@ -134,7 +164,15 @@ def mean_power(clips: Clips, centres: Tensor) -> Tensor:
 
 
 def added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop: int) -> Clips:
-    """``clips`` and ``others`` with their powers multiplied by factors [B, 1] and added."""
+    """Return the sum of two batches of independent sounds, each multiplied by a factor.
+
+    Args:
+        clips: the batch whose source and targets are kept.
+        factor: of its power, [B, 1].
+        others: a batch of the same size.
+        other_factor: of their power, [B, 1].
+        hop: samples from frame to frame.
+    """
     a, b = factor[:, :, None], other_factor[:, :, None]
     bands = a * clips.sums[:, :BANDS] + b * others.sums[:, :BANDS]
     square, other_square = a * clips.sums[:, BANDS : BANDS + 1], b * others.sums[:, BANDS : BANDS + 1]
@@ -147,16 +185,23 @@ def added(clips: Clips, factor: Tensor, others: Clips, other_factor: Tensor, hop
 
 
 def level_jitter(spectrogram: Tensor, most: float) -> Tensor:
-    """Each spectrogram of [B, 1, F, T] raised or lowered by up to ``most``, in its own standard deviations."""
+    """Return each spectrogram raised or lowered by a random level.
+
+    Args:
+        spectrogram: [B, 1, F, T], normalised.
+        most: the largest change, in its standard deviations.
+    """
     offset = (torch.rand(len(spectrogram), 1, 1, 1, device=spectrogram.device) * 2 - 1) * most
     return _raised(spectrogram, offset)
 
 
 def equalise(spectrogram: Tensor, most: float) -> Tensor:
-    """Each spectrogram of [B, 1, F, T] raised in some bands and lowered in others by up to ``most``.
+    """Return each spectrogram raised in some bands and lowered in others, as if recorded with other equipment or from
+    elsewhere (after H. Nam et al., "FilterAugment", 2022).
 
-    As if recorded with other equipment, or from elsewhere (after H. Nam et al., "FilterAugment", 2022). ``most`` is in
-    the spectrogram's own standard deviations.
+    Args:
+        spectrogram: [B, 1, F, T], normalised.
+        most: the largest change, in its standard deviations.
     """
     knots = (torch.rand(len(spectrogram), 1, KNOTS, device=spectrogram.device) * 2 - 1) * most
     curve = nn.functional.interpolate(knots, size=spectrogram.shape[2], mode="linear", align_corners=True)
@@ -164,8 +209,12 @@ def equalise(spectrogram: Tensor, most: float) -> Tensor:
 
 
 def _raised(spectrogram: Tensor, by: Tensor) -> Tensor:
-    """Return a spectrogram raised by so much within its limits; no gain makes silence, which is at the lower one,
-    sound."""
+    """Return a spectrogram raised within its limits; cells at the lower one, which are silence to the model, stay.
+
+    Args:
+        spectrogram: [B, 1, F, T], normalised.
+        by: in its standard deviations, [B, 1, F or 1, 1].
+    """
     raised = torch.clamp(spectrogram + by, -SPECTROGRAM_LIMIT, SPECTROGRAM_LIMIT)
     return torch.where(spectrogram > -SPECTROGRAM_LIMIT, raised, spectrogram)
 
@@ -206,8 +255,14 @@ def frequency_shift(spectrogram: Tensor, share: float) -> Tensor:
 def spec_augment(spectrogram: Tensor, masks: int, freq_share: float = 1 / 6, time_share: float = 1 / 8) -> Tensor:
     """Mask random bands and stretches of time with the mean, 0 (D. S. Park et al., "SpecAugment", 2019).
 
-    Silent cells stay silent: the mean would be an event there. Masks of silence everywhere cost the glance 0.075 of its
-    accuracy on the sonar scenes (0.631 to 0.556), and the whole model nothing.
+    Cells at the lower limit stay there: the mean would be an event. Masks of silence everywhere cost the glance 0.075
+    of its accuracy on the sonar scenes (0.631 to 0.556), and the whole model nothing.
+
+    Args:
+        spectrogram: [B, 1, F, T], normalised.
+        masks: how many there are in frequency, and as many in time.
+        freq_share: the largest height of a mask, as a share of F.
+        time_share: the largest width of a mask, as a share of T.
     """
     silent = spectrogram == -SPECTROGRAM_LIMIT
     batch, _, bins, frames = spectrogram.shape
