@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from xaimoe_audio.metrics_table import Metrics, closing_table, gain_over_glance
+from xaimoe_audio.metrics_table import Gain, Metrics, closing_table, gain_over_glance
 from xaimoe_runtime.schema import TaskSpec
 
 TASK = TaskSpec(kind="single_label", labels=("a", "b"), thresholds=(0.5, 0.5), temperatures=(1.0, 1.0))
@@ -44,18 +44,20 @@ def test_the_gain_and_its_standard_error_are_those_of_paired_answers(
 
 def test_one_recording_shows_nothing(targets: np.ndarray) -> None:
     found = gain_over_glance(targets[:1], 1 - targets[:1], targets[:1], TASK)
-    assert found == {"gain": 1.0, "error": math.inf}
+    assert found == {"gain": 1.0, "error": None}
+    assert json.loads(msgspec.json.encode(found)) == {"gain": 1.0, "error": None}
 
 
-def table(gain: float, error: float) -> str:
+def table(gain: float, error: float | None, splits: tuple[str, ...] = ("val", "test"), metric: str = "accuracy") -> str:
     found: dict[str, Any] = {
         "recordings": 160,
-        "by_routing": {r: {"accuracy": a, "ece": 0.1} for r, a in (("routed", 0.9), ("dense", 0.91), ("glance", 0.8))},
+        "by_routing": {r: {"ece": 0.1, metric: a} for r, a in (("routed", 0.9), ("dense", 0.91), ("glance", 0.8))},
         "macs": {"routed": 12.34e6, "dense": 45e6, "floor": 2e6, "frontend": 8e6},
     }
-    gains = {"val": {"gain": 1.0, "error": 0.0}, "test": {"gain": gain, "error": error}}
+    gains: dict[str, Gain] = {"val": {"gain": 1.0, "error": 0.0}}
+    gains[splits[-1]] = {"gain": gain, "error": error}
     ms = {"routed": 3.0, "dense": 9.0, "glance": 1.0}
-    return closing_table({"val": found, "test": found}, gains, ms, "torch-cpu")
+    return closing_table(dict.fromkeys(splits, found), gains, ms, "torch-cpu")
 
 
 def test_the_closing_table_has_score_cost_and_time_of_each_routing() -> None:
@@ -69,10 +71,19 @@ def test_the_closing_table_has_score_cost_and_time_of_each_routing() -> None:
 
 
 def test_experts_that_add_nothing_are_named_with_the_numbers() -> None:
-    assert "add nothing that 160 test recordings can show: routed minus glance is +0.010 ± 0.024" in table(0.01, 0.012)
-    assert "make it worse: routed minus glance is -0.100 ± 0.060 on 160 test recordings" in table(-0.1, 0.03)
-    assert "routed minus glance is +1.000 (two" in table(1.0, math.inf)
+    nothing = "add nothing that 160 test recordings can show: accuracy routed minus glance is +0.010 ± 0.024 (two"
+    assert nothing in table(0.01, 0.012)
+    worse = "make it worse: accuracy routed minus glance is -0.100 ± 0.060 on 160 test recordings."
+    assert worse in table(-0.1, 0.03)
+    assert "accuracy routed minus glance is +1.000. More" in table(1.0, None)
     assert "experts" not in table(0.1, 0.03)
+
+
+def test_the_verdict_says_which_metric_and_that_there_is_no_test_split() -> None:
+    line = table(0.01, 0.012, ("val",), "mAP").splitlines()[-1]
+    assert "160 val recordings (there is no test split) can show: mAP routed minus glance is +0.010" in line
+    assert table(0.01, 0.012, ("val",), "mAP").splitlines()[1].split()[:3] == ["val", "mAP", "0.900"]
+    assert table(-0.1, 0.03, ("val",), "mAP").splitlines()[-1].endswith("160 val recordings (there is no test split).")
 
 
 def test_metrics_are_a_dictionary_that_prints_as_a_short_table() -> None:
@@ -106,7 +117,7 @@ def test_recordings_of_no_class_leave_the_gain_unknown(present: list[int], gain:
     task = TaskSpec(kind="multi_label", labels=("a",), thresholds=(0.5,), temperatures=(1.0, 1.0))
     targets = np.array(present, np.float32)[:, None]
     routed, glance = np.array([[0.9], [0.1], [0.2]], np.float32), np.array([[0.3], [0.4], [0.1]], np.float32)
-    assert gain_over_glance(routed, glance, targets, task) == {"gain": pytest.approx(gain), "error": math.inf}
+    assert gain_over_glance(routed, glance, targets, task) == {"gain": pytest.approx(gain), "error": None}
 
 
 def test_incomplete_recordings_are_shown_if_there_are_any() -> None:

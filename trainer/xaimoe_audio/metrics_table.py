@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,15 @@ HEADLINES = ("recordings", "incomplete", "accuracy", "mAP", "macro_f1", "ece")
 COUNTS = ("recordings", "incomplete")
 MAX_CLASSES = 20
 """Classes that ``print`` shows."""
+
+
+class Gain(TypedDict):
+    """How much the experts add to the glance on a split, as ``metrics.json`` has it."""
+
+    gain: float
+    """Headline metric of the routed model minus that of the glance alone."""
+    error: float | None
+    """Standard error of the gain; None (null) if the split has too few recordings to know it."""
 
 
 def shown(value: float | None) -> str:
@@ -56,7 +65,7 @@ class Metrics(dict[str, Any]):
         return f"<table>{''.join(cells)}</table>"
 
 
-def gain_over_glance(routed: Floats, glance: Floats, targets: Floats, task: TaskSpec) -> dict[str, float]:
+def gain_over_glance(routed: Floats, glance: Floats, targets: Floats, task: TaskSpec) -> Gain:
     """Return how much the experts add to the glance on a split, and how uncertain that is with so few recordings.
 
     The standard error is that of the difference of the headline metric by the delete-a-group jackknife over recordings
@@ -69,8 +78,8 @@ def gain_over_glance(routed: Floats, glance: Floats, targets: Floats, task: Task
         task: what the model answers.
 
     Returns:
-        ``gain``, the difference of the headline metric, and ``error``, its standard error; infinite for one recording.
-        A split that holds no class has no such metric: the gain is 0, its error infinite.
+        The difference of the headline metric and its standard error, which is not known of one recording. A split that
+        holds no class has no such metric: the gain is 0, its error not known.
     """
     metric, count = headline(task), len(targets)
 
@@ -83,17 +92,15 @@ def gain_over_glance(routed: Floats, glance: Floats, targets: Floats, task: Task
     groups = min(MAX_GROUPS, count)
     gain = difference(np.ones(count, bool))
     if math.isnan(gain) or groups < 2:
-        return {"gain": 0.0 if math.isnan(gain) else gain, "error": math.inf}
+        return {"gain": 0.0 if math.isnan(gain) else gain, "error": None}
     without = np.array([difference(np.arange(count) % groups != group) for group in range(groups)])
     if np.isnan(without).any():  # the only recordings with a class are in one group
-        return {"gain": gain, "error": math.inf}
+        return {"gain": gain, "error": None}
     error = math.sqrt((groups - 1) / groups * float(np.square(without - without.mean()).sum()))
     return {"gain": gain, "error": error}
 
 
-def closing_table(
-    figures: dict[str, dict[str, Any]], gains: dict[str, dict[str, float]], ms: dict[str, float], engine: str
-) -> str:
+def closing_table(figures: dict[str, dict[str, Any]], gains: dict[str, Gain], ms: dict[str, float], engine: str) -> str:
     """Return the table that ends a training.
 
     Args:
@@ -104,7 +111,7 @@ def closing_table(
     """
     rows = [("", *ROUTINGS, "")]
     for split, found in figures.items():
-        (metric,) = (name for name in found["by_routing"]["routed"] if name != "ece")
+        metric = _metric(found)
         scores = (shown(found["by_routing"][routing][metric]) for routing in ROUTINGS)
         rows.append((f"{split} {metric}", *scores, f"{found['recordings']} recordings"))
     macs = next(reversed(figures.values()))["macs"]
@@ -121,20 +128,28 @@ def closing_table(
     return "\n".join([*lines, *verdicts(figures, gains)])
 
 
-def verdicts(figures: dict[str, dict[str, Any]], gains: dict[str, dict[str, float]]) -> list[str]:
-    """Return a line for the last split in which the experts do not show a gain over the glance, with the numbers.
+def verdicts(figures: dict[str, dict[str, Any]], gains: dict[str, Gain]) -> list[str]:
+    """Return a line if the experts do not show a gain over the glance, with the numbers.
 
-    A gain shows if it is more than two standard errors.
+    The test split decides, or the validation split where there is none. A gain shows if it is more than two standard
+    errors.
     """
     split = next(reversed(figures))
     gain, error = gains[split]["gain"], gains[split]["error"]
-    if gain > 2 * error:
+    if error is not None and gain > 2 * error:
         return []
-    spread = f"{gain:+.3f} ± {2 * error:.3f}" if math.isfinite(error) else f"{gain:+.3f}"
-    count = figures[split]["recordings"]
-    if gain < -2 * error:
-        return [f"The experts make it worse: routed minus glance is {spread} on {count} {split} recordings."]
+    name, count = _metric(figures[split]), figures[split]["recordings"]
+    over = f"{count} {split} recordings" if split == "test" else f"{count} {split} recordings (there is no test split)"
+    if error is not None and gain < -2 * error:
+        return [f"The experts make it worse: {name} routed minus glance is {gain:+.3f} ± {2 * error:.3f} on {over}."]
+    spread = f"{gain:+.3f}" if error is None else f"{gain:+.3f} ± {2 * error:.3f} (two standard errors)"
     return [
-        f"The experts add nothing that {count} {split} recordings can show: routed minus glance is {spread} (two "
-        "standard errors). More recordings may show it; or run the glance alone (routing glance), which costs less."
+        f"The experts add nothing that {over} can show: {name} routed minus glance is {spread}. More recordings may "
+        "show it; or run the glance alone (routing glance), which costs less."
     ]
+
+
+def _metric(figures: dict[str, Any]) -> str:
+    """Return the name of the headline metric among those by routing: accuracy, or mAP of several labels."""
+    (name,) = (name for name in figures["by_routing"]["routed"] if name != "ece")
+    return str(name)
