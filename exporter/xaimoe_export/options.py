@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xaimoe_export.plan import PrecisionPlan
 from xaimoe_runtime import ConfigError
+from xaimoe_runtime.choices import number_within
 from xaimoe_runtime.schema import PRECISIONS, Precision
 
 
@@ -47,8 +48,7 @@ class ExportOptions:
         if self.licence is not None and not re.fullmatch(r"[A-Za-z0-9.+-]+", self.licence):
             raise ConfigError(f"licence: found {self.licence!r}, expected an identifier such as MIT or CC-BY-4.0")
         for name in ("score_tolerance", "accuracy_tolerance"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name}: found {getattr(self, name)}, expected 0 or more")
+            number_within(getattr(self, name), name, 0)
 
     @property
     def needs_fused(self) -> bool:

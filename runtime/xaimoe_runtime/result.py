@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xaimoe_runtime.choices import one_of
+from xaimoe_runtime.choices import number_within, one_of
 from xaimoe_runtime.drift import drifted, excess, familiarity, novelty
-from xaimoe_runtime.errors import AudioError, ConfigError
+from xaimoe_runtime.errors import AudioError
 from xaimoe_runtime.pooling import Pooling
 from xaimoe_runtime.presentation import as_html, as_text
 from xaimoe_runtime.schema import POOLS, AttributeSpec, AudioSpec, Pool, Routing, TaskSpec
@@ -37,9 +37,7 @@ class DecisionRules:
 
     def __post_init__(self) -> None:
         for name in ("min_score", "max_novelty"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name}: found {value}, expected 0 to 1")
+            number_within(getattr(self, name), name, 0, 1)
         one_of(POOLS, self.pool, "pool")
 
     def of_window(self) -> DecisionRules:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from xaimoe_runtime.result import Result, Trace
 
@@ -57,3 +60,25 @@ def test_notebooks_show_a_table_with_escaped_names() -> None:
     assert "<th>rain</th><td>rain 0.900</td><td>ship 0.050</td><td>&lt;b&gt; 0.030</td>" in shown
     assert "<b>" not in shown
     assert "and 190 more clips" in result(clips=200)._repr_html_()
+
+
+@pytest.mark.parametrize(("labels", "said"), [(("unknown",), "unknown (silent)"), ((), "no label (silent)")])
+def test_silence_has_no_scores_to_show(labels: tuple[str, ...], said: str) -> None:
+    clip = result()
+    silent = replace(
+        clip,
+        labels=labels,
+        scores=np.zeros_like(SCORES),
+        trace=replace(clip.trace, sounding=np.zeros(1, np.float32)),
+    )
+    assert str(silent).splitlines() == [said, "routed, 2 pairs run in 1 window (1 silent), 4.2 ms"]
+    assert f"<tr><th>{said.partition(' (')[0]}</th><td>silent</td></tr>" in silent._repr_html_()
+
+
+def test_a_silent_clip_of_a_batch_is_named() -> None:
+    batch = result(clips=2)
+    trace = replace(batch.trace, sounding=np.array([1, 0], np.float32))
+    scores = np.stack([SCORES, np.zeros_like(SCORES)])
+    shown = replace(batch, labels=(("rain",), ("unknown",)), scores=scores, trace=trace)
+    assert str(shown).splitlines()[0].startswith("rain (rain 0.900, ")
+    assert str(shown).splitlines()[1:] == ["unknown (silent)", "routed, 4 pairs run in 2 windows (1 silent), 4.2 ms"]

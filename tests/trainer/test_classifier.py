@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -306,10 +307,44 @@ def test_a_loaded_classifier_has_the_options_it_was_trained_with(
     assert MoEAudioClassifier.load(tmp_path / "best.pt", device="cpu").auto_config is auto_config
 
 
-@pytest.mark.parametrize("numbers", [{"epochs": 0}, {"batch_size": 0}])
-def test_numbers_below_one_are_refused(few: Path, tmp_path: Path, numbers: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="epochs, batch_size: found"):
-        MoEAudioClassifier(**TINY).fit(few, out_dir=tmp_path, **numbers)
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "devices", "nodes"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "2", None, True, math.nan])
+def test_numbers_that_are_no_counts_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: found {value!r}, expected a whole number, 1 or more$"):
+        MoEAudioClassifier(**TINY).fit(tmp_path, out_dir=tmp_path / "run", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["trials", "epochs", "batch_size"])
+def test_tune_refuses_numbers_that_are_no_counts(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: found 'a', expected a whole number, 1 or more$"):
+        MoEAudioClassifier(**TINY).tune(tmp_path, out_dir=tmp_path / "run", **{name: "a"})
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("predict", {"min_score": "a"}, "min_score: found 'a', expected 0 to 1"),
+        ("predict", {"max_novelty": None}, "max_novelty: found None, expected 0 to 1"),
+        ("predict", {"min_score": True}, "min_score: found True, expected 0 to 1"),
+        ("predict", {"sample_rate": "a"}, "sample_rate: found a sampling rate of 'a'"),
+        ("faithfulness", {"recordings": "a"}, "recordings: found 'a', expected a whole number, 1 or more"),
+        ("export", {"score_tolerance": "a"}, "score_tolerance: found 'a', expected 0 or more"),
+        ("export", {"accuracy_tolerance": math.inf}, "accuracy_tolerance: found inf, expected 0 or more"),
+    ],
+)
+def test_numbers_of_another_type_are_refused_by_name(
+    untrained: Path, tmp_path: Path, method: str, options: dict[str, Any], said: str
+) -> None:
+    classifier = MoEAudioClassifier.load(untrained, device="cpu")
+    given = np.zeros(16_000, np.float32) if method == "predict" else tmp_path / "out"
+    with pytest.raises((AudioError, ConfigError), match=f"^{said}"):
+        getattr(classifier, method)(given, **options)
+
+
+def test_numbers_of_numpy_are_numbers(untrained: Path) -> None:
+    classifier = MoEAudioClassifier.load(untrained, device="cpu")
+    samples = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    assert classifier.predict(samples, min_score=np.float32(1.0)).labels == ("unknown",)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")

@@ -32,7 +32,7 @@ from xaimoe_audio.training.processes import is_first_process
 from xaimoe_audio.training.recipe import Recipe
 from xaimoe_audio.training.usage import describe_usage, expert_usage
 from xaimoe_runtime.audio import parse_channel
-from xaimoe_runtime.choices import one_of
+from xaimoe_runtime.choices import one_of, positive_integer
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, infer, infer_windows
 from xaimoe_runtime.metadata import read_metadata
@@ -164,6 +164,7 @@ class MoEAudioClassifier:
             self._check_untrained_start("fit")
         job = self._job(dataset_dir, metadata_csv, epochs, batch_size, out_dir, channel)
         teacher = None if teacher is None else Path(teacher)
+        devices, nodes = positive_integer(devices, "devices"), positive_integer(nodes, "nodes")
         job = replace(job, recipe=recipe, teacher=teacher, devices=devices, nodes=nodes, resume=resume, force=force)
         job = replace(job, allow_incomplete=allow_incomplete)
         if self.explainability is not None:
@@ -201,8 +202,7 @@ class MoEAudioClassifier:
         """
         if find_spec("optuna") is None:
             raise ConfigError('tune needs Optuna; install it with: pip install "xai-moe-audio[tune]"')
-        if trials < 1:
-            raise ConfigError(f"trials: found {trials}, expected 1 or more")
+        trials = positive_integer(trials, "trials")
         self._check_untrained_start("tune")
         from xaimoe_audio.tuning import tune
 
@@ -239,8 +239,8 @@ class MoEAudioClassifier:
             budget=self.budget,
             auto_config=self.auto_config,
             overrides=self.overrides,
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=positive_integer(epochs, "epochs"),
+            batch_size=positive_integer(batch_size, "batch_size"),
             out=Path(out_dir),
             channel=channel,
             device=self.device,
@@ -390,8 +390,7 @@ class MoEAudioClassifier:
         """
         from xaimoe_audio.faithfulness import judge, summarise, write
 
-        if recordings < 1:
-            raise ConfigError(f"recordings: found {recordings}, expected 1 or more")
+        recordings = positive_integer(recordings, "recordings")
         if save_dir is not None:
             check_folder_writable(Path(save_dir))
         items = self._split(dataset_dir, metadata_csv, split, channel).split(split)
