@@ -24,12 +24,16 @@ def example(*lines: str) -> str:
 
 
 def tidy(params: list[Any], groups: dict[str, str]) -> None:
-    """Give options without a group the one in a table, and show flags without a type."""
+    """Give options without a group the one in a table, and show flags without a type and defaults in words without
+    parentheses of their own."""
     for param in params:
         if not isinstance(param, TyperOption):
             continue
         if param.is_flag:
             param.metavar = ""
+        if isinstance(param.show_default, str):
+            words = param.show_default
+            param._get_default_string = lambda words=words, **_: words  # type: ignore[method-assign]
         if not param.rich_help_panel:
             param.rich_help_panel = next((groups[flag] for flag in param.opts if flag in groups), OTHER)
 

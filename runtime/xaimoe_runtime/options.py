@@ -49,25 +49,18 @@ PublicKeyOption = Annotated[
         help="PEM file with an Ed25519 public key. A bundle that is not signed with its private key is refused."
     ),
 ]
-RoutingOption = Annotated[
-    Routing | None,
-    typer.Option(
-        help="Which (patch, expert) pairs run. routed: those that the router chooses; dense: all compatible ones; "
-        "glance: none, the glance answers alone.",
-        show_default="from the bundle",
-    ),
-]
+ROUTING_HELP = (
+    "Which (patch, expert) pairs run. routed: those that the router chooses; dense: all compatible ones; "
+    "glance: none, the glance answers alone."
+)
+RoutingOption = Annotated[Routing | None, typer.Option(help=ROUTING_HELP, show_default="from the bundle")]
 ChannelOption = Annotated[
     str,
     typer.Option(help="Channel to use: mix (the mean of all), each (every channel on its own), or a number, from 0."),
 ]
 OneChannelOption = Annotated[str, typer.Option(help="Channel to use: mix (the mean of all), or a number, from 0.")]
-HopOption = Annotated[
-    float | None,
-    typer.Option(
-        "--hop", help="Seconds from the start of a window to the start of the next.", show_default="from the bundle"
-    ),
-]
+HOP_HELP = "Seconds from the start of a window to the start of the next."
+HopOption = Annotated[float | None, typer.Option("--hop", help=HOP_HELP, show_default="from the bundle")]
 MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help='Answer "unknown" if no score reaches this.')]
 MaxNoveltyOption = Annotated[
     float,
@@ -80,8 +73,8 @@ MaxNoveltyOption = Annotated[
 PoolOption = Annotated[
     Pool,
     typer.Option(
-        help="How the scores of windows become those of a recording. mean; max: the largest of each label; top3: the "
-        "mean of the three largest; lse: a smooth maximum."
+        help="How the scores of windows become those of a recording: their mean; max, the largest of each label; top3, "
+        "the mean of the three largest; lse, a smooth maximum. Silence has no vote."
     ),
 ]
 OutOption = Annotated[

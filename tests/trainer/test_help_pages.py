@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from data.help_pages import check_page, commands
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from xaimoe_audio.cli import app
@@ -18,11 +19,15 @@ from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_runtime.errors import ConfigError
 
 PAGES = dict(commands(app))
+OWN: dict[str, Any] = {
+    name: command for name, command in get_command(app).commands.items() if not hasattr(command, "commands")
+}
+"""Without those of the device."""
 TRAIN: dict[str, Any] = {param.name: param for param in PAGES["train"].params}
 
 
-def page(*arguments: str) -> str:
-    return CliRunner().invoke(app, [*arguments, "--help"]).stdout
+def page(*arguments: str, width: int = 80) -> str:
+    return CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": str(width)}).stdout
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -33,6 +38,38 @@ def test_a_help_page_is_in_order(name: str) -> None:
 @pytest.mark.parametrize("name", ["", *PAGES])
 def test_flags_show_no_type(name: str) -> None:
     assert "<bool>" not in page(*([name] if name else []))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", OWN)
+def test_nothing_is_cut_off_and_no_default_has_two_brackets(name: str, width: int) -> None:
+    shown = page(name, width=width)
+    assert "[default: (" not in shown
+    assert not re.search(r"[\w,.]…", shown.replace("PATH…", ""))
+    assert max(map(len, shown.splitlines())) <= width
+    assert "refused else" not in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "group"),
+    [
+        ("train", "batch_size", "Training"),
+        ("tune", "batch_size", "Training"),
+        ("infer", "batch_size", "Hardware and processes"),
+        ("train", "channel", "Dataset"),
+        ("infer", "channel", "Recordings"),
+        ("explain", "channel", "Recordings"),
+    ],
+)
+def test_an_option_stands_in_the_group_of_its_use(command: str, option: str, group: str) -> None:
+    (param,) = (param for param in OWN[command].params if param.name == option)
+    assert param.rich_help_panel == group
+
+
+def test_defaults_in_words_are_those_of_the_command() -> None:
+    routing = {name: next(p for p in OWN[name].params if p.name == "routing") for name in ("eval", "infer")}
+    assert routing["eval"].show_default == "routed"
+    assert routing["infer"].show_default == "routed, or what the bundle says"
 
 
 def test_help_has_the_options_in_groups_and_the_example() -> None:

@@ -149,8 +149,8 @@ class MoEAudioClassifier:
             teacher: another audio classifier as an ONNX file, whose answers for the training recordings are learnt
                 with the labels (knowledge distillation); see :class:`xaimoe_audio.training.distill.TeacherInput`.
             force: replace an earlier training in ``out_dir`` once this one is whole; other files there stay.
-            allow_incomplete: take recordings of which a part cannot be decoded, as far as they can; they are refused
-                else.
+            allow_incomplete: also take recordings of which a part cannot be decoded, as far as they can be. Without
+                this, one of them stops the training before it begins.
 
         Raises:
             DatasetError: everything that is wrong with the dataset, with row numbers.

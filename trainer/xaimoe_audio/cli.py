@@ -41,7 +41,7 @@ class TrainerHelpPage(HelpPage):
         {
             "Dataset": "--dataset --metadata --split --channel --task --allow-incomplete",
             "Recordings": "--audio --list --label --recordings --clips",
-            "Training": "--epochs --batch-size --budget --device --devices --nodes --seed --teacher --learning-rate "
+            "Training": "--epochs --budget --device --devices --nodes --seed --teacher --learning-rate "
             "--saliency-teacher --trials",
             "Model design": "--auto-config --sample-rate --fmin --fmax --spectrogram --experts --k-max --tile --stride "
             "--clip-s --expert-width",
@@ -53,6 +53,12 @@ class TrainerHelpPage(HelpPage):
             "Explanation": "--method",
         }
     )
+
+
+class RecordingsHelpPage(TrainerHelpPage):
+    """A help page of a command that takes recordings and no dataset."""
+
+    groups: ClassVar[dict[str, str]] = TrainerHelpPage.groups | {"--channel": "Recordings"}
 
 
 TRAINING_PACKAGES = (
@@ -175,7 +181,7 @@ def train(
 ) -> None:
     """Train a model on a folder of labelled recordings; end with a table of its scores and costs.
 
-    What is not given is chosen by the profile of the dataset; policy.json in the run folder says what, and why.
+    Settings that are not given are chosen by the profile of the dataset; policy.json in the run folder gives reasons.
     """
     overrides = options.overrides(
         sample_rate=sample_rate,
@@ -240,8 +246,7 @@ def tune(
 ) -> None:
     """Search sizes and learning rate by complete trainings; print the outcome as one JSON object.
 
-    Searched are the number of experts, how many a clip uses, tile, width and learning rate; what is given as an option
-    is not searched.
+    The search varies experts, k-max, tile, expert width and learning rate, except those that are given as options.
     """
     overrides = options.overrides(
         sample_rate=sample_rate,
@@ -278,7 +283,7 @@ def evaluate(
     ckpt: options.CkptOption,
     metadata: options.MetadataOption = None,
     split: Annotated[Split, typer.Option(help="Split of the dataset to use.")] = "test",
-    routing: device_options.RoutingOption = None,
+    routing: options.CkptRoutingOption = None,
     channel: device_options.ChannelOption = "mix",
     pool: device_options.PoolOption = "mean",
     device: options.DeviceOption = "auto",
@@ -289,7 +294,7 @@ def evaluate(
 
 
 @app.command(
-    cls=TrainerHelpPage,
+    cls=RecordingsHelpPage,
     epilog=example(
         "xaimoe-audio infer recordings --ckpt runs/exp1/best.pt --out answers.csv",
         "xaimoe-audio infer 'archive/**/*.flac' --bundle runs/exp1/bundle --workers 4",
@@ -307,9 +312,9 @@ def infer(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle to classify with, in ONNX Runtime, as on the device.")
     ] = None,
-    routing: device_options.RoutingOption = None,
+    routing: options.RoutingOption = None,
     channel: device_options.ChannelOption = "mix",
-    hop: device_options.HopOption = None,
+    hop: options.HopOption = None,
     pool: device_options.PoolOption = "mean",
     min_score: device_options.MinScoreOption = 0.0,
     max_novelty: device_options.MaxNoveltyOption = 1.0,
@@ -416,7 +421,7 @@ def infer(
 
 
 @app.command(
-    cls=TrainerHelpPage,
+    cls=RecordingsHelpPage,
     epilog=example("xaimoe-audio explain --audio call.wav --ckpt runs/exp1/best.pt --out runs/exp1/call"),
 )
 def explain(
@@ -425,7 +430,11 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder to write the figures and explain.json to.")],
     method: Annotated[
         ExplanationMethod,
-        typer.Option(help="Attribution method. saliency: only what steers the router, which is always drawn."),
+        typer.Option(
+            metavar="METHOD",
+            help="Attribution method: gradcam, gradxinput, all, or saliency: no more than the saliency that steers the "
+            "router, which is always drawn.",
+        ),
     ] = "gradcam",
     label: Annotated[str | None, typer.Option(help="Label to explain.", show_default="the best answer")] = None,
     channel: device_options.OneChannelOption = "mix",
@@ -585,7 +594,11 @@ def demo(
     ),
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of passes over the training split.", show_default="by its size"),
+        typer.Option(
+            min=1,
+            help="Maximum number of passes over the training split.",
+            show_default="by the number of training clips",
+        ),
     ] = None,
     budget: Annotated[
         Budget, typer.Option(help="Size of the model: accuracy takes the larger one, latency the smaller one.")

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from xaimoe_audio.config import SaliencyTeacher
+from xaimoe_runtime import options as device_options
 from xaimoe_runtime.errors import ConfigError
-from xaimoe_runtime.schema import TaskKind
+from xaimoe_runtime.schema import Routing, TaskKind
 
 Device = Literal["auto", "cuda", "cpu"]
 InferenceEngine = Literal["local", "ray"]
@@ -20,7 +21,8 @@ DatasetOption = Annotated[
 MetadataOption = Annotated[
     Path | None,
     typer.Option(
-        help="Table with the columns filepath,split,label[,group].", show_default="metadata.csv in the dataset folder"
+        help="CSV table with the columns filepath, split, label and, if there are any, group.",
+        show_default="metadata.csv in the dataset folder",
     ),
 ]
 CkptOption = Annotated[Path, typer.Option(help="Checkpoint: the best.pt of a training.")]
@@ -28,7 +30,19 @@ DeviceOption = Annotated[
     Device, typer.Option(help="Device for PyTorch. auto takes CUDA if there is a GPU, else the CPU.")
 ]
 TaskOption = Annotated[
-    TaskKind, typer.Option(help="single_label: each recording has one class; multi_label: any number of classes.")
+    TaskKind,
+    typer.Option(
+        metavar="TASK", help="single_label: each recording has one class; multi_label: any number of classes."
+    ),
+]
+RoutingOption = Annotated[
+    Routing | None,
+    typer.Option(help=device_options.ROUTING_HELP, show_default="routed, or what the bundle says"),
+]
+CkptRoutingOption = Annotated[Routing | None, typer.Option(help=device_options.ROUTING_HELP, show_default="routed")]
+HopOption = Annotated[
+    float | None,
+    typer.Option("--hop", help=device_options.HOP_HELP, show_default="the clip's length, or what the bundle says"),
 ]
 AutoConfigOption = Annotated[
     bool, typer.Option(help="Choose settings by the profile of the dataset, or take fixed defaults.")
@@ -39,14 +53,18 @@ EpochsOption = Annotated[
         min=1, help="Maximum number of passes over the training split; training stops earlier if it no longer improves."
     ),
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Clips in a training step, for each process.")]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="Clips in a training step, for each process.", rich_help_panel="Training")
+]
 AllowIncompleteOption = Annotated[
     bool,
     typer.Option(
-        "--allow-incomplete", help="Train on recordings of which a part cannot be decoded, too; they are refused else."
+        "--allow-incomplete",
+        help="Also train on recordings of which a part cannot be decoded. Without this flag, one of them stops the "
+        "training before it begins.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of all random numbers, 0 to 4294967295.")]
 SampleRateOption = Annotated[
     int | None, typer.Option(help="Sampling rate of the model in Hz, 2000 to 400000.", show_default="by the profile")
 ]
@@ -108,7 +126,11 @@ WidthOption = Annotated[
 RateOption = Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.", show_default="0.004")]
 SaliencyTeacherOption = Annotated[
     SaliencyTeacher | None,
-    typer.Option(help="Attribution method that the saliency is trained to predict.", show_default="gradxinput"),
+    typer.Option(
+        metavar="METHOD",
+        help="Attribution method that the saliency is trained to predict: gradxinput, gradcam or both.",
+        show_default="gradxinput",
+    ),
 ]
 
 
