@@ -7,7 +7,7 @@ import fnmatch
 import glob
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ SUFFIXES = frozenset(
 """File endings that count as recordings when a folder is searched: those of the formats that libsndfile reads."""
 COMPANION = "._"
 """Prefix of the files in which macOS keeps the attributes of the file of the same name."""
+DUPLICATE_LINK = "(duplicate link)"
+"""Key under which links to recordings and folders that are searched already are counted."""
 SYSTEM_FOLDERS = frozenset(
     ("$recycle.bin", ".fseventsd", ".spotlight-v100", ".trashes", "__macosx", "lost+found", "system volume information")
 )
@@ -35,8 +37,8 @@ class FoundRecordings:
     """Each file once. A file that is missing and a folder that cannot be searched are listed too: they get an error
     record of their own."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """What searched folders hold besides: number of files by ending, ``._*`` for companion files of macOS and a name
-    with ``/`` for folders of the system."""
+    """What searched folders hold besides: number of files by ending, ``._*`` for companion files of macOS, a name with
+    ``/`` for folders of the system, and ``DUPLICATE_LINK`` for links to what is taken anyway."""
 
 
 def find_recordings(paths: Sequence[Path], lists: Sequence[Path] = ()) -> FoundRecordings:
@@ -97,7 +99,7 @@ class _Search:
     def _search_folder(self, top: Path) -> Iterator[Path]:
         """Yield the recordings in a folder and below, and the folders that cannot be searched."""
         linked_files: list[Path] = []
-        for folder, real, entries in _walk(top, self._searched):
+        for folder, real, entries in _walk(top, self._searched, self._count_link):
             if entries is None:
                 yield folder
                 continue
@@ -115,9 +117,14 @@ class _Search:
                     yield path
         for path in linked_files:  # last: a file has its own name rather than that of a link to it
             target = os.path.realpath(path)
-            if target not in self._real_files:
-                self._real_files.add(target)
-                yield path
+            if target in self._real_files:
+                self._count_link()
+                continue
+            self._real_files.add(target)
+            yield path
+
+    def _count_link(self) -> None:
+        self.skipped[DUPLICATE_LINK] += 1
 
     def matches(self, pattern: Path) -> list[Path]:
         """Return the files and folders that match a pattern, and the folders that could not be searched, sorted."""
@@ -147,7 +154,7 @@ def _expand(base: Path, parts: list[str]) -> Iterator[Path]:
 
 
 def _walk(
-    top: Path, searched: set[str], hidden: bool = True
+    top: Path, searched: set[str], on_duplicate: Callable[[], None] = lambda: None, hidden: bool = True
 ) -> Iterator[tuple[Path, str, list[os.DirEntry[str]] | None]]:
     """Yield each folder below ``top`` with its real path and its entries, None if it cannot be searched.
 
@@ -156,13 +163,17 @@ def _walk(
     Args:
         top: the first folder.
         searched: real paths of folders to leave out; those that are yielded are added.
+        on_duplicate: called for each link to a folder that is left out for that reason.
         hidden: whether folders whose name begins with a dot are searched.
     """
     folders, links = deque([top]), deque[Path]()
     while folders or links:
-        folder = folders.popleft() if folders else links.popleft()
+        is_link = not folders
+        folder = links.popleft() if is_link else folders.popleft()
         real = os.path.realpath(folder)
         if real in searched:
+            if is_link:
+                on_duplicate()
             continue
         searched.add(real)
         entries = _entries(folder)

@@ -115,6 +115,24 @@ def test_find_recordings_counts_what_a_folder_holds_besides(tmp_path: Path) -> N
         find_recordings([tmp_path / "a"])
 
 
+def test_find_recordings_counts_links_to_what_is_taken_anyway(tmp_path: Path) -> None:
+    real, outside = made(tmp_path, "s/z/a.wav", "card/b.wav")
+    for name, target in {
+        "s/again.wav": real,
+        "s/loop": tmp_path / "s",
+        "s/one.wav": outside,
+        "s/two.wav": outside,
+        "s/card": outside.parent,
+        "s/card2": outside.parent,
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    found = find_recordings([tmp_path / "s"])
+    taken = [tmp_path / "s" / "card" / "b.wav", real]
+    assert found.paths == taken
+    assert found.skipped == {"(duplicate link)": 5}
+    assert find_recordings([tmp_path / "s", tmp_path / "s"]).skipped == {"(duplicate link)": 5}
+
+
 def test_find_recordings_keeps_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "gone.wav").symlink_to(tmp_path / "missing" / "gone.wav")
     assert find_recordings([tmp_path]).paths == [tmp_path / "gone.wav"]
