@@ -179,9 +179,7 @@ def calibrate(
         check_figure(figure)
     # Not loaded, which would estimate what is measured here.
     opened = open_and_try(bundle, public_key)
-    items, doubts = ([], ()) if data is None else curves.read_labelled(data, split, opened.manifest.task)
-    for doubt in doubts:
-        typer.echo(f"warning: {doubt}", err=True)
+    items = [] if data is None else curves.read_labelled(data, split, opened.manifest.task)
     factory = SessionFactory(provider, threads, parse_options(provider_option), opened.manifest)
     runtime = Runtime(opened, factory, precision)
     check_writable(place_of(runtime.conditions))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,13 +20,15 @@ from xaimoe_runtime.drawing import new_figure, save_figure
 from xaimoe_runtime.errors import AudioError, DatasetError
 from xaimoe_runtime.inference import file_windows, run_windows
 from xaimoe_runtime.labels import normal_label, spelled
-from xaimoe_runtime.metadata import Split, read_metadata
+from xaimoe_runtime.metadata import Metadata, Split, read_metadata
 from xaimoe_runtime.recording import warn_if_incomplete
 from xaimoe_runtime.result import decide, pool
-from xaimoe_runtime.schema import LINE, TaskSpec
+from xaimoe_runtime.schema import LINE, TaskKind, TaskSpec
 
 if TYPE_CHECKING:
     from xaimoe_runtime.runtime import Runtime
+
+LOG = logging.getLogger("xaimoe_runtime")
 
 STEPS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25)
 """Budgets that are tried: the floor, and so much of what all the experts of a typical clip take on top."""
@@ -60,35 +63,44 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
 
 
-def read_labelled(folder: Path, split: Split, task: TaskSpec) -> tuple[list[Labelled], tuple[str, ...]]:
+def read_labelled(folder: Path, split: Split, task: TaskSpec | None = None) -> list[Labelled]:
     """Read the recordings of a split from a dataset's ``metadata.csv``, or all if it has no splits.
+
+    What may be wrong with the table, such as labels that look alike, is logged as a warning.
 
     Args:
         folder: of the dataset.
         split: ``train``, ``val`` or ``test``.
-        task: of the bundle; a label that it does not know is a defect, since no answer could be right.
-
-    Returns:
-        The recordings with the bundle's spelling of their labels, and warnings about the table.
+        task: of the bundle, whose spelling labels get; a label that it does not know is a defect, since no answer
+            could be right. If None, recordings may have any number of any labels.
 
     Raises:
         DatasetError: everything that is wrong with the table, with row numbers, or no recording in the split.
     """
     path = folder / "metadata.csv"
-    table = read_metadata(path, folder, task.kind, (split,), default_split=split)
-    known = {normal_label(label): label for label in task.labels}
-    for row in table.rows:
-        for label in row.labels:
-            if label not in known:
-                meant = spelled(label, task.labels)
-                hint = f" (meant {meant!r}?)" if meant else ""
-                text = f"is not a label of the bundle, which has {', '.join(task.labels)}"
-                table.defects.add(row.line, text, f"label {label!r}{hint}")
+    kind: TaskKind = "multi_label" if task is None else task.kind
+    table = read_metadata(path, folder, kind, (split,), default_split=split)
+    known = {label: label for label in table.labels}
+    if task is not None:
+        known = {normal_label(label): label for label in task.labels}
+        _note_unknown(table, known, task.labels)
     table.defects.raise_if_any()
     if not table.rows:
         raise DatasetError(f"{path}: found no recordings of split {split!r}; choose another with --split")
-    items = [Labelled(row.path, frozenset(known[label] for label in row.labels)) for row in table.rows]
-    return items, table.warnings
+    for warning in table.warnings:
+        LOG.warning("%s", warning)
+    return [Labelled(row.path, frozenset(known[label] for label in row.labels)) for row in table.rows]
+
+
+def _note_unknown(table: Metadata, known: Container[str], labels: tuple[str, ...]) -> None:
+    """Note the labels of a table that are not ``known``, the normal forms of a bundle's labels."""
+    for row in table.rows:
+        for label in row.labels:
+            if label not in known:
+                meant = spelled(label, labels)
+                hint = f" (meant {meant!r}?)" if meant else ""
+                text = f"is not a label of the bundle, which has {', '.join(labels)}"
+                table.defects.add(row.line, text, f"label {label!r}{hint}")
 
 
 def budgets(runtime: Runtime, percentile: Percentile, most_pairs: float) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ SINGLE = TaskSpec(kind="single_label", labels=("rain", "ship"), thresholds=(0.5,
 
 
 def labelled(runtime: Runtime, folder: Path) -> list[Labelled]:
-    return read_labelled(folder, "test", runtime.task)[0]
+    return read_labelled(folder, "test", runtime.task)
 
 
 def test_points_rise_from_the_floor_to_no_budget(runtime: Runtime, scenes: Path) -> None:
@@ -123,7 +124,7 @@ def write_table(folder: Path, *rows: str) -> None:
 
 def test_tables_without_splits_and_with_several_labels(folder: Path) -> None:
     write_table(folder, "filepath,label", "a.wav,ship|rain")
-    assert read_labelled(folder, "test", MULTI) == ([Labelled(folder / "a.wav", frozenset({"ship", "rain"}))], ())
+    assert read_labelled(folder, "test", MULTI) == [Labelled(folder / "a.wav", frozenset({"ship", "rain"}))]
     write_table(folder, "path,label", "a.wav,ship")
     with pytest.raises(DatasetError, match="found the columns path, label; missing: filepath"):
         read_labelled(folder, "test", MULTI)
@@ -132,7 +133,7 @@ def test_tables_without_splits_and_with_several_labels(folder: Path) -> None:
 def test_the_table_is_read_as_for_training(folder: Path) -> None:
     """Blanks, semicolons and tables from Windows gave 0 % right."""
     write_table(folder, "Filepath; Split; Label", " a.wav ; test ; ship ", "b.wav; train ; rain", "c.wav;test;", ";;")
-    items, _ = read_labelled(folder, "test", MULTI)
+    items = read_labelled(folder, "test", MULTI)
     assert items == [Labelled(folder / "a.wav", frozenset({"ship"})), Labelled(folder / "c.wav", frozenset())]
 
 
@@ -146,10 +147,24 @@ def test_labels_that_the_bundle_does_not_know_are_defects(folder: Path) -> None:
     )
 
 
+def test_without_a_task_any_labels_are_read(folder: Path) -> None:
+    write_table(folder, "filepath,split,label", "a.wav,test, whale|ship ", "b.wav,test,", "c.wav,train,rain")
+    items = read_labelled(folder, "test")
+    assert items == [Labelled(folder / "a.wav", frozenset({"ship", "whale"})), Labelled(folder / "b.wav", frozenset())]
+
+
+def test_labels_that_look_alike_are_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_table(folder, "filepath,split,label", "a.wav,test,ship", "b.wav,test,Ship")
+    with caplog.at_level(logging.WARNING, logger="xaimoe_runtime"):
+        assert len(read_labelled(folder, "test")) == 2
+    (message,) = caplog.messages
+    assert "'Ship'" in message and "'ship'" in message
+
+
 def test_labels_of_an_older_bundle_may_have_another_normal_form(folder: Path) -> None:
     task = TaskSpec(kind="single_label", labels=("e\u0301pave", "ship"), thresholds=(0.5, 0.5), temperatures=(1.0, 1.0))
     write_table(folder, "filepath,split,label", "a.wav,test,\u00e9pave", "b.wav,test,e\u0301pave")
-    items, _ = read_labelled(folder, "test", task)
+    items = read_labelled(folder, "test", task)
     assert [item.labels for item in items] == [{"e\u0301pave"}, {"e\u0301pave"}]
 
 
