@@ -350,6 +350,51 @@ def test_an_mp3_with_a_large_tag_before_it_is_read_whole(tmp_path: Path) -> None
         assert found.complete and len(sound) <= len(samples) < len(sound) + 3 * 1_152
 
 
+ID3V1 = b"TAG" + bytes(125)
+APE_ITEMS = b"cover\xff\xfb\x00" * 800
+
+
+def ape(size: int, is_header: bool) -> bytes:
+    """The header or the footer of an APE tag of so many bytes of items."""
+    return b"APETAGEX" + struct.pack("<IIII", 2_000, size + 32, 1, 0xA0000000 if is_header else 0x80000000) + bytes(8)
+
+
+@pytest.mark.parametrize("info", [True, False], ids=["count", "no count"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        bytes(20_000),
+        bytes(2_000_000),
+        bytes(20_000) + ID3V1,
+        ape(len(APE_ITEMS), is_header=True) + APE_ITEMS + ape(len(APE_ITEMS), is_header=False),
+        APE_ITEMS + ape(len(APE_ITEMS), is_header=False) + ID3V1,
+        b"LYRICSBEGIN" + b"la " * 2_000 + b"006011LYRICS200" + ID3V1,
+        b"LYRICSBEGIN" + b"la " * 1_500 + b"LYRICSEND",
+    ],
+    ids=["zeros", "many zeros", "zeros and ID3v1", "APEv2", "APEv1 and ID3v1", "Lyrics3v2", "Lyrics3v1"],
+)
+def test_padding_and_tags_after_an_mp3_are_no_missing_sound(tmp_path: Path, info: bool, after: bytes) -> None:
+    data = mp3(tone(6.0, 44_100), info=info)
+    expected, _ = decode(tmp_path / "whole.mp3", data)
+    samples, found = decode(tmp_path / "a.mp3", data + after)
+    assert np.array_equal(samples, expected)
+    assert (found.complete, found.missing_s, found.note) == (True, 0, "")
+
+
+@pytest.mark.parametrize("info", [True, False], ids=["count", "no count"])
+def test_other_bytes_after_an_mp3_are_noted(tmp_path: Path, info: bool) -> None:
+    after = b"backup of a card " * 1_000
+    _, found = decode(tmp_path / "a.mp3", mp3(tone(6.0, 44_100), info=info) + after)
+    assert (found.complete, found.note) == (True, "17000 bytes after its last frame are no MPEG audio")
+
+
+def test_an_mp3_that_lacks_frames_before_its_padding_is_incomplete(tmp_path: Path) -> None:
+    data = mp3(tone(6.0, 44_100))
+    _, found = decode(tmp_path / "a.mp3", data[: mp3_frames(data)[-20]] + bytes(20_000))
+    assert not found.complete and found.missing_s == pytest.approx(20 * 1_152 / 44_100, abs=0.01)
+    assert found.note == "cut short: the file ends before its header says"
+
+
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_chained_ogg_is_read_whole(tmp_path: Path, subtype: str) -> None:
     one, two = (encoded(sound, kind="OGG", subtype=subtype) for sound in (SOUND, OTHER))

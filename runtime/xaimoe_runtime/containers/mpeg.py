@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from xaimoe_runtime.containers.part import Extent, Part
-from xaimoe_runtime.containers.window import FileWindow
+from xaimoe_runtime.containers.window import WINDOW_BYTES, FileWindow
 
 MAX_PARTS = 1_000
 """Streams in one file that are read one after the other."""
@@ -27,6 +27,12 @@ SURE_FRAMES = 3
 TOLERANCE_BYTES = 4_096
 """By which a stated number of bytes may differ from the file's: the next frame, or a tag of another kind."""
 MAX_TAGS = 100
+LYRICS = b"LYRICSBEGIN"
+"""How a Lyrics3 tag begins."""
+FOOTERS = ((b"APETAGEX", 32), (b"LYRICS200", 9), (b"LYRICSEND", 9))
+"""How tags end that need no header, with the offset from their end."""
+ID3V1_BYTES = 128
+"""Of a tag at the very end of a file."""
 MAX_TRIES = 100_000
 """Places in a file that are tried for a frame after something else; bounds the time that crafted files take."""
 OTHERS = (b"fLaC", b"OggS", b"RIFF", b"FORM")
@@ -99,10 +105,15 @@ class Stream:
     """Frames that the stream's first frame states."""
     info: Extent | None = None
     """Where that frame is."""
+    cut: bool = False
+    """Whether the file ends within its last frame."""
     lost: bool = False
     """Whether frames are known to be missing."""
     skipped: int = 0
     """Bytes between its frames that are no frames and no tag."""
+    trailing: int = 0
+    """Bytes after its last frame, at the end of the file, that are no frames, no tag and no padding. They are not
+    counted as lost sound: a stream that ends early lacks frames, or ends within one."""
 
 
 def find_parts(file: BinaryIO, start: int, stop: int) -> list[Part] | None:
@@ -132,11 +143,14 @@ def find_parts(file: BinaryIO, start: int, stop: int) -> list[Part] | None:
 
 def _part(data: FileWindow, stream: Stream) -> Part:
     """Return a stream as a part that begins with a frame which states how many follow."""
-    note = ""
+    notes = []
     if stream.skipped:
-        note = f"{stream.skipped} bytes between its frames are no MPEG audio"
-    if stream.lost:
-        note = f"{note}; cut short within a frame" if note else "cut short within a frame"
+        notes.append(f"{stream.skipped} bytes between its frames are no MPEG audio")
+    if stream.trailing:
+        notes.append(f"{stream.trailing} bytes after its last frame are no MPEG audio")
+    if stream.cut:
+        notes.append("cut short within a frame")
+    note = "; ".join(notes)
     if stream.info is not None and stream.stated is not None and stream.stated >= stream.frames:
         short = stream.stated > stream.frames
         note = "cut short: the file ends before its header says" if short else note
@@ -179,9 +193,12 @@ def _streams(data: FileWindow, position: int) -> Iterator[Stream]:
             stream.extents.append(Extent(following, stop))
         stream.frames += count
         after = None if cut else _next_frame(data, stop)
-        skipped = data.stop - stop if after is None else after[1]
-        stream.lost |= cut or skipped > MAX_GAP_BYTES or len(stream.extents) >= MAX_EXTENTS
-        stream.skipped += 0 if cut or after is None else after[1]
+        if after is not None:
+            stream.skipped += after[1]
+        elif not cut:
+            stream.trailing = _trailing_bytes(data, stop)
+        stream.cut = cut
+        stream.lost |= cut or (after is not None and after[1] > MAX_GAP_BYTES) or len(stream.extents) >= MAX_EXTENTS
         following = None if after is None or len(stream.extents) >= MAX_EXTENTS else after[0]
     if stream is not None:
         yield stream
@@ -262,6 +279,19 @@ def _next_frame(data: FileWindow, position: int) -> tuple[int, int] | None:
     begin = _skip_tags(data, position)
     found = _find_frame(data, begin, data.stop)
     return None if found is None else (found, found - begin)
+
+
+def _trailing_bytes(data: FileWindow, position: int) -> int:
+    """Return how many bytes after the last frame are no tag and no padding."""
+    begin, end = _skip_tags(data, position), data.stop
+    if end - begin >= ID3V1_BYTES and data.at(end - ID3V1_BYTES, 3) == b"TAG":
+        end -= ID3V1_BYTES
+    is_tag = data.at(begin, len(LYRICS)) == LYRICS
+    is_tag |= any(data.at(end - offset, len(name)) == name for name, offset in FOOTERS if offset <= end - begin)
+    is_padding = not any(
+        any(data.at(start, min(WINDOW_BYTES, end - start))) for start in range(begin, end, WINDOW_BYTES)
+    )
+    return 0 if is_tag or is_padding else end - begin
 
 
 def _skip_tags(data: FileWindow, position: int) -> int:
