@@ -159,13 +159,14 @@ class Recording:
             count.leave_out(expected, decoder.file)
             return
         position = decoded = 0  # position counts what was left out, too
-        reason, notes_other_length = "", False
+        reason, notes_other_length, is_unchecked = "", False, False
         for _ in range(MAX_BREAKS):
             with decoder:
                 for block in decoder.blocks(size):
                     position, decoded = position + len(block), decoded + len(block)
                     yield block
                 notes_other_length |= decoder.notes_other_length()
+                is_unchecked = decoder.is_unchecked()
             if not decoder.error:
                 break
             reason = reason or f"broken or cut short after {position / self.samplerate:.2f} s ({decoder.error})"
@@ -179,6 +180,9 @@ class Recording:
             for start in range(position, decoder.start, size):
                 yield np.zeros((min(size, decoder.start - start), self.channels), np.float32)
             position = decoder.start
+        if is_unchecked and not notes_other_length:
+            stated = None
+            count.leave_unchecked(decoder.file.format)
         count.add(part, decoded, stated, expected)
         count.notice(part, reason, notes_other_length)
 
@@ -219,6 +223,10 @@ class _Count:
         is_unknown = not self._last_missing and (error or other_length)
         if is_unknown or (part.lost and not (self._last_missing and part.states_length)):
             self._missing = None
+
+    def leave_unchecked(self, kind: str) -> None:
+        """Note that a part of this format does not say how long it is."""
+        self._note(f"the length of a file of format {kind} is not checked: a missing end would not be noticed")
 
     def lose(self, note: str) -> None:
         """Count a part that cannot be decoded and does not say how long it is."""

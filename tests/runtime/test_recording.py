@@ -273,6 +273,106 @@ def test_a_recording_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path)
         list(Recording(write(tmp_path / "a.flac", bytes(data))).blocks())
 
 
+# Rarer containers ----------------------------------------------------------------------------------------------------
+
+STATED = [
+    *(("AVR", subtype) for subtype in ("PCM_S8", "PCM_16")),
+    *(("MAT4", subtype) for subtype in ("PCM_16", "PCM_32", "FLOAT", "DOUBLE")),
+    *(("MAT5", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_32", "FLOAT", "DOUBLE")),
+    *(("SDS", subtype) for subtype in ("PCM_S8", "PCM_16", "PCM_24")),
+    *(("VOC", subtype) for subtype in ("PCM_16", "ULAW", "ALAW")),
+    *(("SVX", subtype) for subtype in ("PCM_S8", "PCM_16")),
+    ("MPC2K", "PCM_16"),
+    ("WVE", "ALAW"),
+]
+"""Containers whose header states a length that libsndfile does not compare with the file's, or not exactly."""
+
+
+def of_channels(count: int) -> Floats:
+    return SOUND if count == 1 else np.stack([SOUND] * count, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "channels"),
+    [(*each, 1) for each in STATED] + [(*each, 2) for each in STATED if each[0] not in ("SDS", "SVX", "WVE")],
+)
+def test_a_rarer_container_that_was_cut_short_says_what_is_missing(
+    tmp_path: Path, kind: str, subtype: str, channels: int
+) -> None:
+    data = encoded(of_channels(channels), kind=kind, subtype=subtype)
+    whole, found = decode(tmp_path / "whole", data)
+    assert found.complete and found.note == ""
+    promised_s = found.promised_s
+    assert promised_s == found.decoded_s
+    for size in (2 * len(data) // 3, len(data) - 20):
+        samples, found = decode(tmp_path / "cut", data[:size])
+        assert len(samples) < len(whole)
+        assert np.array_equal(samples, whole[: len(samples)])
+        assert (found.complete, found.promised_s) == (False, promised_s)
+        assert found.missing_s == pytest.approx(promised_s - found.decoded_s)
+        assert found.note == "cut short: the file ends before its header says"
+    assert 0.6 < len(decode(tmp_path / "cut", data[: 2 * len(data) // 3])[0]) / len(whole) < 0.7
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("VOC", "PCM_16"), ("MAT5", "PCM_16"), ("SVX", "PCM_16")])
+def test_what_follows_the_samples_of_a_rarer_container_is_no_sound(tmp_path: Path, kind: str, subtype: str) -> None:
+    whole, _ = decode(tmp_path / "whole", encoded(SOUND, kind=kind, subtype=subtype))
+    samples, found = decode(tmp_path / "a", encoded(SOUND, kind=kind, subtype=subtype) + bytes(range(256)) * 20)
+    assert np.array_equal(samples, whole)
+    assert (found.complete, found.note) == (True, "")
+
+
+@pytest.mark.parametrize(("kind", "start", "stop"), [("VOC", 27, 30), ("MAT5", 260, 264), ("AVR", 26, 30)])
+def test_a_rarer_container_that_was_never_finished_is_read_to_its_end(
+    tmp_path: Path, kind: str, start: int, stop: int
+) -> None:
+    data = bytearray(encoded(SOUND, kind=kind, subtype="PCM_16"))
+    data[start:stop] = bytes(stop - start)
+    samples, found = decode(tmp_path / "a", bytes(data))
+    assert len(samples) >= len(SOUND)
+    assert (found.complete, found.promised_s) == (True, None)
+    assert found.note == f"the {kind} header states no length; the samples were read to the end of the file"
+
+
+def test_an_avr_that_states_fewer_samples_than_it_has_is_read_to_its_end(tmp_path: Path) -> None:
+    data = bytearray(encoded(SOUND, kind="AVR", subtype="PCM_16"))
+    data[26:30] = struct.pack(">I", RATE)
+    found = check_whole(tmp_path / "a", bytes(data), SOUND)
+    assert found.promised_s == 1.0 and "states fewer samples" in found.note
+
+
+def test_a_sample_dump_that_states_fewer_samples_than_it_has_is_incomplete(tmp_path: Path) -> None:
+    data = bytearray(encoded(SOUND, kind="SDS", subtype="PCM_16"))
+    data[10:13] = bytes((RATE & 127, RATE >> 7 & 127, RATE >> 14))
+    _, found = decode(tmp_path / "a", bytes(data))
+    assert (found.complete, found.missing_s) == (False, None) and "states fewer samples" in found.note
+
+
+def test_the_length_of_one_instrument_is_compared_with_the_file(tmp_path: Path) -> None:
+    data = bytearray(encoded(SOUND, kind="XI", subtype="DPCM_16"))
+    data[298:302] = struct.pack("<I", 2 * len(SOUND))
+    assert decode(tmp_path / "a", bytes(data))[1].note == ""
+    _, found = decode(tmp_path / "a", bytes(data[:-20_000]))
+    assert found.missing_s == pytest.approx(10_000 / 44_100)
+
+
+@pytest.mark.parametrize("kind", ["IRCAM", "PVF", "PAF"])
+def test_where_nothing_states_a_length_the_record_says_that_it_is_not_checked(tmp_path: Path, kind: str) -> None:
+    data = encoded(SOUND, kind=kind, subtype="PCM_16")
+    for size in (len(data), len(data) // 2):
+        _, found = decode(tmp_path / "a", data[:size])
+        assert (found.complete, found.promised_s) == (True, None)
+        assert found.note == f"the length of a file of format {kind} is not checked: a missing end would not be noticed"
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("HTK", "PCM_16"), ("CAF", "ALAC_16"), ("VOC", "PCM_U8")])
+def test_what_libsndfile_refuses_when_cut_short_is_an_error(tmp_path: Path, kind: str, subtype: str) -> None:
+    data = encoded(SOUND, kind=kind, subtype=subtype)
+    assert decode(tmp_path / "a", data)[1].note == ""
+    with pytest.raises(AudioError, match="not readable as audio"):
+        decode(tmp_path / "a", data[: len(data) // 2])
+
+
 # FLAC, MP3 and Ogg ---------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +405,16 @@ def test_the_end_of_a_flac_is_found(tmp_path: Path, subtype: str, after: bytes) 
         _, found = decode(tmp_path / "a.flac", bytes(data[: len(data) - len(after) - end]))
         assert (found.complete, found.missing_s, found.promised_s) == (False, None, None)
         assert "cut short" in found.note
+
+
+def test_zeros_after_a_flac_of_unknown_length_are_no_missing_sound(tmp_path: Path) -> None:
+    for seconds in (0.1, 1.0, 2.3):
+        data = flac_of_unknown_length(tone(seconds))
+        for zeros in (1, 2, 20_000, 3_000_000):
+            found = check_whole(tmp_path / "a.flac", data + bytes(zeros), tone(seconds))
+            assert found.note == "", (seconds, zeros)
+    _, found = decode(tmp_path / "a.flac", data[:-100] + bytes(20_000))
+    assert not found.complete
 
 
 def test_flacs_that_were_joined_are_read_one_after_the_other(tmp_path: Path) -> None:

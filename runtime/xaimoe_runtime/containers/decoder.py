@@ -29,6 +29,8 @@ COMPRESSED = ("FLAC", "OGG", "MP3", "MPEG", "CAF")
 """Formats that hold more samples a byte than that, or whose end libsndfile knows."""
 EXAMINED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "FLAC", "OGG", "MP3", "MPEG")
 """Formats whose length is examined by :mod:`xaimoe_runtime.containers`."""
+STRICT = ("CAF", "HTK")
+"""Formats of which libsndfile refuses a file that is shorter than its header says."""
 OTHER_LENGTH = ("should be", "*** File seems to be truncated", "*** Chunk size", "*** Warning : short read")
 """What libsndfile notes where the header states another length than the file has."""
 MAX_SKIP_FRAMES = 1 << 30
@@ -60,7 +62,7 @@ class Decoder:
             reason = getattr(error, "error_string", None) or str(error)
             raise AudioError(f"{path}: not readable as audio ({reason.strip()})") from error
         self._is_examined = part != Part() or self.file.format in EXAMINED
-        self._decoded, self._limit = 0, int(self.file.frames)
+        self._decoded, self._limit = 0, part_frames(part, self.file)
         if self.file.format not in COMPRESSED:
             self._limit = min(self._limit, MAX_FRAMES_PER_BYTE * path.stat().st_size)
 
@@ -81,6 +83,10 @@ class Decoder:
                 return
             self._decoded += len(block)
             yield block
+
+    def is_unchecked(self) -> bool:
+        """Return whether nothing says how long the file should be, so that a missing end would not be noticed."""
+        return not self._is_examined and self.file.format not in STRICT
 
     def notes_other_length(self) -> bool:
         """Return whether libsndfile noted a wrong length, in a container that is not examined here."""
@@ -142,9 +148,15 @@ def open_behind(path: Path, part: Part, position: int, stop: int) -> Decoder | N
     return None
 
 
+def part_frames(part: Part, file: soundfile.SoundFile) -> int:
+    """Return how many native frames of a part libsndfile gives that are in the file."""
+    frames = int(file.frames)
+    return frames if part.max_frames is None else min(frames, part.max_frames)
+
+
 def part_lengths(part: Part, file: soundfile.SoundFile) -> tuple[int | None, int]:
     """Return how many native frames the headers of a part state, if they do, and how many the part should have."""
-    frames = int(file.frames)
+    frames = part_frames(part, file)
     stated = part.stated_frames
     if stated is None and frames < UNKNOWN_FRAMES:
         stated = round(frames * part.stated_ratio)

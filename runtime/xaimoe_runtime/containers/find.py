@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from xaimoe_runtime.containers import flac, mpeg, ogg, stretch
+from xaimoe_runtime.containers import flac, mpeg, ogg, stated, stretch
 from xaimoe_runtime.containers.part import Part
 
 
@@ -27,6 +27,8 @@ def find_parts(path: Path) -> tuple[Part, ...]:
             parts = mpeg.find_parts(file, 0, size) or []  # none if a tag stands before another container
         elif magic == b"NIST":
             parts = [Part(stated_frames=_nist_frames(file))]
+        elif (part := stated.find_part(file, size)) is not None:
+            parts = [part]
         else:
             parts = stretch.find_parts(file) or []
     return tuple(parts) or (Part(),)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from xaimoe_runtime.containers.flacframe import StreamInfo, find_last_frame
 from xaimoe_runtime.containers.part import Extent, Part
-from xaimoe_runtime.containers.window import FileWindow
+from xaimoe_runtime.containers.window import WINDOW_BYTES, FileWindow
 
 MAGIC = b"fLaC"
 STREAMINFO = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")
@@ -16,6 +16,8 @@ STREAMINFO = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")
 MAX_PARTS = 1_000
 """Streams in one file that are read one after the other."""
 MAX_TRIES = 100_000
+MAX_CHECKSUM_ZEROS = 2
+"""Zeros that may belong to the checksum at the end of a frame."""
 TAG_BYTES = 128
 """Of a tag (ID3v1) at the end of a file."""
 
@@ -55,6 +57,9 @@ def _part(data: FileWindow, start: int, stop: int, alone: bool) -> Part:
     if info.total == 0 and data.at(max(stop - TAG_BYTES, start), 3) == b"TAG":  # else the decoder trips over it
         stop -= TAG_BYTES
         pieces = (Extent(start, stop),)
+    if info.total == 0 and (padded := _without_padding(data, start, stop, info)) != stop:
+        stop = padded
+        pieces = (Extent(start, stop),)
     last = find_last_frame(data, start, stop, info, check=info.total == 0)
     if info.total == 0:
         is_cut = last is not None and not last.whole
@@ -68,3 +73,19 @@ def _part(data: FileWindow, start: int, stop: int, alone: bool) -> Part:
     head[22:26] = bytes(4)
     note = "the FLAC header states fewer samples than there are; they were read to their end"
     return Part(pieces=(bytes(head), Extent(start + 26, stop)), stated_frames=info.total, note=note)
+
+
+def _without_padding(data: FileWindow, start: int, stop: int, info: StreamInfo) -> int:
+    """Return where a stream ends that zeros follow; ``stop`` if none do, or no frame ends before them."""
+    end = stop
+    while end > start:
+        first = max(end - WINDOW_BYTES, start)
+        rest = data.at(first, end - first).rstrip(b"\0")
+        end = first + len(rest)
+        if rest:
+            break
+    for zeros in range(min(MAX_CHECKSUM_ZEROS, stop - end) + 1):
+        last = find_last_frame(data, start, end + zeros, info, check=True)
+        if last is not None and last.whole:
+            return end + zeros
+    return stop

@@ -30,6 +30,8 @@ class Part:
     """None: the file itself."""
     stated_frames: int | None = None
     """Native frames that the headers state; None if it is the number that libsndfile gives, times ``stated_ratio``."""
+    max_frames: int | None = None
+    """Native frames that are decoded at most, since what follows is not there or is no sound; None for no limit."""
     stated_ratio: float = 1.0
     """Length that the header states over the length that is there."""
     states_length: bool = True
