@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
+from xaimoe_runtime.cgroup import group_folders
 
 
 def available_cores() -> int:
@@ -18,26 +17,13 @@ def available_cores() -> int:
         At least 1. A quota of 2.5 cores gives 2.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(min(_cgroup_quotas(CGROUP_ROOT, CGROUP_OF_PROCESS), default=cores))))
+    return max(1, min(cores, int(min(_cgroup_quotas(), default=cores))))
 
 
-def _cgroup_quotas(root: Path, of_process: Path) -> Iterator[float]:
-    """Yield the CPU quota, in cores, of each control group above this process that has one (versions 1 and 2)."""
-    try:
-        lines = of_process.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        # A container may see the group's name on the host, while only the group itself is mounted, at the root.
-        group = PurePosixPath(name.lstrip("/"))
-        parts = [part for part in (group, *group.parents) if ".." not in part.parts]
-        if not controllers:
-            yield from (quota for part in parts for quota in _quota_v2(root / part / "cpu.max"))
-        elif "cpu" in controllers.split(","):
-            yield from (
-                quota for mount in ("cpu", controllers) for part in parts for quota in _quota_v1(root / mount / part)
-            )
+def _cgroup_quotas() -> Iterator[float]:
+    """Yield the CPU quota, in cores, of each control group above this process that has one."""
+    for version, folder in group_folders("cpu"):
+        yield from _quota_v2(folder / "cpu.max") if version == 2 else _quota_v1(folder)
 
 
 def _quota_v2(path: Path) -> Iterator[float]:

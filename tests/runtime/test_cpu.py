@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xaimoe_runtime import cpu
+from xaimoe_runtime import cgroup
 from xaimoe_runtime.cpu import available_cores
 
 
@@ -14,8 +14,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of 16 cores, of which the process may use 8."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(cpu, "CGROUP_ROOT", tmp_path / "cgroup")
-    monkeypatch.setattr(cpu, "CGROUP_OF_PROCESS", tmp_path / "of_process")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "OF_PROCESS", tmp_path / "of_process")
 
 
 def put(tmp_path: Path, of_process: str, files: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from xaimoe_runtime.errors import BundleError, ConfigError, XaimoeError
 from xaimoe_runtime.files import Classified, FileClassifier, failed
+from xaimoe_runtime.trial import leave_warnings_to_parent
 
 AHEAD = 2
 """Files that wait for each process."""
@@ -91,6 +92,7 @@ def _begin(make: Make) -> None:
     global _own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    leave_warnings_to_parent()
     try:
         _own = make()
     except XaimoeError as error:  # the parent is to know it, and not that a process died
