@@ -24,14 +24,15 @@ def clips_of(samples: np.ndarray, size: int, hop: int) -> np.ndarray:
     return np.stack([samples[start : start + size] for start in starts])
 
 
-SILENCE_POWER = 1e-9
-"""Power of a hop about its mean, up to which it is silent: -90 dB re full scale."""
+SILENCE_POWER, FLOOR_POWER = 1e-9, 1e-13
+"""Power of a hop about its mean, up to which it is silent: -90 dB re full scale, and -130 dB in finer encodings."""
+FINE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
 
-def sounding_shares(clips: np.ndarray, hop: int) -> np.ndarray:
+def sounding_shares(clips: np.ndarray, hop: int, limit: float) -> np.ndarray:
     """Return the share of hops of each clip [N, size] that are not silent, [N]; a constant offset is silent."""
     hops = clips[:, : clips.shape[1] // hop * hop].reshape(len(clips), -1, hop)
-    return (hops.var(axis=2, dtype=np.float64) > SILENCE_POWER).mean(axis=1)
+    return (hops.var(axis=2, dtype=np.float64) > limit).mean(axis=1)
 
 
 def runner(engine: str, path: Path):
@@ -69,7 +70,8 @@ def main() -> None:
         sys.exit(f"{options.bundle}: no fused graph for a CPU; export it with --fused")
     run = runner(options.engine, options.bundle / fused[0])
     mono = clips.mean(2)
-    votes = sounding_shares(mono, audio["frame_hop"])  # each clip counts as far as it sounds
+    limit = FLOOR_POWER if soundfile.info(options.recording).subtype in FINE else SILENCE_POWER
+    votes = sounding_shares(mono, audio["frame_hop"], limit)  # each clip counts as far as it sounds
     scores = votes @ run({"waveform": mono, "source": source}) / max(votes.sum(), 1e-9)
     found = {label: float(score) for label, score in zip(manifest["task"]["labels"], scores, strict=True)}
     print(json.dumps(dict(sorted(found.items(), key=lambda item: -item[1]))))

@@ -56,6 +56,8 @@ class Window:
     """Hz"""
     clipping_rate: float
     """Share of the native samples that were clipped."""
+    encoding: str = ""
+    """Of the native samples, by libsndfile's name; empty for floating point in memory."""
 
     @property
     def source(self) -> tuple[float, float]:
@@ -230,6 +232,7 @@ def windows(
     channel: int = 0,
     hop: int | None = None,
     name: str = "samples",
+    encoding: str = "",
 ) -> Iterator[Window]:
     """Cuts one channel of a recording into windows of a clip's length, every ``hop`` samples at the model's rate.
 
@@ -248,7 +251,7 @@ def windows(
         samples = buffer[begin - first : begin - first + size]
         end = begin + len(samples)
         share = meter.rate(native_position(begin, rate, native_rate), native_position(end, rate, native_rate))
-        return Window(fill_clip(samples, size), begin / rate, end / rate, native_rate, share)
+        return Window(fill_clip(samples, size), begin / rate, end / rate, native_rate, share, encoding)
 
     for block in blocks:
         heard_now = block.samples[:, channel]

@@ -29,7 +29,7 @@ from xaimoe_runtime.result import (
     mark_silence,
 )
 from xaimoe_runtime.schema import ROUTINGS, AudioSpec, Routing
-from xaimoe_runtime.silence import ChannelLevels, sounding_share
+from xaimoe_runtime.silence import ChannelLevels, level_warnings, sounding_share
 
 Floats = NDArray[np.float32]
 
@@ -79,7 +79,8 @@ def run_windows(engine: Engine, windows: list[Window], routing: Routing) -> Outp
     outputs = engine.run(*inputs_of(windows), routing)
     check_outputs(outputs)
     hop = engine.audio.frame_hop
-    return mark_silence(outputs, np.array([sounding_share(window.samples, hop) for window in windows], np.float32))
+    shares = [sounding_share(window.samples, hop, window.encoding) for window in windows]
+    return mark_silence(outputs, np.array(shares, np.float32))
 
 
 def inputs_of(windows: list[Window]) -> tuple[Floats, Floats]:
@@ -142,12 +143,14 @@ def infer(
         ConfigError: no such routing.
     """
     chosen = check_routing(routing or engine.routing)
-    recordings, batched = cut(engine.audio, samples, sample_rate)
-    return infer_windows(engine, recordings, chosen, rules, batched)
+    recordings, batched, warnings = cut(engine.audio, samples, sample_rate)
+    return infer_windows(engine, recordings, chosen, rules, batched, warnings)
 
 
-def cut(spec: AudioSpec, samples: ArrayLike, sample_rate: float | None) -> tuple[list[list[Window]], bool]:
-    """One recording [n] or a batch [B, n] as the windows of each, and whether it is a batch.
+def cut(
+    spec: AudioSpec, samples: ArrayLike, sample_rate: float | None
+) -> tuple[list[list[Window]], bool, tuple[str, ...]]:
+    """One recording [n] or a batch [B, n] as the windows of each, whether it is a batch, and what is wrong with levels.
 
     Raises:
         AudioError: samples that are empty, not finite, or of the wrong shape or type.
@@ -168,7 +171,10 @@ def cut(spec: AudioSpec, samples: ArrayLike, sample_rate: float | None) -> tuple
         list(audio.windows([audio.array_block(clip, rate, spec.sample_rate)], spec, rate))
         for clip in np.atleast_2d(signal)
     ]
-    return recordings, signal.ndim == 2
+    if signal.ndim == 1:
+        return recordings, False, level_warnings(signal)
+    warnings = tuple(f"recording {i}: {text}" for i, clip in enumerate(signal) for text in level_warnings(clip))
+    return recordings, True, warnings
 
 
 def infer_windows(
@@ -297,9 +303,14 @@ class FileWindows(Iterator[tuple[int | None, Window]]):
         self._recording = recording = audio.open_recording(self._path)
         numbers: list[int | str] = list(range(recording.channels)) if self._channel == "each" else [self._channel]
         for number in numbers:
-            levels = ChannelLevels(number)
+            levels = ChannelLevels(number, recording.subtype)
             blocks = audio.read_blocks(recording, self._spec.sample_rate, number, levels)
-            windows = audio.windows(blocks, self._spec, recording.samplerate, hop=self._hop, name=str(self._path))
+            windows = audio.windows(
+                *(blocks, self._spec, recording.samplerate),
+                hop=self._hop,
+                name=str(self._path),
+                encoding=recording.subtype,
+            )
             passage = Passage(
                 None if number == "mix" else int(number), windows, levels, recording.samplerate, self._spec
             )

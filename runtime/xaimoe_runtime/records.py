@@ -120,7 +120,7 @@ class ResultRecord(WindowRecord, frozen=True, kw_only=True, tag_field="kind", ta
     skipped_s: Seconds = 0.0
     """Seconds between windows that no window covers, since the hop is longer than a clip."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with the channels: one that is silent, or a mix that cancels."""
+    """What is wrong with the channels (one is silent, or a mix cancels) or with the level (too faint)."""
 
 
 class EventRecord(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event"):

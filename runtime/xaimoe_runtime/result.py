@@ -228,7 +228,7 @@ class Result:
     max_at_s: NDArray[np.float64] | None = None
     """Start of the first window with that score, in seconds, as ``scores``; None for one window."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with the channels of a file."""
+    """What is wrong with the channels of a file, or with the level."""
 
     def __str__(self) -> str:
         return as_text(self)

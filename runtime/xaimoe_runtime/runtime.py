@@ -192,12 +192,12 @@ class Runtime:
         chosen = check_routing(routing or self.routing)
         rules = DecisionRules(min_score, max_novelty, pool)
         budget, known = check_budget(budget_ms), check_percentile(percentile)
-        recordings, batched = cut(self.audio, samples, sample_rate)
+        recordings, batched, warnings = cut(self.audio, samples, sample_rate)
         if budget is None:
-            return infer_windows(self, recordings, chosen, rules, batched)
+            return infer_windows(self, recordings, chosen, rules, batched, warnings)
         end = start + budget / 1e3
         deadlines = WholeCall(end, sum(len(windows) for windows in recordings))
-        result = infer_windows(self.within(deadlines, known), recordings, chosen, rules, batched)
+        result = infer_windows(self.within(deadlines, known), recordings, chosen, rules, batched, warnings)
         return replace(result, late=perf_counter() > end)
 
     def infer_file(

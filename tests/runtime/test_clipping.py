@@ -111,7 +111,7 @@ def test_windows_have_the_same_clipping_rate_by_every_door(
 
 def test_a_batch_has_the_clipping_rates_of_its_rows() -> None:
     rows = np.stack([sound(1.0, RATE, seed) for seed in range(3)])
-    batch, _ = cut(SPEC, rows, RATE)
+    batch, *_ = cut(SPEC, rows, RATE)
     alone = [list(windows([array_block(row, RATE, RATE)], SPEC, RATE)) for row in rows]
     assert [[w.clipping_rate for w in row] for row in batch] == [[w.clipping_rate for w in row] for row in alone]
     assert any(w.clipping_rate for row in batch for w in row)

@@ -23,7 +23,7 @@ from xaimoe_runtime.published import SCHEMAS
 from xaimoe_runtime.records import ResultRecord, SummaryRecord, WindowRecord
 from xaimoe_runtime.result import UNKNOWN, DecisionRules
 from xaimoe_runtime.schema import POOLS, Pool, TaskKind
-from xaimoe_runtime.silence import SILENCE_DBFS, ChannelLevels, sounding_share
+from xaimoe_runtime.silence import FLOOR_DBFS, SILENCE_DBFS, ChannelLevels, silence_power, sounding_share
 
 Floats = NDArray[np.float32]
 LSB = 1 / 32_768
@@ -49,24 +49,52 @@ def result_of(path: Path, kind: TaskKind = "single_label", **options: Any) -> Re
 # What silence is -----------------------------------------------------------------------------------------------------
 
 
+def at(level_dbfs: float) -> Floats:
+    """Noise of a level in dB re full scale."""
+    return noise(400, level=10 ** (level_dbfs / 20))
+
+
 @pytest.mark.parametrize(
     "samples",
     [
         zeros(400),
         np.full(400, 0.3, np.float32),
         np.float32(LSB) * np.random.default_rng(0).integers(-1, 2, 400).astype(np.float32),
-        noise(400, level=10 ** ((SILENCE_DBFS - 6) / 20)),
-        0.5 + noise(400, level=10 ** ((SILENCE_DBFS - 6) / 20)),
+        at(SILENCE_DBFS - 6),
+        0.5 + at(SILENCE_DBFS - 6),
         zeros(7),
     ],
     ids=["zeros", "an offset", "the last bit of 16", "faint noise", "faint noise on an offset", "less than a hop"],
 )
-def test_silence(samples: Floats) -> None:
-    assert sounding_share(samples, HOP) == 0
+def test_silence_of_16_bits(samples: Floats) -> None:
+    assert sounding_share(samples, HOP, "PCM_16") == 0
 
 
-def test_faint_noise_sounds() -> None:
-    assert sounding_share(noise(400, level=10 ** ((SILENCE_DBFS + 6) / 20)), HOP) == 1
+@pytest.mark.parametrize(
+    "samples",
+    [zeros(400), np.full(400, 0.3, np.float32), at(FLOOR_DBFS - 6), 0.5 + at(-170), zeros(7)],
+    ids=["zeros", "an offset", "under the spectrogram", "rounding on an offset", "less than a hop"],
+)
+@pytest.mark.parametrize("encoding", ["PCM_24", "PCM_32", "FLOAT", "DOUBLE", ""])
+def test_silence_of_fine_samples(samples: Floats, encoding: str) -> None:
+    assert sounding_share(samples, HOP, encoding) == 0
+
+
+@pytest.mark.parametrize(
+    ("encodings", "limit"),
+    [
+        ("PCM_16 PCM_U8 PCM_S8 ULAW ALAW IMA_ADPCM GSM610 MPEG_LAYER_III VORBIS OPUS ALAC_16 DPCM_16", -90.0),
+        ("ALAC_20", -114.4),
+        ("PCM_24 PCM_32 ALAC_24 ALAC_32 FLOAT DOUBLE", -130.0),
+    ],
+    ids=["16 bits", "20 bits", "more"],
+)
+def test_what_is_silent_depends_on_the_resolution(encodings: str, limit: float) -> None:
+    for encoding in encodings.split():
+        assert 10 * np.log10(silence_power(encoding)) == pytest.approx(limit, abs=0.05), encoding
+        assert sounding_share(at(limit - 2), HOP, encoding) < 0.2
+        assert sounding_share(at(limit + 6), HOP, encoding) == 1
+    assert silence_power("") == silence_power("FLOAT")
 
 
 def test_one_click_is_no_silence() -> None:
@@ -246,13 +274,62 @@ def test_a_silent_file_has_no_channel_to_blame(tmp_path: Path) -> None:
     assert result_of(write_wav(tmp_path / "mono.wav", zeros(CLIP), RATE)).warnings == ()
 
 
-def test_a_recording_too_faint_to_sound_is_silent_and_says_so(tmp_path: Path) -> None:
-    faint = noise(CLIP) * np.float32(1e-5 / noise(CLIP).std())
-    record = result_of(write_wav(tmp_path / "faint.wav", faint, RATE, subtype="FLOAT"))
-    assert record.silent
-    (warning,) = record.warnings
-    assert warning.startswith("the level is -100 dBFS and counts as silence, which begins at -90; ")
-    assert not result_of(write_wav(tmp_path / "soft.wav", faint * np.float32(10), RATE, subtype="FLOAT")).warnings
+FAINT = "under -90 the router selects no expert, and under -130 the model sees silence"
+UNSEEN = "and counts as silence: the model sees nothing under -130"
+UNRESOLVED = "and counts as silence: samples of this encoding resolve nothing under -90"
+
+
+@pytest.mark.parametrize(
+    ("subtype", "gain_db", "silent", "text"),
+    [
+        *(("FLOAT", gain_db, False, "") for gain_db in (0, -20, -40, -60)),
+        ("FLOAT", -80, False, f"the level is -100 dBFS: {FAINT}"),
+        ("FLOAT", -100, False, f"the level is -120 dBFS: {FAINT}"),
+        ("FLOAT", -120, True, f"the level is -140 dBFS {UNSEEN}"),
+        ("DOUBLE", -120, True, f"the level is -140 dBFS {UNSEEN}"),
+        *(("PCM_24", gain_db, False, "") for gain_db in (0, -20, -40, -60)),
+        ("PCM_24", -80, False, f"the level is -100 dBFS: {FAINT}"),
+        ("PCM_24", -100, False, f"the level is -120 dBFS: {FAINT}"),
+        ("PCM_24", -115, True, f"the level is -135 dBFS {UNSEEN}"),
+        *(("PCM_16", gain_db, False, "") for gain_db in (0, -20, -40, -60)),
+        ("PCM_16", -73, True, f"the level is -92 dBFS {UNRESOLVED}"),  # libsndfile rounds down
+        ("PCM_16", -120, True, f"the level is -96 dBFS {UNRESOLVED}"),
+    ],
+)
+def test_a_faint_recording_has_a_class_down_to_the_resolution_of_its_file(
+    tmp_path: Path, subtype: str, gain_db: float, silent: bool, text: str
+) -> None:
+    clip = noise(2 * CLIP, level=0.1) * np.float32(10 ** (gain_db / 20))
+    path = write_wav(tmp_path / "a.wav", clip, RATE, subtype=subtype)
+    *windows, record, summary = records_of(path, windows=True)
+    assert {part.silent for part in (*windows, record)} == {silent}
+    assert (record.labels == (UNKNOWN,)) == silent and (set(record.scores.values()) == {0.0}) == silent
+    assert summary.warned == bool(text)
+    assert "".join(record.warnings).startswith(text) and len(record.warnings) == bool(text)
+    if subtype == "FLOAT":  # so has an array
+        for array in (clip, clip.astype(np.float64)):
+            result = infer(LevelEngine(), array, RATE)
+            assert (result.silent, result.labels, result.warnings) == (silent, record.labels, record.warnings)
+
+
+def test_an_offset_does_not_hide_that_a_recording_is_faint(tmp_path: Path) -> None:
+    faint = np.float32(0.25) + at(-100)
+    path = write_wav(tmp_path / "a.wav", faint, RATE, subtype="FLOAT")
+    record = result_of(path)
+    assert not record.silent and infer(LevelEngine(), faint, RATE).warnings == record.warnings
+    assert record.warnings[0].startswith("the level is -100 dBFS: ")
+
+
+def test_of_a_batch_the_recordings_are_named_that_are_too_faint() -> None:
+    result = infer(LevelEngine(), np.stack([noise(CLIP), noise(CLIP) * np.float32(1e-6), zeros(CLIP)]), RATE)
+    assert isinstance(result.silent, np.ndarray) and result.silent.tolist() == [False, True, True]
+    assert [text[:35] for text in result.warnings] == ["recording 1: the level is -140 dBFS"]
+
+
+def test_an_input_that_is_open_is_named_in_24_bits_too(tmp_path: Path) -> None:
+    frames = np.stack([noise(3 * CLIP), noise(3 * CLIP) * np.float32(1e-4)], axis=1)
+    path = write_wav(tmp_path / "a.wav", frames, RATE, subtype="PCM_24")
+    assert result_of(path).warnings == ("channel 1 is silent, channel 0 is not; choose one with --channel",)
 
 
 def test_of_many_dead_channels_the_first_are_listed() -> None:

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from data import noise, write_wav
 
 from xaimoe_audio.data import cache
 from xaimoe_audio.data.cache import AudioCache
+from xaimoe_audio.data.dataset import windows_of
 from xaimoe_runtime.audio import windows
 from xaimoe_runtime.errors import AudioError, ConfigError
 from xaimoe_runtime.inference import file_windows
@@ -158,6 +160,17 @@ def test_blocks_give_the_windows_of_the_file(tmp_path: Path, seconds: float, nat
     for found, window in zip(cut, wanted, strict=True):
         np.testing.assert_array_equal(found.samples, window.samples)
         assert (found.start_s, found.end_s, found.source) == (window.start_s, window.end_s, window.source)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("cap_gb", [0.0, 1.0])
+def test_windows_keep_the_resolution_of_the_file(tmp_path: Path, subtype: str, cap_gb: float) -> None:
+    """What counts as silence depends on it, in training as on a device."""
+    path = write_wav(tmp_path / "a.wav", noise(8_000), RATE, subtype=subtype)
+    spec = AudioSpec(sample_rate=RATE, clip_samples=12_800, frame_hop=160, window_hop=6_400)
+    for _ in range(2):  # decoded, then from the cache
+        item = SimpleNamespace(recording=AudioCache(tmp_path / "cache", cap_gb).load(path, RATE))
+        assert [window.encoding for _, window in windows_of([item], spec)] == [subtype]  # type: ignore[list-item]
 
 
 def test_clipping_is_counted_on_native_samples(tmp_path: Path) -> None:

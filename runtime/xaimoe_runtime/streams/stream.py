@@ -62,7 +62,8 @@ class Stream:
         budget_ms: milliseconds for each window; pairs that do not fit are left out.
         percentile: of the graphs' costs to plan with.
         channel: ``mix`` or the number of a channel, from 0, of samples [n, channels].
-        encoding: of what is pushed, by libsndfile's name, if its full scale is not 1 (8 bit, µ-law, A-law).
+        encoding: of what is pushed, by libsndfile's name, on which full scale (8 bit, µ-law, A-law) and silence depend;
+            floating point if empty.
         max_novelty: above it, ``unknown`` is answered.
         dead_s: seconds over which the levels of channels are compared.
 
@@ -109,7 +110,7 @@ class Stream:
         self._next = 0  # position at which the next window begins
         self._heard = 0  # end of the last full window
         self._meter = ClippedSamples()
-        self._monitor = ChannelMonitor(self.channel, self.native, dead_s)
+        self._monitor = ChannelMonitor(self.channel, self.native, dead_s, encoding)
         self.warnings: list[str] = []
         """What has become wrong with the channels; for the caller to take, where ``push`` does not log it."""
         shares = runtime.manifest.frontend.streamable and self.hop < self.size
@@ -192,7 +193,7 @@ class Stream:
         budget = self._budget(window.arrived if began is None else began)
         source = self._source(window.begin, window.begin + self.size)
         samples = self._samples.between(window.begin, window.begin + self.size)
-        sounding = sounding_share(samples, self.runtime.audio.frame_hop)
+        sounding = sounding_share(samples, self.runtime.audio.frame_hop, self.encoding)
         run = self.runtime.dispatcher
         if self._frames is not None:
             frames, sums = self._frames.of(window.begin)
@@ -241,7 +242,7 @@ class Stream:
             budget = self._budget(perf_counter())
             outputs = self.runtime.dispatcher.run(samples[None], self._source(begin, end), self.routing, budget)
             try:
-                sounding = sounding_share(samples, self.runtime.audio.frame_hop)
+                sounding = sounding_share(samples, self.runtime.audio.frame_hop, self.encoding)
                 self._ready.append(self._answered(outputs, sounding, begin, end))
             except AudioError as unusable:
                 error = unusable

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import soundfile
 from data import noise, write_wav
 from data.engines import CLIP, RATE, LevelEngine, LevelRuntime
 from data.listening import Made, blocks, heard
@@ -21,6 +23,7 @@ from xaimoe_runtime.records import ResultRecord, WindowRecord
 from xaimoe_runtime.result import UNKNOWN
 from xaimoe_runtime.schema import EventSettings
 from xaimoe_runtime.streams.listener import CHANNEL_TROUBLE
+from xaimoe_runtime.streams.pcm import SUBTYPES, Encoding, decode
 from xaimoe_runtime.streams.stream import Stream
 
 Floats = NDArray[np.float32]
@@ -147,6 +150,70 @@ def test_pushed_channels_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         stream.finish()
     (message,) = caplog.messages
     assert "the channels cancel" in message and not stream.warnings
+
+
+# Faint sources ------------------------------------------------------------------------------------------------------
+
+
+def coded(samples: Floats, encoding: Encoding) -> bytes:
+    """Raw samples."""
+    subtype, _ = SUBTYPES[encoding]
+    file = io.BytesIO()
+    endian = "BIG" if encoding.endswith("be") else "LITTLE"
+    soundfile.write(file, samples, RATE, format="RAW", subtype=subtype, endian=endian)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["s16", "s16be", "s24", "s24be", "s32", "f32", "f32be", "f64"])
+@pytest.mark.parametrize("gain_db", [0, -60, -80, -100, -120])
+def test_faint_raw_samples_are_silent_as_those_of_a_file(tmp_path: Path, encoding: Encoding, gain_db: float) -> None:
+    samples = noise(2 * CLIP, level=0.1) * np.float32(10 ** (gain_db / 20))
+    subtype = SUBTYPES[encoding][0]
+    stream = stream_of(encoding=subtype)
+    found = stream.push(decode(coded(samples, encoding), encoding, 1)) + stream.finish()
+    path = write_wav(tmp_path / "a.wav", samples, RATE, subtype=subtype)
+    *records, _, _ = FileClassifier(LevelEngine(), windows=True).records([path])
+    assert [window.result.silent for window in found] == [record.silent for record in records]  # type: ignore[union-attr]
+    assert {window.result.silent for window in found} == {gain_db < (-60 if encoding.startswith("s16") else -100)}
+
+
+def test_pushed_arrays_have_the_resolution_of_floats(caplog: pytest.LogCaptureFixture) -> None:
+    stream = stream_of()
+    with caplog.at_level(logging.WARNING, "xaimoe_runtime"):
+        found = stream.push(noise(3 * CLIP) * np.float32(1e-4)) + stream.finish()
+    assert {window.result.silent for window in found} == {False}
+    (message,) = caplog.messages
+    assert message.startswith("stream: the level is -100 dBFS: under -90 the router selects no expert")
+
+
+class Fine(Made):
+    """A source of 24 bits."""
+
+    encoding = "PCM_24"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_source_that_is_faint_is_reported_once(channels: int) -> None:
+    faint = noise(4 * CLIP) * np.float32(1e-6)
+    samples = np.concatenate([faint, loud(4), 2 * faint, loud(4), faint])
+    source = Fine(blocks(np.stack([samples] * channels, axis=1), 37), RATE)
+    windows, _, errors, _ = heard(Listener(cast(Runtime, LevelRuntime()), source, Listening(dead_s=CLIP / RATE)))
+    assert [window.silent for window in windows[::4]] == [True, False, True, False, True]
+    (error,) = errors
+    assert error.error == CHANNEL_TROUBLE
+    assert error.message.startswith("made: the level is -140 dBFS and counts as silence: the model sees nothing under")
+
+
+def test_silence_between_sounds_of_16_bits_is_no_trouble() -> None:
+    faint = np.round(noise(4 * CLIP) * 6) * np.float32(2**-16)
+
+    class Coarse(Made):
+        encoding = "PCM_16"
+
+    source = Coarse(blocks(np.concatenate([faint, loud(4), faint])[:, None], 37), RATE)
+    windows, _, errors, _ = heard(Listener(cast(Runtime, LevelRuntime()), source, Listening(dead_s=CLIP / RATE)))
+    assert [window.silent for window in windows[::4]] == [True, False, True]
+    assert errors == []
 
 
 # A hop longer than a clip --------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from xaimoe_runtime.writing import replacing
 
 Floats = NDArray[np.float32]
 
-VERSION = 2
+VERSION = 3
 """Part of every key; raise it when decoding or resampling changes."""
 DEFAULT_CAP_GB = 8.0
 BLOCK_SAMPLES = 1 << 16
@@ -52,6 +52,8 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds of the file that could not be decoded; None if their number is not known."""
     message: str
     """What is missing, in words; empty if nothing is."""
+    encoding: str
+    """Of the file's samples, by libsndfile's name."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Recording:
     def message(self) -> str:
         """What is missing of the file, in words; empty if nothing is."""
         return self.entry.message
+
+    @property
+    def encoding(self) -> str:
+        """How the file's samples are coded, by libsndfile's name."""
+        return self.entry.encoding
 
     @cached_property
     def _clipped(self) -> ClippedSamples:
@@ -364,4 +371,5 @@ def _entry_of(path: Path, rate: int, channel: int | str, write: Callable[[Floats
         clipped=clipped.to_bytes(),
         missing_s=0.0 if completeness is None else completeness.missing_s,
         message="" if completeness is None or is_whole else completeness.message,
+        encoding=recording.subtype,
     )

@@ -182,6 +182,7 @@ def windows_of(
     """(index of the recording, window) over whole recordings, or the first ``most`` windows, cut as by the runtime."""
     for i, item in enumerate(items):
         recording = item.recording
-        cut = windows(recording.blocks(), spec, recording.native_rate, name=str(recording.path))
+        source = recording.blocks(), spec, recording.native_rate
+        cut = windows(*source, name=str(recording.path), encoding=recording.encoding)
         for window in islice(cut, most):
             yield i, window

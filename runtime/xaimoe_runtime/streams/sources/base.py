@@ -52,7 +52,7 @@ class Source(Protocol):
     """Hz"""
     channels: int
     encoding: str
-    """libsndfile's name of how samples were coded; empty if full scale is 1."""
+    """libsndfile's name of how samples were coded; empty for floating point."""
     live: bool
     """Whether it cannot wait: what is not taken in time is lost."""
 
