@@ -14,8 +14,10 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from xaimoe_audio import MoEAudioClassifier
+from xaimoe_audio import MoEAudioClassifier, cli
+from xaimoe_audio.run import locked
 from xaimoe_audio.training.loop import Patience
 from xaimoe_audio.training.module import TrainingModule
 from xaimoe_runtime.errors import ConfigError
@@ -104,6 +106,55 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     assert not (stopped / "metrics.json").exists()
     MoEAudioClassifier(seed=1, **TINY).fit(few, epochs=2, batch_size=4, out_dir=stopped, resume=True)
     assert (stopped / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize(("name", "force"), [("SIGHUP", True), ("SIGTERM", False)])
+def test_a_signal_ends_a_training_in_order(
+    few: Path, one_epoch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, force: bool
+) -> None:
+    """It comes in the second epoch, several times. The exit code is 130, and what is left can be resumed."""
+    out = tmp_path / "run"
+    if force:
+        shutil.copytree(one_epoch, out)
+
+    def send(_self: Patience, trainer: lightning.Trainer, _module: lightning.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            for _ in range(3):
+                os.kill(os.getpid(), getattr(signal, name))
+
+    monkeypatch.setattr(Patience, "on_train_epoch_start", send)
+    # Other tests may have left handlers of their own: Ray does.
+    before = {which: signal.signal(which, signal.SIG_DFL) for which in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    try:
+        options = [
+            "--clip-s",
+            "0.5",
+            "--sample-rate",
+            "8000",
+            "--budget",
+            "latency",
+            "--device",
+            "cpu",
+            "--epochs",
+            "3",
+        ]
+        command = ["train", "--dataset", few, "--out", out, "--batch-size", "4", *options, *(["--force"] * force)]
+        ran = CliRunner().invoke(cli.app, [str(word) for word in command])
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+    assert ran.exit_code == 130, ran.output
+    assert ran.stderr.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in ran.stderr
+    folder = out / "new_run" if force else out
+    assert torch.load(folder / "last.pt", weights_only=True)["epoch"] == 0
+    assert not list(out.rglob("*.xaimoe*")) and not (folder / "metrics.json").exists()
+    with locked(out):  # the lock is free
+        pass
+    if force:
+        assert (out / "metrics.json").read_bytes() == (one_epoch / "metrics.json").read_bytes()
 
 
 def test_a_run_that_has_gone_further_is_not_resumed_for_fewer_epochs(few: Path, tmp_path: Path) -> None:

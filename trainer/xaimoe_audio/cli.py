@@ -198,8 +198,8 @@ def train(
         saliency_teacher=saliency_teacher,
         seed=seed,
     )
-    classifier = _classifier()(task, budget, auto_config, device, explainability, **overrides)
     with interrupted_by_signals():
+        classifier = _classifier()(task, budget, auto_config, device, explainability, **overrides)
         classifier.fit(
             *(dataset, metadata, epochs, batch_size, out, channel, resume, devices, nodes),
             teacher=teacher,
@@ -263,8 +263,8 @@ def tune(
         saliency_teacher=saliency_teacher,
         seed=seed,
     )
-    classifier = _classifier()(task, budget, auto_config, device, **overrides)
     with interrupted_by_signals():
+        classifier = _classifier()(task, budget, auto_config, device, **overrides)
         found = classifier.tune(
             *(dataset, metadata, trials, epochs, batch_size, out, channel),
             report=lambda line: typer.echo(line, err=True),
