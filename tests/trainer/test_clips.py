@@ -11,9 +11,11 @@ from data import noise, write_wav
 from data.configs import model_config
 from numpy.typing import NDArray
 
+from xaimoe_audio.data.cache import Recording
 from xaimoe_audio.data.dataset import LabelledRecording, load_dataset
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
+from xaimoe_audio.spectrogram.frontend import FrameStage
 from xaimoe_audio.training import clips as clips_module
 from xaimoe_audio.training.clips import TrainingClips, ValidationWindows
 from xaimoe_runtime.audio import fill_clip
@@ -125,6 +127,32 @@ def test_chunks_of_a_long_recording_join_without_a_seam(
     for wanted, found in zip(whole, TrainingClips(items, TARGETS, model).kept[0], strict=True):
         assert wanted.shape == found.shape
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-9)
+
+
+@torch.no_grad()
+def test_no_more_than_a_chunk_of_a_long_recording_is_in_memory(
+    items: list[LabelledRecording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = a_model("logmel")
+    whole = TrainingClips(items, TARGETS, model).kept[0]
+    frontend, seen = model.config.frontend, list[int]()
+    samples, frame = Recording.samples, FrameStage.forward
+
+    def read(self: Recording, start: int = 0, count: int | None = None) -> NDArray[np.float32]:
+        assert count is not None and count <= frontend.clip_samples
+        return samples(self, start, count)
+
+    def framed(self: FrameStage, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(waveform.shape[1])
+        return frame(self, waveform)
+
+    monkeypatch.setattr(Recording, "samples", read)
+    monkeypatch.setattr(FrameStage, "forward", framed)
+    monkeypatch.setattr(clips_module, "CHUNK", 20)
+    found = TrainingClips(items, TARGETS, model).kept[0]
+    for one, other in zip(whole, found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-9)
+    assert len(seen) > 4 and max(seen[:-1]) == 19 * frontend.hop + frontend.win_length
 
 
 @pytest.mark.parametrize("room", [0, 20_000, 2**30])

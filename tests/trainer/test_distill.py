@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.data.dataset import load_dataset
+from xaimoe_audio.training import distill
 from xaimoe_audio.training.distill import OnnxTeacher, TeacherInput, as_targets, teacher_answers
 from xaimoe_runtime.errors import BundleError, ConfigError
 
@@ -80,6 +81,34 @@ def test_a_teacher_of_spectrograms_is_given_overlapping_patches(tmp_path: Path) 
     assert teacher(np.zeros(100, np.float32))[0] == pytest.approx(np.log(1e-3), rel=1e-4)  # repeated to fill a patch
     loud = np.concatenate([np.zeros(16_000, np.float32), noise(16_000)])
     assert teacher(np.zeros(32_000, np.float32))[0] < teacher(loud)[0] < teacher(noise(32_000))[0]
+
+
+@pytest.mark.parametrize(("shape", "largest"), [([1, 96, 64], 3), ([1, 4_000], 4_000), ([1, "n"], 8_000)])
+def test_a_long_recording_is_given_piece_by_piece(
+    tmp_path: Path, shape: list[int | str], largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of any size the answer is that for the whole, and no more than a piece is in memory."""
+    teacher = OnnxTeacher(write_teacher(tmp_path / "teacher.onnx", shape))
+    samples = noise(40_000) + np.linspace(0, 1, 40_000, dtype=np.float32)
+    whole = teacher(samples)
+    patches = len(list(teacher._patches([samples], len(samples))))
+    monkeypatch.setattr(distill, "PATCHES", 3)
+    monkeypatch.setattr(distill, "MAX_INPUT_S", 0.5)
+    if shape[-1] == "n":
+        patches = 5
+    blocks = np.split(samples, [1, 7_000, 7_000, 31_111])
+    sizes, log_mel = list[int](), distill._log_mel
+
+    def recorded(piece: Floats, spec: TeacherInput) -> Floats:
+        sizes.append((len(piece) - spec.n_fft) // spec.hop // spec.patch_hop)
+        return log_mel(piece, spec)
+
+    monkeypatch.setattr(distill, "_log_mel", recorded)
+    found = list(teacher._patches(blocks, len(samples)))
+    sizes = sizes or [patch.shape[-1] for patch in found]
+    assert len(found) == patches
+    assert max(sizes) <= largest + (shape == [1, 96, 64])
+    np.testing.assert_allclose(teacher.answer_blocks(blocks, len(samples))[0], whole[0], rtol=1e-4)
 
 
 def test_an_adapter_beside_the_teacher_describes_its_input(tmp_path: Path) -> None:

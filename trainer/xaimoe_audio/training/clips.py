@@ -6,7 +6,7 @@ band and frame, before normalisation: there, sounds can be mixed and noise added
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from xaimoe_audio.data.dataset import LabelledRecording, windows_of
+from xaimoe_audio.data.pieces import overlapping_pieces
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.spectrogram.backend import backend_class
@@ -29,7 +30,7 @@ KEPT_BYTES = 4 * 2**30
 """Frames, and again spectrograms of the validation split, that are kept in memory. Of frames, what is more is computed
 anew each time; of spectrograms, all are, if there are more."""
 CHUNK = 4_000
-"""Frames of a long recording that are computed at once."""
+"""Frames of a long recording that are computed at once: what bounds the samples in memory."""
 
 
 class Clips(NamedTuple):
@@ -75,7 +76,7 @@ class TrainingClips(Dataset[Clips]):
                 size = 4 * (config.bins + 34) * max(item.recording.length // config.hop, config.frames)
                 if size <= room and (self.streamable or item.recording.length <= config.clip_samples):
                     room -= size
-                    self.kept[i] = self._frames(self._samples(i, 0, item.recording.length))
+                    self.kept[i] = self._all_frames(i)
                 advance()
 
     def __len__(self) -> int:
@@ -91,26 +92,42 @@ class TrainingClips(Dataset[Clips]):
         else:
             spare = max(recording.length - config.clip_samples, 0)
             start = int(torch.randint(spare + 1, ()))
-            power, sums = self._frames(self._samples(which, start, config.clip_samples))
+            power, sums = self._frames([self._clip(which, start)])
         source = torch.tensor([float(recording.native_rate), recording.clipping_rate])
         return Clips(power, sums, source, self.targets[which], self.taught[which])
 
-    def _samples(self, which: int, start: int, count: int) -> Floats:
-        samples = self.items[which].recording.samples(start, count)
-        return fill_clip(samples, max(len(samples), self.config.clip_samples))
+    def _clip(self, which: int, start: int) -> Floats:
+        """Return the samples of a clip, repeated if the recording is shorter."""
+        samples = self.items[which].recording.samples(start, self.config.clip_samples)
+        return fill_clip(samples, self.config.clip_samples)
+
+    def _all_frames(self, which: int) -> tuple[Tensor, Tensor]:
+        """Return ``power`` [F, n] and ``sums`` [BANDS + 2, n] of a whole recording, of which no more than a chunk of
+        samples is in memory."""
+        recording = self.items[which].recording
+        if recording.length <= self.config.clip_samples:
+            return self._frames([self._clip(which, 0)])
+        return self._frames(block.samples[:, 0] for block in recording.blocks())
 
     @torch.no_grad()
-    def _frames(self, samples: Floats) -> tuple[Tensor, Tensor]:
-        """``power`` [F, n] and ``sums`` [BANDS + 2, n] of samples, by chunks."""
-        config, device = self.config, next(self.model.parameters()).device
-        chunks = [samples]
-        if self.streamable:
-            count = (len(samples) - config.win_length) // config.hop + 1
-            edges = [(first, min(first + CHUNK, count) - 1) for first in range(0, count, CHUNK)]
-            chunks = [samples[first * config.hop : last * config.hop + config.win_length] for first, last in edges]
-        parts = [self.model.frontend.frame(torch.from_numpy(chunk)[None].to(device)) for chunk in chunks]
-        power, sums = (torch.cat(column, dim=2)[0].cpu() for column in zip(*parts, strict=True))
+    def _frames(self, blocks: Iterable[Floats]) -> tuple[Tensor, Tensor]:
+        """Return ``power`` [F, n] and ``sums`` [BANDS + 2, n] of consecutive samples, computed by chunks."""
+        device = next(self.model.parameters()).device
+        chunks = self._chunks(blocks) if self.streamable else blocks
+        parts = []
+        for chunk in chunks:
+            waveform = torch.from_numpy(np.ascontiguousarray(chunk))[None].to(device)
+            parts.append([part[0].cpu() for part in self.model.frontend.frame(waveform)])
+        power, sums = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
         return power, sums
+
+    def _chunks(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
+        """Yield the samples of ``CHUNK`` frames at a time, then those of the whole frames that are left."""
+        hop, win_length = self.config.hop, self.config.win_length
+        size, step = (CHUNK - 1) * hop + win_length, CHUNK * hop
+        for piece in overlapping_pieces(blocks, size, step):
+            if len(piece) >= win_length:
+                yield piece[: (len(piece) - win_length) // hop * hop + win_length]
 
 
 Window = tuple[Tensor, Tensor, Tensor, float, int]

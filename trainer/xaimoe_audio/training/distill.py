@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,12 +14,17 @@ import torchaudio
 from numpy.typing import NDArray
 
 from xaimoe_audio.data.dataset import LabelledRecording
+from xaimoe_audio.data.pieces import overlapping_pieces
 from xaimoe_runtime.console import progress
 from xaimoe_runtime.errors import BundleError, ConfigError
 
 Floats = NDArray[np.float32]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 LEAST_PROBABILITY = 1e-4
+PATCHES = 64
+"""Patches whose log-mel bands are computed at once."""
+MAX_INPUT_S = 60.0
+"""Seconds of a recording that a teacher of waveforms without a fixed length is given at once."""
 
 
 class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,7 +34,8 @@ class TeacherInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     kind: Literal["logmel", "waveform"] = "logmel"
-    """``logmel`` [1, patch_frames, mels], or ``waveform`` [n] or [1, n]; if the model fixes n, one after the other."""
+    """``logmel`` [1, patch_frames, mels], or ``waveform`` [n] or [1, n]: if the model fixes n, one after the other,
+    else the whole recording, or equal parts of a minute at most."""
     sample_rate: Count = 16_000
     win_length: Count = 400
     """Samples of the periodic Hann window."""
@@ -95,36 +101,61 @@ class OnnxTeacher:
             )
 
     def __call__(self, samples: Floats) -> Floats:
-        """The teacher's answer [C] for samples [n] at its rate.
+        """Return the teacher's answer [C] for samples [n] at its rate.
 
         Raises:
             BundleError: it fails, or its answer is not one of finite numbers.
         """
-        spec, name = self.input, self.session.get_inputs()[0].name
-        answers = []
-        for patch in self._patches(samples, spec):
+        return self.answer_blocks([samples], len(samples))
+
+    def answer_blocks(self, blocks: Iterable[Floats], length: int) -> Floats:
+        """Return the teacher's answer [C] for a recording in blocks, whose length memory does not grow with.
+
+        Args:
+            blocks: consecutive samples at its rate, [n] each.
+            length: samples of them all.
+
+        Raises:
+            BundleError: it fails, or its answer is not one of finite numbers.
+        """
+        name, total, count = self.session.get_inputs()[0].name, np.zeros(1), 0
+        for patch in self._patches(blocks, length):
             try:
                 (answer, *_) = self.session.run(None, {name: patch})
-                answers.append(np.asarray(answer, np.float32).reshape(-1, np.shape(answer)[-1]).mean(0))
+                total = total + np.asarray(answer, np.float32).reshape(-1, np.shape(answer)[-1]).mean(0)
             except Exception as error:  # onnxruntime's own exceptions have no common base but this
                 reason = str(error).splitlines()[0]
                 raise BundleError(f"{self.path}: fails on an input of shape {list(patch.shape)} ({reason})") from error
-        found = np.asarray(np.mean(answers, axis=0), np.float32)
+            count += 1
+        found = np.asarray(total / count, np.float32)
         if not np.isfinite(found).all():
             raise BundleError(f"{self.path}: its answers are not all finite numbers; expected scores or features")
         return found
 
-    def _patches(self, samples: Floats, spec: TeacherInput) -> Iterator[Floats]:
+    def _patches(self, blocks: Iterable[Floats], length: int) -> Iterator[Floats]:
+        """Yield the teacher's inputs; a recording that is shorter than one is repeated."""
+        spec = self.input
         if spec.kind == "waveform":
-            length = self._shape[-1] if isinstance(self._shape[-1], int) else len(samples)
-            for start in range(0, max(len(samples) - length, 0) + 1, length):
-                patch = np.resize(samples[start : start + length], length)
-                yield patch if len(self._shape) == 1 else patch[None]
+            fixed = self._shape[-1]
+            # Without a length of its own the teacher hears the whole recording, or a long one in equal parts.
+            parts = -(-length // round(MAX_INPUT_S * spec.sample_rate))
+            size = fixed if isinstance(fixed, int) else max(length // max(parts, 1), 1)
+            least = size
+        else:
+            frame = max(spec.n_fft, spec.win_length)
+            least = frame + (spec.patch_frames - 1) * spec.hop
+            size = least + (PATCHES - 1) * spec.patch_hop * spec.hop
+        if length < least:
+            blocks = [np.resize(np.concatenate(list(blocks)), least)]
+        if spec.kind == "waveform":
+            for piece in overlapping_pieces(blocks, size, size):
+                if len(piece) == size:
+                    yield piece if len(self._shape) == 1 else piece[None]
             return
-        least = max(spec.n_fft, spec.win_length) + (spec.patch_frames - 1) * spec.hop
-        bands = _log_mel(np.resize(samples, max(len(samples), least)), spec)
-        for start in range(0, len(bands) - spec.patch_frames + 1, spec.patch_hop):
-            yield bands[None, start : start + spec.patch_frames]
+        for piece in overlapping_pieces(blocks, size, PATCHES * spec.patch_hop * spec.hop):
+            bands = _log_mel(piece, spec) if len(piece) >= least else np.zeros((0, spec.mels), np.float32)
+            for start in range(0, len(bands) - spec.patch_frames + 1, spec.patch_hop):
+                yield bands[None, start : start + spec.patch_frames]
 
 
 def _read_input(path: Path, shape: list[Any]) -> TeacherInput:
@@ -174,7 +205,8 @@ def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording]) -> Flo
     with progress("asking the teacher", len(items)) as advance:
         for item in items:
             try:
-                answers.append(teacher(np.asarray(item.recording.samples(), np.float32)))
+                blocks = (block.samples[:, 0] for block in item.recording.blocks())
+                answers.append(teacher.answer_blocks(blocks, item.recording.length))
             except BundleError as error:
                 raise BundleError(f"{item.row.filepath}: {error}") from error
             advance()
