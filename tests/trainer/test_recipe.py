@@ -360,15 +360,19 @@ def test_scores_of_a_recording_are_pooled_before_its_loss(module: AtStep, routed
 def test_validation_gives_a_recording_the_scores_of_its_results(
     config: ModelConfig, tmp_path: Path, task: TaskKind
 ) -> None:
-    """A clip of noise, a silent one, one that is silent for its larger part, and a recording that is silent."""
+    """A clip of noise, a silent one and one that is silent for its larger part; faint, silent and plain recordings."""
     rate, clip = config.frontend.sample_rate, config.frontend.clip_samples
     silence = np.zeros(clip, np.float32)
     partly = silence.copy()
     partly[: clip // 4] = tone(clip / rate, rate, hz=900.0)[: clip // 4]
+    faint = noise(clip, seed=3, level=1e-5)  # -100 dB: sound in floating point, and silence in 16 bits
     write_wav(tmp_path / "mixed.wav", np.concatenate([noise(clip), silence, partly]), rate)
+    write_wav(tmp_path / "faint.wav", faint, rate)
+    write_wav(tmp_path / "coarse.wav", faint, rate, subtype="PCM_16")
     write_wav(tmp_path / "silent.wav", silence, rate)
     write_wav(tmp_path / "plain.wav", noise(clip, seed=2), rate)
-    rows = "mixed.wav,val,whale\nsilent.wav,val,boat\nplain.wav,val,rain\n"
+    labels = {"mixed": "whale", "faint": "rain", "coarse": "boat", "silent": "boat", "plain": "rain"}
+    rows = "".join(f"{name}.wav,val,{label}\n" for name, label in labels.items())
     (tmp_path / "metadata.csv").write_text("filepath,split,label\n" + rows)
     data = load_dataset(tmp_path, tmp_path / "metadata.csv", task, rate, splits=("val",), required=("val",))
     items, targets = data.with_targets(LABELS)["val"]
@@ -384,7 +388,7 @@ def test_validation_gives_a_recording_the_scores_of_its_results(
     expected = losses_of(torch.from_numpy(answers.scores).double(), torch.from_numpy(targets).double(), task)
     assert module.recording_losses == pytest.approx(expected.tolist(), rel=1e-4)
     assert module.logged["val_loss"] == pytest.approx(float(expected.mean()), rel=1e-4)
-    assert answers.outputs.sounding == pytest.approx([1, 0, 0.25, 0, 1], abs=0.03)
+    assert answers.outputs.sounding == pytest.approx([1, 0, 0.25, 1, 0, 0, 1], abs=0.03)
     plain = losses_of(windows[:3].mean(0, keepdim=True), torch.eye(3)[[2]], task)
     assert module.recording_losses[0] != pytest.approx(float(plain), rel=1e-2)
     if task == "single_label":

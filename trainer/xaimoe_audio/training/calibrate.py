@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor, nn
 
-from xaimoe_audio.data.dataset import LabelledRecording
+from xaimoe_audio.data.dataset import LabelledRecording, windows_of
+from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training.assess import batches
 from xaimoe_runtime.schema import TaskKind
@@ -50,15 +51,14 @@ def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floa
     scaling; C. Guo et al., "On calibration of modern neural networks", 2017).
     """
     model.eval()
-    heard: list[tuple[Tensor, ...]] = []
-    hop, shares = model.config.frontend.hop, list[float]()
+    spec = audio_spec(model.config)
+    shares = [sounding_share(one.samples, spec.frame_hop, one.encoding) for _, one in windows_of(items, spec)]
+    heard: list[tuple[Tensor, Tensor]] = []
     for owners, waveform, source in batches(model, items, device):
-        shares += [sounding_share(window, hop) for window in waveform.cpu().numpy()]
-        spectrogram, attributes = model.frontend(waveform, source)
-        heard.append((owners.to(device), spectrogram, attributes, model.glance(spectrogram)[2]))
-    owner, prior = (torch.cat([part[i] for part in heard]) for i in (0, 3))
+        heard.append((owners.to(device), model.glance(model.frontend(waveform, source)[0])[2]))
+    owner, prior = (torch.cat(column) for column in zip(*heard, strict=True))
     truth = torch.from_numpy(targets).to(device)
-    votes = torch.tensor(shares, device=device)[:, None]
+    votes = torch.tensor(shares, dtype=torch.float32, device=device)[:, None]
     all_votes = torch.zeros_like(truth[:, :1]).index_add(0, owner, votes).clamp(min=LEAST_VOTES)
     nothing = prior.new_zeros(len(prior), model.config.features), prior.new_zeros(len(prior), 1)
     head = model.head
@@ -71,8 +71,8 @@ def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floa
     head.temperatures[0], _ = likeliest(partial(surprise, 0, *nothing))
     model.glance.temperature.copy_(head.temperatures[0])  # which says where experts are asked
     parts = []
-    for _, spectrogram, attributes, _ in heard:
-        routed = model.route(spectrogram, attributes)
+    for _, waveform, source in batches(model, items, device):  # computed anew: all spectrograms may not fit into memory
+        routed = model.route(*model.frontend(waveform, source))
         parts.append(model.bank(routed.spectrogram, routed.gates))
     mixture, mass = (torch.cat(column) for column in zip(*parts, strict=True))
     found: list[tuple[float, float, float]] = []

@@ -7,6 +7,7 @@ band and frame, before normalisation: there, sounds can be mixed and noise added
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.spectrogram.backend import backend_class
 from xaimoe_runtime.audio import fill_clip
 from xaimoe_runtime.console import progress
-from xaimoe_runtime.inference import BATCH
+from xaimoe_runtime.inference import BATCH, inputs_of
 from xaimoe_runtime.silence import sounding_share
 
 Floats = NDArray[np.float32]
@@ -161,23 +162,10 @@ class ValidationWindows(IterableDataset[Window]):
 
     @torch.no_grad()
     def _windows(self) -> Iterator[Window]:
-        device = next(self.model.parameters()).device
-        group: list[tuple[Floats, tuple[float, float], int]] = []
-
-        def computed() -> Iterator[Window]:
-            waveform = torch.from_numpy(np.stack([samples for samples, _, _ in group])).to(device)
-            source = torch.tensor([source for _, source, _ in group], dtype=torch.float32, device=device)
-            spectrograms, attributes = self.model.frontend(waveform, source)
-            for (samples, _, owner), spectrogram, found in zip(
-                group, spectrograms.cpu(), attributes.cpu(), strict=True
-            ):
-                sounding = sounding_share(samples, self.spec.frame_hop)
+        device, source = next(self.model.parameters()).device, windows_of(self.items, self.spec)
+        while group := list(islice(source, BATCH)):
+            inputs = (torch.from_numpy(part).to(device) for part in inputs_of([window for _, window in group]))
+            spectrograms, attributes = self.model.frontend(*inputs)
+            for (owner, window), spectrogram, found in zip(group, spectrograms.cpu(), attributes.cpu(), strict=True):
+                sounding = sounding_share(window.samples, self.spec.frame_hop, window.encoding)
                 yield spectrogram, found, self.targets[owner], sounding, owner
-            group.clear()
-
-        for owner, window in windows_of(self.items, self.spec):
-            group.append((window.samples, window.source, owner))
-            if len(group) == BATCH:
-                yield from computed()
-        if group:
-            yield from computed()
