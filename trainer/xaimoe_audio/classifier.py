@@ -96,7 +96,11 @@ class MoEAudioClassifier:
 
     @classmethod
     def load(cls, ckpt: str | Path, device: str = "auto") -> Self:
-        """A trained classifier from its ``best.pt``; nothing in the file is executed.
+        """Return a trained classifier from its ``best.pt``; nothing in the file is executed.
+
+        Args:
+            ckpt: the ``best.pt``.
+            device: ``auto``, ``cuda`` or ``cpu``.
 
         Raises:
             BundleError: the file is missing, broken or of another schema.
@@ -189,12 +193,24 @@ class MoEAudioClassifier:
         report: Callable[[str], None] = print,
         allow_incomplete: bool = False,
     ) -> dict[str, Any]:
-        """Searches sizes and learning rate by whole trainings; goes on where an earlier search in ``out_dir`` ended.
+        """Search sizes and learning rate by whole trainings; continue where an earlier search in ``out_dir`` ended.
 
-        Gives, and writes to ``out_dir/tune.json``, the ``best`` trial, the ``pareto`` front and all ``trials``, each
-        with its validation score, multiply-accumulates and the overrides that make it; see
-        :func:`xaimoe_audio.tuning.tune`. What this classifier overrides is not searched. Recordings of which a part
-        cannot be decoded are refused, unless ``allow_incomplete`` is given.
+        What this classifier overrides is not searched.
+
+        Args:
+            dataset_dir: the folder that the file paths in the table are relative to.
+            metadata_csv: the table; ``metadata.csv`` in the folder if None.
+            trials: number of trainings, including those of a search that is continued.
+            epochs: passes over the training split, of each trial, at most.
+            batch_size: clips a step.
+            out_dir: folder of the search, for ``tune.json`` and the trials.
+            channel: ``mix``, ``each`` or the number of a channel.
+            report: is called with a line about each trial.
+            allow_incomplete: also take recordings of which a part cannot be decoded, as far as they can be.
+
+        Returns:
+            What ``tune.json`` holds: the ``best`` trial, the ``pareto`` front and all ``trials``, each with its
+            validation score, multiply-accumulates and overrides; see :func:`xaimoe_audio.tuning.tune`.
 
         Raises:
             DatasetError: what is wrong with the dataset.
@@ -255,10 +271,21 @@ class MoEAudioClassifier:
         channel: str = "mix",
         pool: Pool = "mean",
     ) -> Metrics:
-        """Metrics of a split: ``accuracy``, ``macro_f1``, ``ece``, ``per_class``, ``confusion`` (single-label) or
-        ``mAP`` …; a dictionary that is printed as a short table. ``pool`` says how the scores of windows become those
-        of a recording. Thresholds and temperatures were fitted to the mean. ``incomplete`` is the number of recordings
-        of which a part could not be decoded.
+        """Measure the model on a split.
+
+        Args:
+            dataset_dir: the folder that the file paths in the table are relative to.
+            metadata_csv: the table; ``metadata.csv`` in the folder if None.
+            split: ``train``, ``val`` or ``test``.
+            routing: ``routed``, ``dense`` or ``glance``; ``routed`` if None.
+            channel: ``mix``, ``each`` or the number of a channel.
+            pool: how the scores of windows become those of a recording: ``mean``, ``max``, ``top3`` or ``lse``.
+                Thresholds and temperatures were fitted to the mean.
+
+        Returns:
+            ``accuracy``, ``macro_f1``, ``ece``, ``per_class``, ``confusion`` (single-label) or ``mAP`` …, and
+            ``incomplete``, the number of recordings of which a part could not be decoded: a dictionary that is printed
+            as a short table.
 
         Raises:
             DatasetError: what is wrong with the dataset, or a class that the model does not know.
@@ -295,10 +322,18 @@ class MoEAudioClassifier:
         max_novelty: float = 1.0,
         pool: Pool = "mean",
     ) -> Result:
-        """The answer for a file, or for samples [n] or [B, n] at ``sample_rate`` Hz (None: the model's own).
+        """Return the answer for a recording, or for a batch of recordings in memory.
 
-        Silence has no class: ``unknown``, or no label of several. Above ``max_novelty`` or below ``min_score``,
-        ``unknown`` is answered. ``pool`` says how the scores of windows become those of the recording.
+        Silence has no class: ``unknown``, or no label of several.
+
+        Args:
+            audio: a file, or samples [n] or [B, n]; full scale is 1.
+            sample_rate: of samples, in Hz; the model's own if None.
+            routing: ``routed``, ``dense`` or ``glance``; ``routed`` if None.
+            channel: of a file, ``mix`` or the number of a channel.
+            min_score: 0…1; below it, ``unknown`` is answered.
+            max_novelty: 0…1; above it, ``unknown`` is answered.
+            pool: how the scores of windows become those of the recording: ``mean``, ``max``, ``top3`` or ``lse``.
 
         Raises:
             AudioError: the recording cannot be used.

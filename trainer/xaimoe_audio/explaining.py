@@ -134,7 +134,14 @@ def attribution(model: MoEAudioModel, routed: Routed, target: int, method: Attri
 
 
 def _grad_cam(answer: nn.Module, layer: nn.Module, spectrogram: Tensor, target: int) -> Tensor:
-    """Return Grad-CAM at a layer's maps, [M, 1, H, W], with 0 at the cells that the answer does not read."""
+    """Return Grad-CAM at the maps of a layer, [M, 1, H, W], with 0 at the cells that the answer does not read.
+
+    Args:
+        answer: gives logits [1, L] for a spectrogram.
+        layer: part of the model that makes M maps [C, H, W].
+        spectrogram: [1, 1, F, T].
+        target: number of the label.
+    """
     from captum.attr import LayerGradCam, LayerGradientXActivation
 
     seen: Tensor = LayerGradCam(answer, layer).attribute(spectrogram, target=target)
@@ -146,6 +153,11 @@ def _laid_out(model: MoEAudioModel, gates: Tensor, maps: Tensor) -> Tensor:
     """Return the maps [M, 1, H, W] of the pairs that ran, added up by patch, on the cells that each patch owns, [F, T].
 
     Tiles overlap; a cell shows the patch whose middle is the nearest, as in all figures.
+
+    Args:
+        model: whose patch grid is used.
+        gates: [1, P, E], of the pairs that were run.
+        maps: [M, 1, H, W], in the order that the mixture runs the pairs.
     """
     grid = model.grid
     (height, width), (down, along) = grid.tile, grid.stride

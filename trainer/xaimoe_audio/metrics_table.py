@@ -133,6 +133,10 @@ def verdicts(figures: dict[str, dict[str, Any]], gains: dict[str, Gain]) -> list
 
     The test split decides, or the validation split where there is none. A gain shows if it is more than two standard
     errors.
+
+    Args:
+        figures: what ``metrics.json`` holds, by split; the test split last.
+        gains: by split, what :func:`gain_over_glance` returns.
     """
     split = next(reversed(figures))
     gain, error = gains[split]["gain"], gains[split]["error"]

@@ -38,7 +38,14 @@ class Answers:
 
 
 def answer(engine: Engine, items: list[LabelledRecording], routing: Routing, how: Pool = "mean") -> Answers:
-    """The engine's answers for ``items``, with a progress bar on stderr; windows and pooling are the runtime's own."""
+    """Return an engine's answers for recordings, with a progress bar on stderr; windows and pooling are the runtime's.
+
+    Args:
+        engine: the model.
+        items: N recordings.
+        routing: which pairs run.
+        how: how the scores of windows become those of a recording.
+    """
     parts: list[Outputs] = []
     owners: list[int] = []
     source = windows_of(items, engine.audio)

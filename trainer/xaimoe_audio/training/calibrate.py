@@ -49,6 +49,12 @@ def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floa
     weighted by what is not silent), and of the temperature itself (``USUAL_SPREAD``). The first temperature is fitted
     on the glance alone, the second with each of some doubts on the routed answer with the first in place (temperature
     scaling; C. Guo et al., "On calibration of modern neural networks", 2017).
+
+    Args:
+        model: is set in place.
+        items: N recordings of the validation split.
+        targets: [N, L], 1 for each class of a recording.
+        device: that the model is on.
     """
     model.eval()
     spec = audio_spec(model.config)

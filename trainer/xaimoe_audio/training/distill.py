@@ -133,7 +133,12 @@ class OnnxTeacher:
         return found
 
     def _patches(self, blocks: Iterable[Floats], length: int) -> Iterator[Floats]:
-        """Yield the teacher's inputs; a recording that is shorter than one is repeated."""
+        """Yield the teacher's inputs, as ``TeacherInput.kind`` describes them; a shorter recording is repeated.
+
+        Args:
+            blocks: consecutive samples at the teacher's rate, [n] each.
+            length: samples of them all.
+        """
         spec = self.input
         if spec.kind == "waveform":
             fixed = self._shape[-1]
@@ -196,7 +201,14 @@ def mel_triangles(spec: TeacherInput) -> Floats:
 
 
 def teacher_answers(teacher: OnnxTeacher, items: list[LabelledRecording]) -> Floats:
-    """The teacher's answers for recordings decoded at its own rate, [N, C], with a progress bar on stderr.
+    """Return a teacher's answers, with a progress bar on stderr.
+
+    Args:
+        teacher: the classifier.
+        items: N recordings, decoded at the teacher's rate.
+
+    Returns:
+        [N, C], the mean over a recording's patches of what the teacher's first output holds.
 
     Raises:
         BundleError: it fails on one of them, which is named.

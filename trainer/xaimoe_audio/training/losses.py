@@ -44,7 +44,13 @@ def classification_loss(
 
 
 def losses_of(scores: Tensor, targets: Tensor, task: TaskKind) -> Tensor:
-    """Return the cross-entropy of each of the scores [N, L] and targets [N, L], by the task, [N]."""
+    """Return the cross-entropy of each recording, [N], in nats; of several labels, their mean.
+
+    Args:
+        scores: probabilities, [N, L].
+        targets: [N, L], 1 for each class of a recording.
+        task: whether a recording has one class or several.
+    """
     scores = torch.clamp(scores, LEAST_SCORE, 1 - LEAST_SCORE)
     if task == "single_label":
         return -(targets * torch.log(scores)).sum(1)
