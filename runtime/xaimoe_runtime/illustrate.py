@@ -10,7 +10,7 @@ from xaimoe_runtime.audio import parse_channel
 from xaimoe_runtime.errors import ConfigError
 from xaimoe_runtime.inference import check_routing, file_windows, hop_samples, inputs_of, run_windows
 from xaimoe_runtime.mixing import on_host
-from xaimoe_runtime.pictures import Heard, write_pictures
+from xaimoe_runtime.pictures import Heard, answer_title, write_pictures
 from xaimoe_runtime.result import decide
 from xaimoe_runtime.runtime import Runtime
 
@@ -49,7 +49,7 @@ def illustrate(
         saliency=outputs.saliency[0],
         gates=outputs.gates[0],
         experts=runtime.experts,
-        answer=f"answered {', '.join(decide(scores, runtime.task)) or 'nothing'} (best score {scores.max():.2f})",
+        answer=answer_title(decide(scores, runtime.task), scores, f"best score {scores.max():.2f}"),
     )
     return write_pictures(heard, folder, f"{stem}-")
 

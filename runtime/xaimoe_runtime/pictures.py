@@ -85,6 +85,11 @@ class Heard:
         return seconds.astype(np.float32), hertz.astype(np.float32)
 
 
+def answer_title(answer: tuple[str, ...], scores: Floats, score: str) -> str:
+    """Return what was answered, for titles; silence, whose scores [L] are all 0, has no score to show."""
+    return f"answered {', '.join(answer) or 'nothing'} ({score if scores.any() else 'silent'})"
+
+
 def draw_saliency(heard: Heard) -> Any:
     """The saliency that steers the router, over the spectrogram: each cell has that of the patch that owns it.
 
@@ -136,7 +141,7 @@ def draw_routing(heard: Heard) -> Any:
     if used:
         figure.colorbar(image, ax=[above, below], label="Gate", pad=0.01, shrink=0.7)
     else:
-        below.text(0.5, 0.5, "no expert was asked: the glance answered", transform=below.transAxes, ha="center")
+        below.text(0.5, 0.5, "no expert ran", transform=below.transAxes, ha="center")
     return figure
 
 
@@ -194,7 +199,7 @@ def save_both(figure: Any, path: Path) -> list[Path]:
 def _spectrogram(axes: Any, heard: Heard, x_label: bool = True) -> None:
     low, high = np.percentile(heard.spectrogram, [QUIET, LOUD])
     if high - low < 1e-6:
-        low, high = low - 1, high + 1
+        high = low + 1  # silence is white
     axes.imshow(heard.spectrogram, origin="lower", aspect="auto", extent=heard.extent, cmap=SOUND, vmin=low, vmax=high)
     _, end_s, low_band, high_band = heard.extent
     if (repeated := end_s - heard.end_s) > 2 * heard.frame_s:

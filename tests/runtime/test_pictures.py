@@ -14,7 +14,15 @@ from data.commands import call
 from xaimoe_runtime import AudioError, Runtime
 from xaimoe_runtime.grid import PatchGrid
 from xaimoe_runtime.illustrate import illustrate, stems
-from xaimoe_runtime.pictures import Heard, draw_grid, draw_heat, draw_routing, draw_saliency, write_pictures
+from xaimoe_runtime.pictures import (
+    Heard,
+    answer_title,
+    draw_grid,
+    draw_heat,
+    draw_routing,
+    draw_saliency,
+    write_pictures,
+)
 
 NAMES = ("saliency_router", "patch_routing", "patch_grid")
 
@@ -130,6 +138,12 @@ def test_any_name_can_be_shown(label: str, tmp_path: Path) -> None:
 def test_silence_is_drawn(runtime: Runtime, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", np.zeros(40_000, np.float32))
     assert len(illustrate(runtime, path, "a", tmp_path / "out", "routed", "mix")) == 6
+    assert answer_title(("unknown",), np.zeros(2, np.float32), "best score 0.00") == "answered unknown (silent)"
+    assert answer_title((), np.full(2, 0.25, np.float32), "best score 0.25") == "answered nothing (best score 0.25)"
+    one = heard()
+    silent = dataclasses.replace(one, spectrogram=np.full_like(one.spectrogram, -4.0))
+    (image, *_) = draw_saliency(silent).get_axes()[0].get_images()
+    assert image.norm(-4.0) == 0  # the colour of no sound
 
 
 def test_what_is_no_recording_is_told(runtime: Runtime, tmp_path: Path) -> None:

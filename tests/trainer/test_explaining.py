@@ -144,8 +144,11 @@ def test_where_nothing_is_answered_the_best_label_is_explained_whatever_its_name
 
 def test_silence_is_explained_without_an_answer(classifier: MoEAudioClassifier, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "silent.wav", np.zeros(40_000, np.float32))
-    explanation = explain_recording(classifier.engine, path, "saliency")
+    explanation = explain_recording(classifier.engine, path, "all")
     assert (explanation.answer, set(explanation.scores.tolist())) == (("unknown",), {0.0})
+    assert explanation.heard.answer == "answered unknown (silent)"
+    assert set(explanation.maps) == {"gradcam", "gradxinput"}
+    assert not any(heat.any() for heat in explanation.maps.values())
 
 
 def test_of_many_labels_one_that_was_answered_is_explained(classifier: MoEAudioClassifier, recording: Path) -> None:

@@ -27,7 +27,7 @@ from xaimoe_runtime.errors import ConfigError, ProviderError
 from xaimoe_runtime.files import printable
 from xaimoe_runtime.inference import file_windows, inputs_of, run_windows
 from xaimoe_runtime.metadata import Row
-from xaimoe_runtime.pictures import Heard, draw_heat, save_both, write_pictures
+from xaimoe_runtime.pictures import Heard, answer_title, draw_heat, save_both, write_pictures
 from xaimoe_runtime.recording import warn_if_incomplete
 from xaimoe_runtime.result import decide, pool
 from xaimoe_runtime.schema import TaskSpec
@@ -228,9 +228,11 @@ def explain_recording(
         saliency=routed.saliency[0].cpu().numpy(),
         gates=routed.gates[0].cpu().numpy(),
         experts=engine.experts,
-        answer=f"answered {', '.join(answered) or 'nothing'} ({labels[target]} {whole[target]:.2f})",
+        answer=answer_title(answered, whole, f"{labels[target]} {whole[target]:.2f}"),
     )
     maps = {name: attribution(model, routed, target, name) for name in wanted}
+    if not whole.any():  # what the layers make of their own padding speaks for nothing
+        maps = {name: np.zeros_like(heat) for name, heat in maps.items()}
     return Explanation(heard, labels[target], whole, answered, maps, window.samples)
 
 
