@@ -97,6 +97,17 @@ def test_infer_ends_with_1_when_a_recording_failed_and_classifies_the_rest(bundl
     assert "Traceback" not in result.stderr
 
 
+def test_a_hop_that_skips_sound_is_a_warning_and_ends_with_0(bundle: Path, recording: Path, runtime: Runtime) -> None:
+    clip_s = runtime.audio.clip_samples / runtime.audio.sample_rate
+    write_wav(recording, noise(4 * runtime.audio.clip_samples), runtime.audio.sample_rate)
+    result = call("infer", bundle, recording, "--hop", 2 * clip_s)
+    assert result.exit_code == 0
+    record, summary = map(json.loads, result.stdout.splitlines())
+    assert record["skipped_s"] == summary["skipped_s"] == pytest.approx(2 * clip_s)
+    assert record["complete"] and summary["incomplete"] == 0
+    assert "are skipped, and counted as skipped_s" in result.stderr
+
+
 def test_infer_to_a_folder_is_a_usage_error(bundle: Path, recording: Path) -> None:
     result = call("infer", bundle, recording, "--out", recording.parent)
     assert result.exit_code == 2

@@ -52,6 +52,15 @@ def test_a_file_is_streamed(bundle: Path, runtime: Runtime, tmp_path: Path) -> N
     assert {r["kind"] for r in only} == {"event", "summary"}
 
 
+def test_a_hop_that_skips_sound_is_a_warning_and_ends_with_0(
+    hand_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = call("stream", hand_bundle, write_wav(tmp_path / "a.wav", noise(2_000), 1_000), "--hop", "0.768")
+    assert result.exit_code == 0
+    assert lines(result.stdout)[-1]["skipped_s"] == pytest.approx(2 * 0.384 + 0.08)
+    assert "counted as skipped_s" in caplog.text
+
+
 def test_events_go_by_the_bundles_settings_unless_told_otherwise(editable: EditableBundle, tmp_path: Path) -> None:
     labels = editable.manifest["task"]["labels"]
     path = write_wav(tmp_path / "a.wav", noise(60_000))
