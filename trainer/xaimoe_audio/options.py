@@ -21,7 +21,7 @@ DatasetOption = Annotated[
 MetadataOption = Annotated[
     Path | None,
     typer.Option(
-        help="CSV table with the columns filepath, split, label and, if there are any, group.",
+        help="CSV table with the columns filepath, split and label, and optionally group.",
         show_default="metadata.csv in the dataset folder",
     ),
 ]
