@@ -48,6 +48,8 @@ def seeds() -> dict[str, bytes]:
                 ("AIFF", "FLOAT"), ("AIFF", "IMA_ADPCM"), ("AU", "PCM_16"), ("AU", "ALAW"), ("CAF", "PCM_16"),
                 ("CAF", "ALAC_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
                 ("MP3", "MPEG_LAYER_III"), ("NIST", "PCM_16"), ("VOC", "PCM_16"), ("SVX", "PCM_16"),
+                ("VOC", "ULAW"), ("SDS", "PCM_16"), ("AVR", "PCM_16"), ("WVE", "ALAW"), ("MAT4", "PCM_16"),
+                ("XI", "DPCM_16"), ("MAT5", "FLOAT"), ("PVF", "PCM_16"), ("MPC2K", "PCM_16"), ("IRCAM", "PCM_16"),
             ]
         )
     }  # fmt: skip
@@ -55,10 +57,12 @@ def seeds() -> dict[str, bytes]:
     found["WAV never finished"] = wav(sound, 0)
     found["WAV joined"] = wav(sound) + wav(short)
     found["FLAC of unknown length"] = flac_of_unknown_length(sound)
+    found["FLAC of unknown length, padded"] = flac_of_unknown_length(sound) + bytes(5_000)
     found["FLAC joined"] = encoded(sound, kind="FLAC") + encoded(short, kind="FLAC")
     found["OGG chained"] = encoded(sound, kind="OGG") + encoded(short, kind="OGG")
     found["OGG without end"] = ogg_without_end(encoded(sound, kind="OGG"))
     found["MP3 without count"] = mp3(sound, 16_000, info=False)
+    found["MP3 with a tag"] = mp3(sound, 16_000, info=False) + b"LYRICSBEGIN" + b"la " * 2_000 + b"LYRICSEND"
     found["MP3 joined"] = mp3(sound, 16_000) + id3() + mp3(short, 16_000, info=False)
     return found
 

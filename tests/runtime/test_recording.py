@@ -213,6 +213,15 @@ def test_a_joined_recording_of_another_rate_or_number_of_channels_is_left_out_an
         assert "other than the first; it was left out" in found.note and "Hz" in found.message
 
 
+@pytest.mark.parametrize(("kind", "name", "size"), [("CAF", b"desc", -5), ("W64", b"fmt ", 20)])
+def test_a_format_chunk_of_a_size_under_0_is_no_crash(tmp_path: Path, kind: str, name: bytes, size: int) -> None:
+    data = bytearray(encoded(SOUND, kind=kind))
+    start = data.index(name) + (4 if kind == "CAF" else 16)
+    data[start : start + 8] = struct.pack(">q" if kind == "CAF" else "<q", size)
+    with pytest.raises(AudioError, match="not readable as audio"):
+        decode(tmp_path / "a", bytes(data))
+
+
 # Cut short -----------------------------------------------------------------------------------------------------------
 
 

@@ -69,9 +69,9 @@ class Layout:
 
 
 def read_at(file: BinaryIO, position: int, count: int) -> bytes:
-    """Return up to ``count`` bytes from a position."""
+    """Return up to ``count`` bytes from a position; none for a count under 0, as crafted headers state."""
     file.seek(position)
-    return file.read(count)
+    return file.read(max(count, 0))
 
 
 def is_recording(magic: bytes) -> bool:

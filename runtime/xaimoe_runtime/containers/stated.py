@@ -122,7 +122,7 @@ def _mat4(head: bytes) -> Samples | None:
     """MATLAB 4: the matrix ``wavedata`` [channels, frames] stands behind another one."""
     position = 0
     order = "<" if head[:4] == bytes(4) else ">"
-    for _ in range(MAX_BLOCKS):
+    while position < len(head):
         kind, rows, columns, _, length = struct.unpack_from(f"{order}5I", head, position)
         name = head[position + 20 : position + 20 + length].rstrip(b"\0")
         digit = kind % 100 // 10
@@ -187,8 +187,8 @@ def _wve(head: bytes) -> Samples:
 
 def _xi(head: bytes) -> Samples | None:
     """FastTracker 2: the samples of one instrument; of several, libsndfile reads what it can."""
-    count, size = struct.unpack_from("<HI", head, 296)
-    return Samples(338, size, 2 if head[312] & 0x10 else 1) if count == 1 else None
+    count, size, kind = struct.unpack_from("<HI10xB", head, 296)
+    return Samples(338, size, 2 if kind & 0x10 else 1) if count == 1 else None
 
 
 CONTAINERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], Samples | None]], ...] = (
