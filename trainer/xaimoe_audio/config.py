@@ -139,6 +139,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     router: RouterConfig
     expert_width: Annotated[int, msgspec.Meta(ge=2, le=MAX_WIDTH)]
     """Channels of an expert's first convolution; the stages after it have 2, 4 and 8 times as many."""
+    detects_background: bool = False
+    """Whether the glance recognises plain background noise, for which no expert is run. Checkpoints written before the
+    field existed do not."""
 
     @property
     def features(self) -> int:

@@ -33,6 +33,7 @@ from xaimoe_audio.policy.build import build
 from xaimoe_audio.profiling import Profiled, most_important, profile_dataset
 from xaimoe_audio.spectrogram import BACKENDS
 from xaimoe_audio.training.assess import answer, attribute_quantiles
+from xaimoe_audio.training.background import fit_background
 from xaimoe_audio.training.calibrate import THRESHOLD, fit_head, fit_thresholds
 from xaimoe_audio.training.distill import OnnxTeacher, as_targets, teacher_answers
 from xaimoe_audio.training.figures import write_confusion, write_curves
@@ -194,6 +195,7 @@ def finish(job: Job, model: MoEAudioModel, info: CheckpointInfo, data: dict[Spli
         )
     model.load_state_dict(load_checkpoint(out / run.BEST).model.state_dict())
     fit_head(model, items, targets, job.device)
+    fit_background(model, data["train"][0], data["val"], job.device)
     if job.task == "multi_label":
         engine = TorchEngine(model, info.thresholds, job.device, str(out / run.BEST))
         thresholds = fit_thresholds(answer(engine, items, "routed").scores, targets)

@@ -35,19 +35,27 @@ class Glance(nn.Module):
     clip is like: a burst in a recording of rain is not the rain. The saliency sums to 1. A patch that lies on the floor
     of the spectrogram has none, so that no expert is asked about silence; where all do, it is exactly uniform. The
     context holds ``GLOBAL_CONTEXT`` values for the clip, then ``PATCH_CONTEXT`` for each patch, its measured
-    descriptors first, and last how unsure the prior is.
+    descriptors first, and last how unsure the prior is. Where the clip is recognised as plain background noise, for
+    which no expert is needed, that is 0, too.
     """
 
     temperature: Tensor
     """Of the prior, fitted on the validation split."""
+    background_weight: Tensor
+    """[deep + 2 · descriptors], with the bias fitted after the training (``training.background``): of the logit of the
+    clip's being more than background noise."""
+    background_bias: Tensor
 
-    def __init__(self, grid: PatchGrid, labels: int, task: TaskKind) -> None:
+    def __init__(self, grid: PatchGrid, labels: int, task: TaskKind, detects_background: bool = False) -> None:
         super().__init__()
-        self.task = task
+        self.task, self.detects_background = task, detects_background
         self.register_buffer("temperature", torch.ones(()))
         height = 2 * _coarse(gcd(grid.tile[0], grid.stride[0]) // 2, grid.rows // (2 * ROWS))
         width = 2 * _coarse(gcd(grid.tile[1], grid.stride[1]) // 2, grid.tile[1] // (2 * COLUMNS))
         first, second, deep = CHANNELS
+        if detects_background:  # until it is fitted, nothing is background
+            self.register_buffer("background_weight", torch.zeros(deep + 2 * len(DESCRIPTORS)))
+            self.register_buffer("background_bias", torch.ones(()))
         pooled = height // 2, width // 2
         self.loudest = nn.Sequential(nn.AvgPool2d(pooled), nn.MaxPool2d(*_shrunk(grid, *pooled)))
         self.body = nn.Sequential(
@@ -67,14 +75,23 @@ class Glance(nn.Module):
 
     def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         deep = self.body(spectrogram)
+        summary = _summary(deep)
         patches = (self.mean(deep) + self.most(deep)).flatten(2).transpose(1, 2)  # [B, P, deep]
-        summary = deep.mean((2, 3)) + deep.amax((2, 3))
         beside = torch.cat([patches, summary[:, None].expand_as(patches)], dim=2)
         saliency = self._where_sound_is(self.saliency(beside).squeeze(-1), spectrogram)
-        about_patches = torch.cat([self.describe(spectrogram), self.patch_context(patches)], dim=2)
+        descriptors = self.describe(spectrogram)
+        about_patches = torch.cat([descriptors, self.patch_context(patches)], dim=2)
         prior = self.prior(summary)
-        context = torch.cat([self.global_context(summary), about_patches.flatten(1), self.unsure(prior)], dim=1)
+        unsure = self.unsure(prior)
+        if self.detects_background:
+            logit = _whole_clip(summary, descriptors) @ self.background_weight[:, None] + self.background_bias
+            unsure = unsure * ramp(logit, 0.0, 1.0)
+        context = torch.cat([self.global_context(summary), about_patches.flatten(1), unsure], dim=1)
         return saliency, context, prior
+
+    def background_features(self, spectrogram: Tensor) -> Tensor:
+        """Return what the detector of background noise weighs, [B, deep + 2 · descriptors]."""
+        return _whole_clip(_summary(self.body(spectrogram)), self.describe(spectrogram))
 
     def _where_sound_is(self, judged: Tensor, spectrogram: Tensor) -> Tensor:
         """Saliency [B, P] by what the patches [B, P] were judged to be worth; a silent one among others has none."""
@@ -91,6 +108,16 @@ class Glance(nn.Module):
         if self.task == "single_label":
             return 1 - torch.softmax(logits, dim=1).amax(1, keepdim=True)
         return 2 * torch.sigmoid(-logits.abs()).amax(1, keepdim=True)
+
+
+def _summary(deep: Tensor) -> Tensor:
+    """Return the sum of mean and maximum of each channel of the last feature maps [B, C, H, W], [B, C]."""
+    return deep.mean((2, 3)) + deep.amax((2, 3))
+
+
+def _whole_clip(summary: Tensor, descriptors: Tensor) -> Tensor:
+    """Return the summary [B, C] with mean and maximum over the patches of the descriptors [B, P, D], [B, C + 2 · D]."""
+    return torch.cat([summary, descriptors.mean(1), descriptors.amax(1)], dim=1)
 
 
 def _shrunk(grid: PatchGrid, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -57,7 +57,7 @@ class MoEAudioModel(nn.Module):
         self.grid = config.grid
         labels = len(config.labels)
         self.frontend = frontend or Frontend(config.frontend)
-        self.glance = Glance(self.grid, labels, config.task)
+        self.glance = Glance(self.grid, labels, config.task, config.detects_background)
         self.router = Router(config.experts, band_fit(config.experts, self.grid), config.router)
         self.bank = ExpertBank(config)
         self.head = Head(config.features, labels, config.task)

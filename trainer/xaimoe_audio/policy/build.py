@@ -90,6 +90,7 @@ def build(
             unsure=tuple(made["unsure"]),
         ),
         expert_width=made["expert_width"],
+        detects_background=True,
     )
 
 
