@@ -194,12 +194,11 @@ def infer_windows(
     pooled = [Pooling(outputs.scores.shape[1], rules.pool) for _ in spans]
     for pooling, span, windows in zip(pooled, spans, recordings, strict=True):
         pooling.add(outputs.scores[span], outputs.sounding[span], [window.start_s for window in windows])
-    labels = tuple(
-        decide(p.scores, engine.task, rules, trace.novelty(p.scores, span))
-        for p, span in zip(pooled, spans, strict=True)
-    )
     scores, max_scores, max_at_s = (
         np.stack([getattr(pooling, name) for pooling in pooled]) for name in ("scores", "max_scores", "max_at_s")
+    )
+    labels = tuple(
+        decide(row, engine.task, rules, trace.novelty(row, span)) for row, span in zip(scores, spans, strict=True)
     )
     degraded = bool(outputs.left_out.any())
     if batched:
