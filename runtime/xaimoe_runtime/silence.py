@@ -28,6 +28,8 @@ MAX_CANCELLED_DB = 20.0
 """How far a mix may be under that of unrelated channels with the same levels before they count as cancelling."""
 PERIOD_S = 10.0
 """Seconds of a stream over which the levels of its channels are compared."""
+SPREAD_SAMPLES = 8
+"""Samples of a frame hop that are looked at first."""
 MAX_NAMED = 8
 """Channels that a warning lists."""
 
@@ -59,13 +61,21 @@ def sounding_share(samples: Floats, hop: int, encoding: str = "") -> float:
     """
     size, limit = min(hop, len(samples)), silence_power(encoding)
     hops = samples[: len(samples) // size * size].reshape(-1, size)
-    spread = hops.max(axis=1).astype(np.float64) - hops.min(axis=1)
-    # Between spread² / 2n and spread² / 4 lies the power of n samples: most hops are decided without their mean.
-    sounding = np.square(spread) > 2 * size * limit
-    unclear = ~sounding & (np.square(spread) > 4 * limit)
-    if unclear.any():
+    # Between spread² / 2n and spread² / 4 lies the power of n samples: most hops are decided by the spread of a few.
+    sounding = np.square(_spread(hops.T[:: max(size // SPREAD_SAMPLES, 1)])) > 2 * size * limit
+    quiet = np.flatnonzero(~sounding)
+    if len(quiet):
+        spread = _spread(hops[quiet].T)
+        sounding[quiet] = np.square(spread) > 2 * size * limit
+        unclear = quiet[~sounding[quiet] & (np.square(spread) > 4 * limit)]
         sounding[unclear] = hops[unclear].var(axis=1, dtype=np.float64) > limit
     return float(sounding.mean())
+
+
+def _spread(hops: Floats) -> Doubles:
+    """Return the largest less the smallest sample of each hop [n, N], [N]."""
+    hops = np.ascontiguousarray(hops)
+    return np.asarray(hops.max(axis=0).astype(np.float64) - hops.min(axis=0))
 
 
 def level_warnings(samples: Floats) -> tuple[str, ...]:
