@@ -36,8 +36,10 @@ MAX_RECORDINGS = 1_600
 """Recordings of the training split that the noise is compared with, each by its first window."""
 MAX_EXPONENT = 1.2
 """Largest exponent by which the amplitude of noise falls with the frequency; pink noise has 0.5, brown noise 1."""
-CORNER_HZ = 20.0
-"""Frequency under which the amplitude of noise falls towards 0 Hz."""
+MIN_HZ = 20.0
+"""Frequency under which the amplitude of coloured noise rises no more."""
+CORNER_HZ = (2.0, 50.0)
+"""Limits of the frequency under which a recorder's high-pass filter lets the amplitude fall."""
 LEVEL_DBFS = (-45.0, -20.0)
 RECALL = 0.97
 """Share of the noise of each kind that is to be recognised."""
@@ -56,7 +58,7 @@ def coloured_noise(config: FrontendConfig, max_hz: float, count: int, rng: np.ra
         count: number of clips.
         rng: of all randomness.
     """
-    return _noise(config, max_hz, count, rng, lambda hz: np.maximum(hz, CORNER_HZ) ** -rng.uniform(0, MAX_EXPONENT))
+    return _noise(config, max_hz, count, rng, lambda hz: np.maximum(hz, MIN_HZ) ** -rng.uniform(0, MAX_EXPONENT))
 
 
 def sea_noise(config: FrontendConfig, max_hz: float, count: int, rng: np.random.Generator) -> Floats:
@@ -85,10 +87,10 @@ def _noise(
 ) -> Floats:
     size = config.clip_samples
     frequency = np.fft.rfftfreq(size, 1 / config.sample_rate)
-    within = frequency**2 / (frequency**2 + CORNER_HZ**2) * (frequency < max_hz)
     clips = np.empty((count, size), np.float32)
     for i in range(count):
-        gain = amplitude(frequency) * within
+        corner = np.exp(rng.uniform(*np.log(CORNER_HZ)))
+        gain = amplitude(frequency) * frequency**2 / (frequency**2 + corner**2) * (frequency < max_hz)
         noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gain, size)
         clips[i] = noise * 10 ** (rng.uniform(*LEVEL_DBFS) / 20) / np.sqrt(np.mean(noise**2))
     return clips
