@@ -462,6 +462,41 @@ def test_an_mp3_without_a_count_that_ends_within_a_frame_says_so(tmp_path: Path)
     assert (found.complete, found.missing_s, found.note) == (False, None, "cut short within a frame")
 
 
+@pytest.mark.parametrize("suffix", ["mp3", "MP3", "mpga"])
+def test_an_mp3_that_begins_within_a_frame_is_read_from_the_next_one_on(tmp_path: Path, suffix: str) -> None:
+    sound = tone(6.0, 44_100)
+    sound[: 3 * 44_100] = 0
+    data = mp3(sound, info=False)
+    samples, found = decode(tmp_path / f"a.{suffix}", data[40:])
+    assert len(sound) - 2 * 1_152 <= len(samples) < len(sound) + 3 * 1_152
+    left = mp3_frames(data)[1] - 40
+    assert (found.complete, found.note) == (True, f"{left} bytes before its first frame are no MPEG audio")
+
+
+@pytest.mark.parametrize("info", [True, False], ids=["count", "no count"])
+@pytest.mark.parametrize("companion", ["._a.mp3", ".AppleDouble/a.mp3"])
+def test_files_that_macos_keeps_next_to_an_mp3_are_not_taken_for_it(tmp_path: Path, info: bool, companion: str) -> None:
+    data = mp3(tone(2.0, 44_100), info=info)
+    expected, _ = decode(tmp_path / "b.mp3", data)
+    (tmp_path / companion).parent.mkdir(exist_ok=True)
+    (tmp_path / companion).write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X        " + bytes(60))
+    samples, found = decode(tmp_path / "a.mp3", data)
+    assert np.array_equal(samples, expected) and found.complete
+
+
+@pytest.mark.parametrize("info", [True, False], ids=["count", "no count"])
+def test_what_the_working_directory_holds_has_no_part_in_an_mp3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info: bool
+) -> None:
+    data = mp3(tone(2.0, 44_100), info=info)
+    expected, _ = decode(tmp_path / "b.mp3", data)
+    (tmp_path / "cwd" / ".AppleDouble").mkdir(parents=True)
+    (tmp_path / "cwd" / "._").touch()
+    monkeypatch.chdir(tmp_path / "cwd")
+    samples, found = decode(tmp_path / "a.mp3", data)
+    assert np.array_equal(samples, expected) and found.complete
+
+
 def test_an_mp3_with_a_large_tag_before_it_is_read_whole(tmp_path: Path) -> None:
     sound = tone(6.0, 44_100)
     for info in (True, False):

@@ -53,7 +53,7 @@ class Decoder:
         """Native frame that decoding began with."""
         self._view: PartView | None = None
         try:
-            self._view = PartView(path, part.pieces) if part.pieces else None
+            self._view = PartView(path, part.pieces, part.hides_size) if part.pieces else None
             # As bytes, since a file name need not be valid UTF-8.
             source: Any = self._view or (os.fsencode(path) if os.name == "posix" else path)
             self.file: soundfile.SoundFile = _sequential()(source)

@@ -29,6 +29,8 @@ def find_parts(path: Path) -> tuple[Part, ...]:
             parts = [Part(stated_frames=_nist_frames(file))]
         elif (part := stated.find_part(file, size)) is not None:
             parts = [part]
+        elif path.suffix.lower() in mpeg.SUFFIXES:  # cut out of a stream, it may begin within a frame
+            parts = stretch.find_parts(file) or mpeg.find_parts(file, 0, size) or []
         else:
             parts = stretch.find_parts(file) or []
     return tuple(parts) or (Part(),)

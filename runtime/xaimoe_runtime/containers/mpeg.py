@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO
 
-from xaimoe_runtime.containers.part import Extent, Part
+from xaimoe_runtime.containers.part import Extent, Part, Piece
 from xaimoe_runtime.containers.window import WINDOW_BYTES, FileWindow
 
+SUFFIXES = frozenset((".mp1", ".mp2", ".mp3", ".mpga"))
+"""Endings of files that are searched for frames whatever they begin with."""
 MAX_PARTS = 1_000
 """Streams in one file that are read one after the other."""
 MAX_EXTENTS = 1_000
@@ -117,8 +119,8 @@ class Stream:
 
 
 def find_parts(file: BinaryIO, start: int, stop: int) -> list[Part] | None:
-    """Return the parts of MPEG audio between two positions of a file; None if libsndfile reads it well as it is, or if
-    it is none, or of bit rates that frames do not state.
+    """Return the parts of MPEG audio between two positions of a file; None if it is none, or of bit rates that frames
+    do not state.
 
     Args:
         file: opened for reading.
@@ -130,20 +132,26 @@ def find_parts(file: BinaryIO, start: int, stop: int) -> list[Part] | None:
     if data.at(begin, 4) in OTHERS:
         return None
     first = _find_frame(data, begin, min(begin + MAX_SEARCH_BYTES, stop))
-    if first is None or _states_all(data, first, start):
+    if first is None:
         return None
+    if _states_all(data, first, start):
+        return [Part(pieces=(Extent(first, stop),), hides_size=True)]
     parts: list[Part] = []
+    before = first - begin if any(data.at(begin, first - begin)) else 0  # zeros are padding of a tag
     for stream in _streams(data, first):
         if len(parts) == MAX_PARTS:
             note = f"more than {MAX_PARTS} streams were joined; the others were left out"
-            return [*parts[:-1], Part(pieces=parts[-1].pieces, lost=True, note=note)]
-        parts.append(_part(data, stream))
+            return [*parts[:-1], Part(pieces=parts[-1].pieces, hides_size=True, lost=True, note=note)]
+        parts.append(_part(data, stream, 0 if parts else before))
     return parts
 
 
-def _part(data: FileWindow, stream: Stream) -> Part:
-    """Return a stream as a part that begins with a frame which states how many follow."""
+def _part(data: FileWindow, stream: Stream, before: int) -> Part:
+    """Return a stream as a part that begins with a frame which states how many follow; ``before`` are the bytes in
+    front of it that are no tag."""
     notes = []
+    if before:
+        notes.append(f"{before} bytes before its first frame are no MPEG audio")
     if stream.skipped:
         notes.append(f"{stream.skipped} bytes between its frames are no MPEG audio")
     if stream.trailing:
@@ -154,11 +162,14 @@ def _part(data: FileWindow, stream: Stream) -> Part:
     if stream.info is not None and stream.stated is not None and stream.stated >= stream.frames:
         short = stream.stated > stream.frames
         note = "cut short: the file ends before its header says" if short else note
-        return Part(pieces=(stream.info, *stream.extents), lost=stream.lost and not short, note=note)
+        pieces: tuple[Piece, ...] = (stream.info, *stream.extents)
+        return Part(pieces=pieces, hides_size=True, lost=stream.lost and not short, note=note)
+    pieces, frames = tuple(stream.extents), None
     if stream.first.layer == 3:
-        return Part(pieces=(_info_frame(stream), *stream.extents), states_length=False, lost=stream.lost, note=note)
-    frames = stream.frames * stream.first.samples
-    return Part(pieces=tuple(stream.extents), stated_frames=frames, states_length=False, lost=stream.lost, note=note)
+        pieces = (_info_frame(stream), *pieces)
+    else:
+        frames = stream.frames * stream.first.samples
+    return Part(pieces=pieces, stated_frames=frames, states_length=False, hides_size=True, lost=stream.lost, note=note)
 
 
 def _info_frame(stream: Stream) -> bytes:

@@ -36,6 +36,8 @@ class Part:
     """Length that the header states over the length that is there."""
     states_length: bool = True
     """Whether the headers state a length at all."""
+    hides_size: bool = False
+    """Whether libsndfile is not to know the size before the format (see :class:`PartView`)."""
     lost: bool = False
     """Whether data are known to be missing although their amount is not stated."""
     note: str = ""
@@ -45,12 +47,17 @@ class Part:
 class PartView(io.RawIOBase):
     """Pieces of a file as a file that libsndfile reads.
 
+    Before libsndfile tests for MPEG audio it opens the file ``._NAME`` next to the recording (in the working directory
+    for a view, which has no name), where macOS keeps attributes, and takes MPEG audio for Sound Designer II if there is
+    one. It does so only where it knows a size over 0.
+
     Args:
         path: of the file.
         pieces: bytes, and extents of the file.
+        hides_size: whether the size is 0 where it is asked for first, which is before the format is known.
     """
 
-    def __init__(self, path: Path, pieces: tuple[Piece, ...]) -> None:
+    def __init__(self, path: Path, pieces: tuple[Piece, ...], hides_size: bool = False) -> None:
         self._file: BinaryIO = path.open("rb", buffering=BUFFER_BYTES)
         self._pieces: list[tuple[int, int, Piece]] = []  # with the positions at which each begins and ends
         self._size = 0
@@ -60,6 +67,7 @@ class PartView(io.RawIOBase):
             self._pieces.append((begin, self._size, piece))
         self._position = 0
         self._current = 0
+        self._hides_size = hides_size
         self.error: OSError | None = None
         """What went wrong in a read: libsndfile cannot pass it on."""
 
@@ -102,7 +110,10 @@ class PartView(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """Return the position."""
+        """Return the position; 0 once for the end, if the size is hidden."""
+        if self._hides_size and self._position == self._size:
+            self._hides_size = False
+            return 0
         return self._position
 
     def close(self) -> None:
