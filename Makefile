@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 	$(BIN)/xaimoe-audio demo $(if $(DATASET),--dataset "$(DATASET)") $(if $(METADATA),--metadata "$(METADATA)") $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force)
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 	$(BIN)/python -m coverage report --include="runtime/*,exporter/*" --fail-under=90 --format=total
 
 # Timings of a bundle, in three to four minutes; by default of sonar scenes. make bench BUNDLE=folder [JSON=file]

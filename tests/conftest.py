@@ -5,8 +5,10 @@ Everything is made once a session and must not be altered; a test that wants to 
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xaimoe_runtime import Runtime
+from xaimoe_runtime import Runtime, trial
 from xaimoe_runtime.inference import file_windows
 
 Floats = NDArray[np.float32]
@@ -32,6 +34,55 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["XAIMOE_CACHE"]
     else:
         os.environ["XAIMOE_CACHE"] = before
+
+
+LONGEST_FILES = (
+    "tests/test_benchmarks.py",
+    "tests/trainer/test_spectrogram.py",
+    "tests/trainer/test_families.py",
+    "tests/exporter/test_bundle.py",
+    "tests/trainer/test_explaining.py",
+    "tests/trainer/test_live.py",
+    "tests/runtime/test_validation.py",
+    "tests/trainer/test_profiling.py",
+    "tests/exporter/test_precision.py",
+    "tests/runtime/test_tensorrt.py",
+    "tests/trainer/test_scaling.py",
+    "tests/trainer/test_tuning.py",
+    "tests/trainer/test_distill.py",
+    "tests/trainer/test_tensor_file.py",
+)
+"""Files that take longest, in the order in which workers take them, so that no worker ends with one alone. The first
+needs the trained model, and the next three do not: while one worker trains, another has work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; workers take files in this order (``--no-loadscope-reorder``)."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))  # stable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_read_once() -> Iterator[None]:
+    """Keep PyTorch's table of ONNX operators, which it would read anew, in a second or more, at each export."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_trials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the bundles of a test without a child process, which takes a second for each that was altered.
+
+    Trials are made where fixtures of a wider scope load bundles, in other processes, and with the mark ``trial``.
+    """
+    if request.node.get_closest_marker("trial") is None:
+        monkeypatch.setattr(trial, "try_first", lambda bundle: None)
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +152,14 @@ def bundle(checkpoint: Path, made_once: MakeOnce) -> Path:
     from xaimoe_audio import MoEAudioClassifier
 
     return made_once("bundle", lambda out: MoEAudioClassifier.load(checkpoint, device="cpu").export(out))
+
+
+@pytest.fixture(scope="session")
+def fused_bundle(checkpoint: Path, made_once: MakeOnce) -> Path:
+    """A bundle of the run that holds the fused graph, too."""
+    from xaimoe_audio import MoEAudioClassifier
+
+    return made_once("fused", lambda out: MoEAudioClassifier.load(checkpoint, device="cpu").export(out, fused=True))
 
 
 @pytest.fixture(scope="session")

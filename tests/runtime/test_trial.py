@@ -6,16 +6,22 @@ import json
 import multiprocessing
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from xaimoe_runtime import BundleError, cgroup, trial
+from xaimoe_runtime import BundleError, Runtime, cgroup, trial
+from xaimoe_runtime.cli import app
 from xaimoe_runtime.onnx_safety import operators
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no memory cap on this system")
+pytestmark = [
+    pytest.mark.trial,
+    pytest.mark.skipif(sys.platform != "linux", reason="no memory cap on this system"),
+]
 
 
 def bundle(path: Path, digest: str = "1" * 64) -> Any:
@@ -239,6 +245,42 @@ def test_the_child_itself_refuses_what_is_no_bundle(tmp_path: Path, limit: int |
     leave_memory(tmp_path, limit, used=60)
     with pytest.raises(BundleError, match=r"found no manifest\.json"):
         trial.try_first(bundle(tmp_path))
+
+
+def _load(folder: Path, _recording: Path) -> None:
+    Runtime.load(folder, provider="cpu")
+
+
+def _call(name: str) -> Callable[[Path, Path], None]:
+    def call(folder: Path, recording: Path) -> None:
+        result = CliRunner().invoke(
+            app, [name, str(folder), *([str(recording)] if name in ("infer", "stream") else [])]
+        )
+        assert result.exit_code == 0, result.output
+
+    return call
+
+
+DOORS = {"Runtime.load": _load} | {name: _call(name) for name in ("infer", "stream", "verify")}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_tries_a_bundle_with_the_real_child(
+    bundle_copy: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    started = child(monkeypatch, trial.CODE)
+    DOORS[door](bundle_copy, sorted((scenes / "audio").iterdir())[0])
+    assert started == [1]
+    assert trial._passed
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_refuses_what_the_child_refuses(
+    bundle_copy: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    child(monkeypatch, f"print('ready'); print('refused', {json.dumps(json.dumps('head.onnx: no'))})")
+    with pytest.raises((AssertionError, BundleError), match=r"head\.onnx: no"):
+        DOORS[door](bundle_copy, sorted((scenes / "audio").iterdir())[0])
 
 
 def _from_a_daemon(path: str, queue: Any) -> None:

@@ -15,7 +15,6 @@ import soundfile
 from data import noise
 from data.browser import Browser, chromium
 
-from xaimoe_audio import MoEAudioClassifier
 from xaimoe_audio.report import onnxruntime_web as vendor
 from xaimoe_audio.report import write_report
 from xaimoe_runtime import ConfigError, Runtime
@@ -25,16 +24,15 @@ ANSWERED = "document.body.dataset.scores || document.body.dataset.failed"
 
 
 @pytest.fixture(scope="module")
-def fused(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the run with the fused graph."""
+def fused(request: pytest.FixtureRequest) -> Path:
+    """A bundle of the run with the fused graph, made where a browser can open its page."""
     chromium()
     try:
         vendor.onnxruntime_web()
     except ConfigError as error:
         pytest.skip(f"onnxruntime-web cannot be had: {error}")
-    out = tmp_path_factory.mktemp("fused") / "bundle"
-    MoEAudioClassifier.load(checkpoint, "cpu").export(out, fused=True)
-    return out
+    made: Path = request.getfixturevalue("fused_bundle")
+    return made
 
 
 @pytest.fixture(scope="module")

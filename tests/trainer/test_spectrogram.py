@@ -224,7 +224,7 @@ def test_fcwt_is_that_of_the_fcwt_package(samples: NDArray[np.float32]) -> None:
 
 @pytest.fixture(scope="module", params=NAMES)
 def exported(request: pytest.FixtureRequest) -> Iterator[tuple[Frontend, FrontendConfig, bytes]]:
-    config = frontend_config(request.param, bins=32, frames=32)
+    config = frontend_config(request.param, bins=16, frames=32, fmin=400.0)  # several rates of cqt and fcwt, not all
     torch.manual_seed(0)
     frontend = Frontend(config).eval()
     frontend.window.mean.fill_(-10)
@@ -273,17 +273,28 @@ def test_the_graph_is_taken_by_one_provider_as_a_whole(
     assert not [event for event in events if "Memcpy" in event["name"]]
 
 
-@pytest.mark.parametrize("offset", [0.0, 0.3])
-@pytest.mark.parametrize("name", [name for name in NAMES if BACKENDS[name].streamable])
-def test_frames_then_window_answer_as_the_whole_frontend_however_the_frames_were_cut(name: str, offset: float) -> None:
-    config = frontend_config(name, bins=32, frames=32)
+Parts = tuple[Frontend, FrontendConfig, list[int], onnxruntime.InferenceSession, onnxruntime.InferenceSession]
+
+
+@pytest.fixture(scope="module", params=[name for name in NAMES if BACKENDS[name].streamable])
+def parts_of_stream(request: pytest.FixtureRequest) -> Parts:
+    """A frontend, its configuration, the samples that each number of frames spans, and sessions of roles ``frames`` and
+    ``window``."""
+    config = frontend_config(request.param, bins=32, frames=32)
     frontend = Frontend(config).eval()
     frontend.window.deviation.fill_(9)
     framing = (config.win_length, config.hop)
     span = [config.win_length + (n - 1) * config.hop for n in range(config.frames + 1)]
     frames = session_of(GraphModule("frames", frontend.frame, framing=framing), torch.zeros(3, span[5]))
     examples = torch.zeros(3, 32, 32), torch.zeros(3, 34, 32), torch.zeros(3, 2)
-    window = session_of(GraphModule("window", frontend.window), *examples)
+    return frontend, config, span, frames, session_of(GraphModule("window", frontend.window), *examples)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_frames_then_window_answer_as_the_whole_frontend_however_the_frames_were_cut(
+    parts_of_stream: Parts, offset: float
+) -> None:
+    frontend, config, span, frames, window = parts_of_stream
     inputs = inputs_of(config)
     inputs["waveform"] += np.float32(offset)
     parts: list[list[NDArray[np.float32]]] = []
