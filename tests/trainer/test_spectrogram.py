@@ -224,7 +224,9 @@ def test_fcwt_is_that_of_the_fcwt_package(samples: NDArray[np.float32]) -> None:
 
 @pytest.fixture(scope="module", params=NAMES)
 def exported(request: pytest.FixtureRequest) -> Iterator[tuple[Frontend, FrontendConfig, bytes]]:
-    config = frontend_config(request.param, bins=16, frames=32, fmin=400.0)  # several rates of cqt and fcwt, not all
+    config = frontend_config(request.param, bins=32, frames=32)
+    if not BACKENDS[request.param].streamable:  # fewer filters at fewer rates are exported in half the time
+        config = frontend_config(request.param, bins=16, frames=32, fmin=400.0)
     torch.manual_seed(0)
     frontend = Frontend(config).eval()
     frontend.window.mean.fill_(-10)
