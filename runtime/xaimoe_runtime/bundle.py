@@ -86,8 +86,10 @@ def _read_manifest(folder: Path, public_key: str | Path | None) -> Manifest:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except XaimoeError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not a valid manifest: {error}; export or copy the bundle again") from error
     if manifest.digest != manifest.compute_digest():
         raise BundleError(f"{path}: altered; it does not fit its own digest; export or copy the bundle again")
     _check_consistent(path, manifest)

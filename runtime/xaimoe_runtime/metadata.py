@@ -121,9 +121,11 @@ def _columns(path: Path, table: Table, needs_split: bool) -> dict[str, int]:
     """
     needed = COLUMNS if needs_split else tuple(name for name in COLUMNS if name != "split")
     missing = [name for name in needed if name not in table.columns]
+    if not table.columns:
+        raise DatasetError(f"{path}: found an empty file, expected a header with the columns {','.join(needed)}")
     if missing:
         found = shown(", ".join(table.columns))
-        hint = "; a table has no comment lines" if table.columns and table.columns[0].startswith("#") else ""
+        hint = "; a table has no comment lines" if table.columns[0].startswith("#") else ""
         raise DatasetError(f"{path}: found the columns {found}; missing: {', '.join(missing)}{hint}")
     twice = [name for name in KNOWN if table.columns.count(name) > 1]
     if twice:

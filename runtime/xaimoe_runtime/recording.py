@@ -258,17 +258,20 @@ class _Count:
 def _check_file(path: Path) -> None:
     """Raise AudioError for what is not a file; nothing is opened, since opening a pipe may wait forever."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL byte
         if isinstance(error, PermissionError):
             raise AudioError(f"{path}: cannot be opened ({error.strerror}); check who may read it") from error
         raise AudioError(f"{path}: no such file") from error
+    mode = status.st_mode
     if stat.S_ISFIFO(mode):
         raise AudioError(f"{path}: found a pipe; infer takes files, stream takes raw samples (SOURCE -)")
     if stat.S_ISDIR(mode):
         raise AudioError(_describe_folder(path))
     if not stat.S_ISREG(mode):
         raise AudioError(f"{path}: found a device or socket, expected a recording")
+    if status.st_size == 0:
+        raise AudioError(f"{path}: found an empty file, expected a recording; copy it again, or leave it out")
 
 
 def _describe_folder(path: Path) -> str:

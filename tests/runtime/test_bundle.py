@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import zipfile
@@ -86,7 +87,20 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not json", b"[]", b"\xff\xfe", b"{}", b'{"schema_version": "1"}'])
 def test_a_manifest_that_is_none_is_refused(bundle_copy: Path, content: bytes) -> None:
     (bundle_copy / "manifest.json").write_bytes(content)
-    assert f"{bundle_copy / 'manifest.json'}: not a valid manifest" in refusal(bundle_copy)
+    message = refusal(bundle_copy)
+    assert message.startswith(f"{bundle_copy / 'manifest.json'}: not a valid manifest")
+    assert message.endswith("; export or copy the bundle again")
+
+
+def test_a_manifest_that_may_not_be_read_is_not_called_invalid(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    message = f"{bundle_copy / 'manifest.json'}: cannot be read (Permission denied); check who may read it"
+    assert refusal(bundle_copy) == message
 
 
 def test_a_newer_schema_is_refused_before_anything_else_is_read(editable: EditableBundle) -> None:

@@ -208,6 +208,13 @@ def test_missing_columns_are_named(folder: Path) -> None:
         read(folder, "a.wav,train,boat", header="file,split,class")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"], ids=["nothing", "blank lines", "byte order mark"])
+def test_an_empty_table_is_called_so(folder: Path, content: bytes) -> None:
+    (folder / "empty.csv").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"empty\.csv: found an empty file, expected a header with the columns file"):
+        read_metadata(folder / "empty.csv", folder, "single_label")
+
+
 def test_a_comment_line_is_named_as_the_cause(folder: Path) -> None:
     with pytest.raises(DatasetError, match="missing: filepath, split, label; a table has no comment lines"):
         read(folder, HEADER, *GOOD, header="# made by hand")

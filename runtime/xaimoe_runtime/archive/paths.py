@@ -65,6 +65,8 @@ def find_recordings(paths: Sequence[Path], lists: Sequence[Path] = ()) -> FoundR
                 search.add(match)
         else:
             search.add(path)  # a missing file gets its own error record
+    if not named and not lists:
+        raise ConfigError("found no path, expected recordings, folders or patterns; name some, or give --list FILE")
     if not search.paths:
         others = f" ({describe_skipped(search.skipped)} are there)" if search.skipped else ""
         raise ConfigError(

@@ -60,7 +60,10 @@ class Decoder:
         except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw
             self._close_view()
             reason = getattr(error, "error_string", None) or str(error)
-            raise AudioError(f"{path}: not readable as audio ({reason.strip()})") from error
+            raise AudioError(
+                f"{path}: not readable as audio ({reason.strip(' .')}); expected WAV, FLAC, MP3, Ogg or another format "
+                "of libsndfile"
+            ) from error
         self._is_examined = part != Part() or self.file.format in EXAMINED
         self._decoded, self._limit = 0, part_frames(part, self.file)
         if self.file.format not in COMPRESSED:

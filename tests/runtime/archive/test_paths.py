@@ -31,6 +31,11 @@ def test_a_folder_without_recordings_is_an_error_that_names_it(tmp_path: Path) -
     assert str(tmp_path) in str(caught.value)
 
 
+def test_no_path_at_all_says_what_to_name() -> None:
+    with pytest.raises(ConfigError, match=r"^found no path, expected recordings, folders or patterns; name some"):
+        find_recordings([])
+
+
 def made(folder: Path, *names: str) -> list[Path]:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
