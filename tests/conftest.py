@@ -63,15 +63,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _operators_are_read_once() -> Iterator[None]:
-    """Keep PyTorch's table of ONNX operators, which it would read anew, in a second or more, at each export."""
+def _graphs_are_exported_once(shared_folder: Path) -> Iterator[None]:
+    """Export equal modules once for all workers, and read PyTorch's table of ONNX operators once a process.
+
+    An export of one graph takes 1 to 9 s, of which a second or more goes into the table.
+    """
     if "torch" not in sys.modules:
         yield
         return
+    from data.exports import ExportCache
     from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from xaimoe_export import make
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(make, "to_onnx", ExportCache(shared_folder / "graphs"))
         yield
 
 
@@ -86,21 +93,27 @@ def _no_trials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """Return a function that makes a folder once for all workers of the session.
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the session share.
 
-    With ``XAIMOE_TEST_MODEL=FOLDER`` the folders are kept there for later sessions: of use while tests are written, and
-    wrong as soon as what makes them has changed.
+    With ``XAIMOE_TEST_MODEL=FOLDER`` what is in it is kept there for later sessions: of use while tests are written,
+    and wrong as soon as what makes it has changed.
     """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # of this session, shared by its workers
     root = Path(os.environ.get("XAIMOE_TEST_MODEL", root / "made"))
     root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def made_once(shared_folder: Path) -> MakeOnce:
+    """Return a function that makes a folder once for all workers of the session."""
 
     def make_once(name: str, make: Callable[[Path], object]) -> Path:
-        folder, whole = root / name, root / f"{name}.whole"
-        with (root / f"{name}.lock").open("w") as file:
+        folder, whole = shared_folder / name, shared_folder / f"{name}.whole"
+        with (shared_folder / f"{name}.lock").open("w") as file:
             _lock(file)
             if not whole.exists():
                 shutil.rmtree(folder, ignore_errors=True)

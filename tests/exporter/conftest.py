@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from data.hand import Rich, description, hand_made, recordings, write_keys
-from onnx import ModelProto
-from torch import Tensor
 
-from xaimoe_export import ExportOptions, ExportReport, GraphModule, export_bundle, make, steps
-from xaimoe_export.graphs import to_onnx
+from xaimoe_export import ExportOptions, ExportReport, export_bundle, steps
 
 
 @pytest.fixture(scope="session")
@@ -38,23 +33,3 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportReport]
     )
     assert len(advanced) == steps(hand_made(), ExportOptions()) == 6, "progress advances once a graph"
     return out, report
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _each_module_is_exported_once() -> Iterator[None]:
-    """Exporting a module takes a second, and these tests ask for the same ones again and again."""
-    known: dict[str, ModelProto] = {}
-
-    def exported(graph: GraphModule, examples: tuple[Tensor, ...]) -> ModelProto:
-        weights = b"".join(value.numpy().tobytes() for value in graph.module.state_dict().values())
-        shapes = [tuple(example.shape) for example in examples]
-        key = f"{graph.name} {type(graph.module).__qualname__} {hashlib.sha256(weights).hexdigest()} {shapes}"
-        if key not in known:
-            known[key] = to_onnx(graph, examples)
-        copy = ModelProto()
-        copy.CopyFrom(known[key])
-        return copy
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make, "to_onnx", exported)
-        yield
