@@ -37,6 +37,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 LONGEST_FILES = (
+    "tests/test_readme.py",
     "tests/test_benchmarks.py",
     "tests/trainer/test_spectrogram.py",
     "tests/trainer/test_families.py",
@@ -52,8 +53,8 @@ LONGEST_FILES = (
     "tests/trainer/test_distill.py",
     "tests/trainer/test_tensor_file.py",
 )
-"""Files that take longest, in the order in which workers take them, so that no worker ends with one alone. The first
-needs the trained model, and the next three do not: while one worker trains, another has work."""
+"""Files that take longest, in the order in which workers take them, so that no worker ends with one alone. The second
+needs the trained model, and the first does not: while one worker trains, another has work."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from data import noise, write_wav
+from data import noise, pulses, write_wav
 from typer.testing import CliRunner
 
 from xaimoe_audio import MoEAudioClassifier
@@ -32,16 +32,17 @@ def classifier(checkpoint: Path) -> MoEAudioClassifier:
 
 @pytest.fixture(scope="module")
 def recording(scenes: Path) -> Path:
-    return sorted((scenes / "audio").glob("*.*"))[0]
+    return sorted((scenes / "audio").glob("ping_*.*"))[0]
 
 
 @pytest.fixture(scope="module")
 def routed(classifier: MoEAudioClassifier, recording: Path) -> Routed:
     """One clip as the model routes it."""
     model = classifier.engine.model
-    waveform = torch.from_numpy(noise(model.config.frontend.clip_samples))[None]
+    frontend = model.config.frontend
+    waveform = torch.from_numpy(pulses(frontend.clip_samples, frontend.sample_rate))[None]
     with torch.no_grad():
-        return model.route(*model.frontend(waveform, torch.tensor([[float(model.config.frontend.sample_rate), 0.0]])))
+        return model.route(*model.frontend(waveform, torch.tensor([[float(frontend.sample_rate), 0.0]])))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_the_command_judges_and_writes(checkpoint: Path, scenes: Path, tmp_path:
 
 
 def test_nothing_to_judge_is_refused(checkpoint: Path, scenes: Path) -> None:
-    with pytest.raises(ConfigError, match="found 0, expected 1 or more"):
+    with pytest.raises(ConfigError, match="found 0, expected a whole number, 1 or more"):
         MoEAudioClassifier.load(checkpoint, "cpu").faithfulness(scenes, recordings=0)
 
 

@@ -110,5 +110,5 @@ def test_another_search_in_the_folder_is_refused(few: Path, searched: tuple[Path
 
 
 def test_no_trials_are_refused(few: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="trials: found 0, expected 1 or more"):
+    with pytest.raises(ConfigError, match="trials: found 0, expected a whole number, 1 or more"):
         search(few, tmp_path, 0)
