@@ -35,10 +35,9 @@ def noise(samples: int, seed: int = 0, level: float = 0.1) -> NDArray[np.float32
     return (level * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
-def pulses(samples: int, rate: float = 16_000) -> NDArray[np.float32]:
-    """Return pulses of a tone, [samples], four a second: a sound for which experts run, as for steady noise none do."""
-    time = np.arange(samples) / rate
-    return (0.3 * np.sin(2 * np.pi * 800 * time) * (time % 0.25 < 0.05)).astype(np.float32)
+def bursts(samples: int, seed: int = 0, level: float = 0.1) -> NDArray[np.float32]:
+    """Return bursts of white noise, [samples], a fifth of the time: experts run for it, as for steady noise none do."""
+    return noise(samples, seed, level) * (np.arange(samples) % 4_000 < 800).astype(np.float32)
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], rate: int = 16_000, subtype: str = "FLOAT") -> Path:

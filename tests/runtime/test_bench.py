@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.commands import call
 
 from xaimoe_runtime import Runtime
@@ -37,7 +37,7 @@ def test_the_glance_runs_no_pairs_and_dense_runs_most(runtime: Runtime) -> None:
 
 
 def test_recordings_are_taken_in_turn(runtime: Runtime, tmp_path: Path) -> None:
-    paths = [write_wav(tmp_path / f"{i}.wav", noise(4000, i)) for i in range(3)]
+    paths = [write_wav(tmp_path / f"{i}.wav", bursts(4000, i)) for i in range(3)]
     clips = clips_of(runtime, paths)
     assert clips.shape == (3, runtime.audio.clip_samples)
     assert not np.array_equal(clips[0], clips[1])

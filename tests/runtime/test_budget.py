@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from data import noise, write_wav
+from data import bursts, write_wav
 from numpy.typing import NDArray
 
 from xaimoe_runtime import ConfigError, Runtime, budget
@@ -140,14 +140,14 @@ def test_runs_of_one_call_share_what_is_left_by_their_windows(monkeypatch: pytes
 @pytest.mark.parametrize("budget_ms", [0, -1, float("nan"), float("inf"), "5"])
 def test_a_budget_that_is_no_time_is_refused(runtime: Runtime, budget_ms: Any) -> None:
     with pytest.raises(ConfigError, match="budget_ms: found"):
-        runtime.infer(noise(1_000), budget_ms=budget_ms)
+        runtime.infer(bursts(1_000), budget_ms=budget_ms)
     with pytest.raises(ConfigError, match="budget_ms: found"):
         runtime.infer_file("a.wav", budget_ms=budget_ms)
 
 
 def test_an_unknown_percentile_is_refused(runtime: Runtime) -> None:
     with pytest.raises(ConfigError, match="percentile: found 'p42', expected p50, p95, p99"):
-        runtime.infer(noise(1_000), budget_ms=5, percentile="p42")
+        runtime.infer(bursts(1_000), budget_ms=5, percentile="p42")
 
 
 # The line ------------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test_a_gate_that_is_no_number_is_found_and_not_tried_again_and_again(
 
 
 def test_a_call_with_time_enough_answers_as_without_a_budget(runtime: Runtime) -> None:
-    batch = np.stack([noise(40_000, seed=seed) for seed in range(3)])
+    batch = np.stack([bursts(40_000, seed=seed) for seed in range(3)])
     free = runtime.infer(batch, 16_000)
     found = runtime.infer(batch, 16_000, budget_ms=60_000)
     np.testing.assert_allclose(found.scores, free.scores, atol=1e-5)
@@ -276,7 +276,7 @@ def test_a_call_with_time_enough_answers_as_without_a_budget(runtime: Runtime) -
 
 
 def test_many_callers_share_one_runtime(runtime: Runtime) -> None:
-    samples = [noise(runtime.audio.clip_samples, seed=seed) for seed in range(8)]
+    samples = [bursts(runtime.audio.clip_samples, seed=seed) for seed in range(8)]
     wanted = [runtime.infer(one).scores for one in samples]
     with ThreadPoolExecutor(4) as callers:
         found = list(callers.map(lambda one: runtime.infer(one, budget_ms=60_000), samples * 4))
@@ -286,7 +286,7 @@ def test_many_callers_share_one_runtime(runtime: Runtime) -> None:
 
 
 def test_a_call_that_can_only_be_late_says_so_and_answers(runtime: Runtime) -> None:
-    samples = noise(20 * runtime.audio.clip_samples)
+    samples = bursts(20 * runtime.audio.clip_samples)
     found = runtime.infer(samples, budget_ms=0.01)
     assert found.late
     assert found.degraded == bool(runtime.infer(samples).trace.pairs.any())
@@ -294,7 +294,7 @@ def test_a_call_that_can_only_be_late_says_so_and_answers(runtime: Runtime) -> N
 
 
 def test_each_window_of_a_file_has_its_own_budget(runtime: Runtime, tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "long.wav", noise(60_000))
+    path = write_wav(tmp_path / "long.wav", bursts(60_000))
     free = list(runtime.infer_file(path))
     enough = list(runtime.infer_file(path, budget_ms=60_000))
     none = list(runtime.infer_file(path, budget_ms=0.001))

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from data import pulses, write_wav
+from data import bursts, write_wav
 from data.commands import call
 
 from xaimoe_runtime import Runtime, calibration
@@ -159,7 +159,7 @@ def test_calibrate_prints_a_table_and_leaves_the_bundle_as_it_is(bundle: Path, c
 
 
 def test_infer_keeps_a_budget_and_says_what_it_cost(bundle: Path, tmp_path: Path) -> None:
-    recording = write_wav(tmp_path / "a.wav", pulses(40_000))
+    recording = write_wav(tmp_path / "a.wav", bursts(40_000))
     result = call("infer", bundle, recording, "--budget-ms", 0.01, "--windows")
     *windows, whole, summary = [json.loads(line) for line in result.stdout.splitlines()]
     assert "costs are an estimate: not calibrated on this device" in result.stderr

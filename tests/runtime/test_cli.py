@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import typer
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.bundles import EditableBundle
 from data.commands import call
 from typer.testing import CliRunner, Result
@@ -50,7 +50,7 @@ def error_line(result: Result) -> str:
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    return write_wav(tmp_path / "recording.wav", noise(40_000))
+    return write_wav(tmp_path / "recording.wav", bursts(40_000))
 
 
 # infer ---------------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_infer_ends_with_1_when_a_recording_failed_and_classifies_the_rest(bundl
 
 def test_a_hop_that_skips_sound_is_a_warning_and_ends_with_0(bundle: Path, recording: Path, runtime: Runtime) -> None:
     clip_s = runtime.audio.clip_samples / runtime.audio.sample_rate
-    write_wav(recording, noise(4 * runtime.audio.clip_samples), runtime.audio.sample_rate)
+    write_wav(recording, bursts(4 * runtime.audio.clip_samples), runtime.audio.sample_rate)
     result = call("infer", bundle, recording, "--hop", 2 * clip_s)
     assert result.exit_code == 0
     record, summary = map(json.loads, result.stdout.splitlines())

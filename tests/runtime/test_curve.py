@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.commands import call
 
 from xaimoe_runtime import DatasetError, Runtime
@@ -95,7 +95,7 @@ def test_a_recording_that_cannot_be_used_is_left_out_and_told(
     bundle: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XAIMOE_CACHE", str(tmp_path / "cache"))
-    write_wav(tmp_path / "a.wav", noise(20_000))
+    write_wav(tmp_path / "a.wav", bursts(20_000))
     (tmp_path / "broken.wav").write_text("no recording")
     label = runtime.labels[0]
     (tmp_path / "metadata.csv").write_text(f"filepath,label\nbroken.wav,{label}\na.wav,{label}\n")
@@ -114,7 +114,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "dataset"
     folder.mkdir()
     for name in "abcd":
-        write_wav(folder / f"{name}.wav", noise(1000))
+        write_wav(folder / f"{name}.wav", bursts(1000))
     return folder
 
 
@@ -169,7 +169,7 @@ def test_labels_of_an_older_bundle_may_have_another_normal_form(folder: Path) ->
 
 
 def test_paths_outside_of_the_dataset_are_refused(folder: Path) -> None:
-    write_wav(folder.parent / "secret.wav", noise(1000))
+    write_wav(folder.parent / "secret.wav", bursts(1000))
     write_table(folder, "filepath,split,label", "../secret.wav,test,ship", f"{folder.parent}/secret.wav,test,ship")
     with pytest.raises(DatasetError, match=r"rows 2-3: lies outside .*dataset"):
         read_labelled(folder, "test", SINGLE)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from data import noise, write_wav
+from data import bursts, write_wav
 
 from xaimoe_runtime import cgroup
 from xaimoe_runtime.memory import cgroup_room
@@ -27,8 +27,8 @@ def test_a_recording_that_needs_more_has_an_error_and_the_others_are_answered(
     bundle: Path, tmp_path: Path, workers: int, megabytes: int
 ) -> None:
     for i in range(3):
-        write_wav(tmp_path / f"{i}.wav", noise(30_000, seed=i))
-    write_wav(tmp_path / "long.wav", noise(16_000 * 60 * 20))
+        write_wav(tmp_path / f"{i}.wav", bursts(30_000, seed=i))
+    write_wav(tmp_path / "long.wav", bursts(16_000 * 60 * 20))
     how = ("--memory-mb", megabytes, "--batch-size", 2000, "--workers", workers)
     done = run("infer", bundle, tmp_path, "--provider", "cpu", *how)
     records = [json.loads(line) for line in done.stdout.splitlines()]

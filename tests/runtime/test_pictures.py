@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.commands import call
 
 from xaimoe_runtime import AudioError, Runtime
@@ -157,7 +157,7 @@ def test_recordings_of_one_name_have_figures_of_their_own() -> None:
 
 def test_the_command_draws_every_recording_that_can_be_used(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    write_wav(tmp_path / "in" / "a.wav", noise(30_000))
+    write_wav(tmp_path / "in" / "a.wav", bursts(30_000))
     (tmp_path / "in" / "b.wav").write_bytes(b"no recording")
     result = call("infer", bundle, tmp_path / "in", "--trace", "--figures", tmp_path / "out", "--provider", "cpu")
     assert result.exit_code == 1

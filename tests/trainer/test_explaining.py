@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from data import noise, pulses, write_wav
+from data import bursts, noise, write_wav
 from typer.testing import CliRunner
 
 from xaimoe_audio import MoEAudioClassifier
@@ -40,7 +40,7 @@ def routed(classifier: MoEAudioClassifier, recording: Path) -> Routed:
     """One clip as the model routes it."""
     model = classifier.engine.model
     frontend = model.config.frontend
-    waveform = torch.from_numpy(pulses(frontend.clip_samples, frontend.sample_rate))[None]
+    waveform = torch.from_numpy(bursts(frontend.clip_samples))[None]
     with torch.no_grad():
         return model.route(*model.frontend(waveform, torch.tensor([[float(frontend.sample_rate), 0.0]])))
 

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 import soundfile
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.commands import call
 
 from xaimoe_runtime import BundleError, ConfigError, ProviderError, Runtime
@@ -46,9 +46,9 @@ def archive(tmp_path: Path) -> Path:
     folder = tmp_path / "archive"
     folder.mkdir()
     for i in range(12):
-        write_wav(folder / f"{i:02}.wav", noise(16_000 * (8 if i == 5 else 1), seed=i, level=0.1))
+        write_wav(folder / f"{i:02}.wav", bursts(16_000 * (8 if i == 5 else 1), seed=i, level=0.1))
     (folder / "03.wav").write_bytes(b"RIFFnothing")
-    write_wav(folder / "07.wav", noise(2_000, level=0.1))
+    write_wav(folder / "07.wav", bursts(2_000, level=0.1))
     return folder
 
 
@@ -108,7 +108,7 @@ def test_infer_counts_what_folders_hold_besides_and_names_those_it_cannot_search
 ) -> None:
     for name in ("a/1.wav", "a/closed/2.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write_wav(tmp_path / name, noise(4_000, level=0.1))
+        write_wav(tmp_path / name, bursts(4_000, level=0.1))
     (tmp_path / "a" / "._1.wav").write_bytes(b"\0\5\26\7")
     (tmp_path / "a" / "log.txt").write_text("x", encoding="utf-8")
     scandir = os.scandir
@@ -136,7 +136,7 @@ def test_infer_keeps_files_apart_whose_names_differ_in_bytes_that_are_not_text(b
     folder, out = tmp_path / "names", tmp_path / "out.jsonl"
     folder.mkdir()
     for name, samples in ((b"a\\xff.wav", 4_000), (b"a\xff.wav", 8_000)):
-        write_wav(tmp_path / "x.wav", noise(samples, level=0.1)).rename(folder / os.fsdecode(name))
+        write_wav(tmp_path / "x.wav", bursts(samples, level=0.1)).rename(folder / os.fsdecode(name))
     assert call("infer", bundle, folder, "--out", out).exit_code == 0
     written = read(out)
     assert sorted((Path(r["path"]).name, r["end_s"]) for r in written[:-1]) == [
@@ -146,7 +146,7 @@ def test_infer_keeps_files_apart_whose_names_differ_in_bytes_that_are_not_text(b
 
 
 def test_infer_keeps_the_messages_of_decoders_out_of_its_records(bundle: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.sds", noise(4_000, level=0.1), 16_000, format="SDS", subtype="PCM_16")
+    soundfile.write(tmp_path / "a.sds", bursts(4_000, level=0.1), 16_000, format="SDS", subtype="PCM_16")
     content = bytearray((tmp_path / "a.sds").read_bytes())
     for start in range(21, len(content) - 127, 127):
         content[start + 1] ^= 0x55  # the first bytes of each packet: libsndfile prints to stdout that they are wrong
@@ -363,7 +363,7 @@ def test_ctrl_c_ends_several_processes_too(bundle: Path, tmp_path: Path) -> None
     folder, out = tmp_path / "long", tmp_path / "stopped.jsonl"
     folder.mkdir()
     for i in range(16):
-        write_wav(folder / f"{i}.wav", noise(160_000, seed=i, level=0.1))
+        write_wav(folder / f"{i}.wav", bursts(160_000, seed=i, level=0.1))
     with begun(bundle, folder, out, "--workers", 2, "--hop", 0.02) as process:
         interrupt(process, out)
     parts = Parts(out, json.loads((tmp_path / "stopped.jsonl.parts" / "run.json").read_bytes()), resume=True)
@@ -394,7 +394,7 @@ def interrupted(out: Path, fingerprint: dict[str, Any], paths: list[Path]) -> No
 def test_what_has_changed_or_failed_is_done_again(archive: Path, tmp_path: Path) -> None:
     paths, out = sorted(archive.iterdir()), tmp_path / "a.jsonl"
     interrupted(out, {"model": "a"}, paths)
-    write_wav(paths[0], noise(5_000))
+    write_wav(paths[0], bursts(5_000))
     paths[1].unlink()
     parts = Parts(out, {"model": "a"}, resume=True)
     assert [path.name for path in paths if not parts.done(path)] == ["00.wav", "01.wav", "03.wav"]

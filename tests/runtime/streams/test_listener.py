@@ -11,7 +11,7 @@ import jsonschema
 import msgspec
 import numpy as np
 import pytest
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.listening import Made, blocks, four_clips, heard, sorted_out
 from numpy.typing import NDArray
 
@@ -71,7 +71,7 @@ def test_what_is_not_live_has_no_time_of_day(runtime: Runtime, audio: Floats) ->
 
 
 def test_each_channel_is_a_stream_of_its_own(runtime: Runtime, audio: Floats) -> None:
-    stereo = np.concatenate([audio, noise(len(audio), level=0.01)[:, None]], axis=1)
+    stereo = np.concatenate([audio, bursts(len(audio), level=0.01)[:, None]], axis=1)
     rate = runtime.audio.sample_rate
     windows, events, _, summary = heard(Listener(runtime, Made(blocks(stereo, 4000), rate), Listening(channel="each")))
     assert {w.channel for w in windows} == {0, 1}

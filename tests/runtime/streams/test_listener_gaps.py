@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data import noise
+from data import bursts
 from data.listening import Made, blocks, four_clips, heard, sorted_out
 from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ def audio(runtime: Runtime, scenes: Path) -> Floats:
 def test_a_pause_of_a_live_source_is_a_gap(hand_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaps, "MAX_PAUSE_S", 0.4)
     rate, size = hand_runtime.audio.sample_rate, hand_runtime.audio.clip_samples
-    part = noise(2 * size, level=0.3)[:, None]
+    part = bursts(2 * size, level=0.3)[:, None]
     source = Made([part[:size], part[size:], len(part) / rate + 1.0, *blocks(part, size)], rate, live=True)
     windows, _, errors, summary = heard(Listener(hand_runtime, source, Listening(hop_s=0.1, backlog=100)))
     (error,) = errors
@@ -66,7 +66,7 @@ class Simulated:
             self.records += self.listener._answer_next()
         self.records += self.listener._look()
 
-    def noise(self, seconds: float) -> Floats:
+    def bursts(self, seconds: float) -> Floats:
         return self.draw.normal(0, 0.1, (round(seconds * self.rate), 1)).astype(np.float32)
 
     def end(self) -> tuple[list[WindowRecord], list[EventRecord], list[ErrorRecord], SummaryRecord]:
@@ -82,7 +82,7 @@ def simulated(hand_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Simulat
 @pytest.mark.parametrize("ratio", [0.8, 0.99, 3.0])
 def test_a_wrong_rate_is_reported_and_windows_follow_the_clock(simulated: Simulated, ratio: float) -> None:
     for _ in range(round(60 * ratio / 0.1)):
-        simulated.give(simulated.noise(0.1), 0.1 / ratio)
+        simulated.give(simulated.bursts(0.1), 0.1 / ratio)
     windows, _, errors, summary = simulated.end()
     (error,) = errors
     assert error.error == "SourceRate" and f"{ratio:.3g} times what 1000 Hz give" in error.message
@@ -95,7 +95,7 @@ def test_a_wrong_rate_is_reported_and_windows_follow_the_clock(simulated: Simula
 
 def test_the_clock_of_a_crystal_is_followed_without_a_word(simulated: Simulated) -> None:
     for _ in range(1_200):
-        simulated.give(simulated.noise(0.5), 0.5 * (1 + 300e-6))
+        simulated.give(simulated.bursts(0.5), 0.5 * (1 + 300e-6))
     windows, _, errors, summary = simulated.end()
     assert errors == [] and summary.lost_s == 0
     assert windows[-1].end_s == pytest.approx(simulated.now - 500, abs=1.2)
@@ -106,7 +106,7 @@ def test_short_losses_are_filled_and_windows_say_how_much(simulated: Simulated) 
         if i % 10 == 9:
             simulated.give(Missing(20), 0.02)
         else:
-            simulated.give(simulated.noise(0.02), 0.02)
+            simulated.give(simulated.bursts(0.02), 0.02)
     windows, _, errors, summary = simulated.end()
     assert errors == []
     assert [w.start_s for w in windows[:-1]] == pytest.approx([0.384 * i for i in range(len(windows) - 1)], abs=1e-6)
@@ -120,10 +120,10 @@ def test_short_losses_are_filled_and_windows_say_how_much(simulated: Simulated) 
 
 def test_long_losses_are_gaps_that_no_window_spans(simulated: Simulated) -> None:
     for _ in range(20):
-        simulated.give(simulated.noise(0.1), 0.1)
+        simulated.give(simulated.bursts(0.1), 0.1)
     simulated.give(Missing(1_500), 1.5)
     for _ in range(20):
-        simulated.give(simulated.noise(0.1), 0.1)
+        simulated.give(simulated.bursts(0.1), 0.1)
     windows, _, errors, summary = simulated.end()
     assert all(w.end_s <= 2 + 1e-6 or w.start_s >= 3.5 - 1e-6 for w in windows)
     assert min(w.start_s for w in windows if w.start_s > 2) == pytest.approx(3.5)
@@ -133,14 +133,14 @@ def test_long_losses_are_gaps_that_no_window_spans(simulated: Simulated) -> None
 
 def test_losses_before_the_first_sample_are_no_window(simulated: Simulated) -> None:
     simulated.give(Missing(20), 0.1)
-    simulated.give(simulated.noise(0.5), 0.5)
+    simulated.give(simulated.bursts(0.5), 0.5)
     windows, *_ = simulated.end()
     assert windows[0].start_s == pytest.approx(0.02) and windows[0].lost_s == 0
 
 
 def test_a_flood_of_nan_is_one_record_a_second(simulated: Simulated) -> None:
     for _ in range(250):
-        block = simulated.noise(0.02)
+        block = simulated.bursts(0.02)
         block[:7] = np.nan
         simulated.give(block, 0.02)
     _, _, errors, summary = simulated.end()
@@ -159,7 +159,7 @@ def test_a_flood_of_scores_that_are_not_finite_is_one_record_a_second(
     )
     simulated = Simulated(hand_runtime, monkeypatch, hop_s=0.032)
     for _ in range(100):
-        simulated.give(simulated.noise(0.032), 0.032)
+        simulated.give(simulated.bursts(0.032), 0.032)
     windows, _, errors, _ = simulated.end()
     assert windows == []
     assert 3 <= len(errors) <= 5
@@ -169,19 +169,19 @@ def test_a_flood_of_scores_that_are_not_finite_is_one_record_a_second(
 
 def test_a_source_that_was_dead_is_begun_anew_once_and_times_never_go_back(simulated: Simulated) -> None:
     for _ in range(30):
-        simulated.give(simulated.noise(0.1), 0.0)  # ahead by seconds
+        simulated.give(simulated.bursts(0.1), 0.0)  # ahead by seconds
     simulated.listener.dead = "missing"
     before = simulated.listener._clock.position_s
-    simulated.give(simulated.noise(0.1), 1.0)
+    simulated.give(simulated.bursts(0.1), 1.0)
     assert simulated.listener.dead == "" and simulated.listener._offset_s >= before
     count = len(simulated.records)
-    simulated.give(simulated.noise(0.1), 0.0)
+    simulated.give(simulated.bursts(0.1), 0.0)
     assert not any(isinstance(record, ErrorRecord) for record in simulated.records[count:])
 
 
 def test_samples_lost_before_any_came_are_no_pause(simulated: Simulated) -> None:
     simulated.give(Trouble("lost", gap=True, lost=5 * simulated.rate), 0.0)
-    simulated.give(simulated.noise(0.5), 1e4)
+    simulated.give(simulated.bursts(0.5), 1e4)
     windows, *_ = simulated.end()
     assert windows[0].start_s == pytest.approx(5)
 

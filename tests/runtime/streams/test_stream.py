@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import soxr
-from data import noise, write_wav
+from data import bursts, write_wav
 from data.bundles import EditableBundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -135,7 +135,7 @@ def test_a_stream_without_samples_has_no_answer(runtime: Runtime) -> None:
     assert stream.finish() == []
     assert stream.finish() == []
     with pytest.raises(ConfigError, match="open another stream"):
-        stream.push(noise(100))
+        stream.push(bursts(100))
 
 
 def test_clipping_is_counted_before_resampling(runtime: Runtime, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_windows_have_the_clipping_rates_and_scores_of_a_file_whatever_the_pushe
 
 
 def test_channels_are_mixed_or_chosen(runtime: Runtime, audio: Floats) -> None:
-    other = noise(len(audio), level=0.01)
+    other = bursts(len(audio), level=0.01)
     stereo = np.stack([audio, other], axis=1)
     left = pushed(runtime, stereo, [10_000], channel=0)
     assert [w.channel for w in left] == [0] * len(left)
@@ -219,7 +219,7 @@ def test_a_rate_that_no_recorder_has_is_refused(runtime: Runtime, rate: Any) -> 
     with pytest.raises(AudioError, match="sampling rate"):
         runtime.open_stream(rate)
     with pytest.raises(AudioError, match="sampling rate"):
-        runtime.infer(noise(100), rate)
+        runtime.infer(bursts(100), rate)
 
 
 @pytest.mark.parametrize("options", [{"hop_s": 0}, {"budget_ms": 0}, {"routing": "all"}, {"percentile": "p50.5"}])
@@ -268,7 +268,7 @@ def test_what_a_window_needs_is_ready_before_it_comes_and_its_time_is_told(edita
     own = Runtime.load(editable.path)
     stream = own.open_stream(hop_s=0.5)
     assert "stages" in own.dispatcher.__dict__  # opened already
-    (first, second) = stream.push(noise(own.audio.clip_samples + stream.hop))
+    (first, second) = stream.push(bursts(own.audio.clip_samples + stream.hop))
     for window in (first, second):
         assert list(window.result.trace.ms)[:2] == ["frames", "window"]
     assert first.result.trace.ms["frames"] > 0
@@ -309,7 +309,7 @@ def test_an_answer_that_is_not_finite_is_withheld_and_the_stream_goes_on(
     wanted = pushed(Runtime.load(editable.path), audio, [len(audio)], hop_s=0.5)
     with pytest.raises(AudioError, match=r"window from 0\.5\d* s.*not finite"):
         stream.push(audio)
-    found = stream.push(noise(1)) + stream.finish()
+    found = stream.push(bursts(1)) + stream.finish()
     assert [w.start_s for w in found[:-1]] == [w.start_s for w in wanted[:1] + wanted[2:-1]]
 
 

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import soundfile
-from data import noise
+from data import bursts
 from numpy.typing import NDArray
 
 from xaimoe_runtime import AudioError
@@ -16,7 +16,7 @@ from xaimoe_runtime.streams.sources.bytestream import ByteStream
 from xaimoe_runtime.streams.sources.headers import find_container, read_wav_header
 
 Samples = NDArray[np.float32]
-SAMPLES = np.clip(noise(600, level=0.2), -0.9, 0.9).reshape(300, 2)
+SAMPLES = np.clip(bursts(600, level=0.2), -0.9, 0.9).reshape(300, 2)
 
 
 def file_of(kind: str, subtype: str | None = None, samples: Samples = SAMPLES) -> bytes:
