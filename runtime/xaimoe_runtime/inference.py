@@ -198,7 +198,8 @@ def infer_windows(
         np.stack([getattr(pooling, name) for pooling in pooled]) for name in ("scores", "max_scores", "max_at_s")
     )
     labels = tuple(
-        decide(row, engine.task, rules, trace.novelty(row, span)) for row, span in zip(scores, spans, strict=True)
+        decide(row, engine.task, rules, trace.novelty(row, span) if rules.uses_novelty else 0.0)
+        for row, span in zip(scores, spans, strict=True)
     )
     degraded = bool(outputs.left_out.any())
     if batched:
@@ -260,7 +261,7 @@ def answer(
     check_outputs(outputs)
     trace = make_trace(engine, outputs, routing)
     scores, degraded = outputs.scores[0], bool(outputs.left_out.any())
-    labels = decide(scores, engine.task, rules.of_window(), trace.novelty(scores))
+    labels = decide(scores, engine.task, rules.of_window(), trace.novelty(scores) if rules.uses_novelty else 0.0)
     result = Result(labels, scores, trace, degraded, outputs.late, classes=engine.task.labels)
     return WindowResult(*span, channel, result)
 

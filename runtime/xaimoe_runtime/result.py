@@ -42,7 +42,12 @@ class DecisionRules:
 
     def of_window(self) -> DecisionRules:
         """Return the rules for a single window, where nothing is pooled."""
-        return replace(self, pool="mean")
+        return self if self.pool == "mean" else replace(self, pool="mean")
+
+    @property
+    def uses_novelty(self) -> bool:
+        """Whether any novelty, which is 0…1, is above the limit, so that it must be known."""
+        return self.max_novelty < 1
 
 
 DEFAULT_RULES = DecisionRules()
