@@ -197,8 +197,9 @@ def reference_kernel() -> Callable[[], None]:
     return work
 
 
-BOUNDS = {"call": 1.1, "frontend": 0.35, "saliency": 0.12, "router": 0.1, "expert": 0.08, "head": 0.05}
-"""Times over the reference kernel's, some twice those measured on an EPYC: whole calls, and graphs by role."""
+BOUNDS = {"call": 3.2, "frontend": 0.85, "saliency": 0.4, "router": 0.36, "expert": 0.3, "head": 0.13}
+"""Times over the reference kernel's, twice the largest of some runs on an EPYC of two virtual cores, whose other guests
+make them differ by a factor of two: whole calls, and graphs by role."""
 
 
 @pytest.mark.skipif(not os.environ.get("XAIMOE_BOUNDS"), reason="XAIMOE_BOUNDS: bounds of one kind of processor")
