@@ -1,8 +1,7 @@
 """Fit the glance's detector of background noise, for which no expert is run.
 
 The detector is a linear classifier on the glance's features of a whole clip, fitted when the training is over: clips of
-the training split against synthetic noise. It changes no weight of the model and none of its scores, only whether
-experts are run.
+the training split against synthetic noise. It changes no weight of the model, only whether experts are run.
 """
 
 from __future__ import annotations
