@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -30,13 +30,6 @@ EXPONENTS = {"white": 0.0, "pink": 0.5, "brown": 1.0}
 """By which the amplitude falls with the frequency."""
 
 
-class Computed(NamedTuple):
-    """What one window asked for."""
-
-    pairs: int
-    glance_alone: bool
-
-
 def noise(colour: str, size: int, rate: float, rng: np.random.Generator) -> Floats:
     """Return steady noise [size] of one spectrum at a random level."""
     hz = np.maximum(np.fft.rfftfreq(size, 1 / rate), CORNER_HZ)
@@ -48,10 +41,10 @@ def noise(colour: str, size: int, rate: float, rng: np.random.Generator) -> Floa
     return np.asarray(samples * 10 ** (rng.uniform(*LEVEL_DBFS) / 20) / samples.std(), np.float32)
 
 
-def computed(gates: Floats) -> list[Computed]:
-    """Return what each window of gates [N, P, E] asked for."""
-    pairs = np.count_nonzero(gates, axis=(1, 2)).tolist()
-    return [Computed(count, count == 0) for count in pairs]
+def pairs_of(gates: Floats) -> list[int]:
+    """Return the number of pairs that each window of gates [N, P, E] runs."""
+    counts: list[int] = np.count_nonzero(gates, axis=(1, 2)).tolist()
+    return counts
 
 
 def main(
@@ -64,22 +57,21 @@ def main(
     """Print pairs of a window by class and by noise, and those of noise over those of clips with a source."""
     runtime, rng = Runtime.load(bundle), np.random.default_rng(seed)
     size, rate = runtime.audio.clip_samples, runtime.audio.sample_rate
-    rows: dict[str, list[Computed]] = defaultdict(list)
-    with_source: list[Computed] = []
+    rows: dict[str, list[int]] = defaultdict(list)
+    with_source: list[int] = []
     kind = runtime.bundle.manifest.task.kind
     for row in read_metadata(metadata or dataset / "metadata.csv", dataset, kind, ("test",)).rows:
-        asked = [one for window in runtime.infer_file(row.path) for one in computed(window.result.trace.gates)]
-        rows[" + ".join(row.labels)] += asked
-        with_source += [] if set(row.labels) & set(background or ()) else asked
+        pairs = [count for window in runtime.infer_file(row.path) for count in pairs_of(window.result.trace.gates)]
+        rows[" + ".join(row.labels)] += pairs
+        with_source += [] if set(row.labels) & set(background or ()) else pairs
     for colour in (*EXPONENTS, "sea"):
         for _ in range(CLIPS):
-            rows[f"{colour} noise"] += computed(runtime.infer(noise(colour, size, rate, rng)).trace.gates)
-    mean = np.mean([one.pairs for one in with_source])
+            rows[f"{colour} noise"] += pairs_of(runtime.infer(noise(colour, size, rate, rng)).trace.gates)
+    mean = np.mean(with_source)
     print(f"{'':<32} windows  pairs  of a source's  glance alone")
-    for name, found in sorted(rows.items()):
-        pairs = np.mean([one.pairs for one in found])
-        alone = np.mean([one.glance_alone for one in found])
-        print(f"{name:<32} {len(found):7} {pairs:6.2f} {pairs / mean:14.1%} {alone:13.1%}")
+    for name, counts in sorted(rows.items()):
+        glance_alone = np.mean(np.equal(counts, 0))
+        print(f"{name:<32} {len(counts):7} {np.mean(counts):6.2f} {np.mean(counts) / mean:14.1%} {glance_alone:13.1%}")
     print(f"{'all with a source':<32} {len(with_source):7} {mean:6.2f}")
 
 

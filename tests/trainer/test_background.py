@@ -14,7 +14,7 @@ from xaimoe_audio.data.dataset import Data, load_dataset
 from xaimoe_audio.model.glance import Glance
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.training import background
-from xaimoe_audio.training.background import KINDS, Noise, fit_background
+from xaimoe_audio.training.background import SPECTRA, Spectrum, fit_background, noise_clips
 from xaimoe_audio.training.normalise import fit_normalisation
 
 RATE = 8_000
@@ -53,10 +53,10 @@ def clips_of(data: Data, model: MoEAudioModel) -> Tensor:
     return torch.from_numpy(np.stack([np.array(item.recording.samples()[:size]) for item in data[0]]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_noise_has_the_spectra_of_background_and_ends_with_a_recordings_band(kind: Noise) -> None:
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_noise_has_the_spectra_of_background_and_ends_with_a_recordings_band(spectrum: Spectrum) -> None:
     config = model_config("latency", sample_rate=RATE, clip_s=0.5).frontend
-    found = kind(config, 2_000, 16, np.random.default_rng(0))
+    found = noise_clips(config, spectrum, 2_000, 16, np.random.default_rng(0))
     assert found.shape == (16, config.clip_samples) and found.dtype == np.float32
     levels = 10 * np.log10(np.mean(found.astype(np.float64) ** 2, axis=1))
     assert ((levels > -45.1) & (levels < -19.9)).all()
@@ -65,8 +65,8 @@ def test_noise_has_the_spectra_of_background_and_ends_with_a_recordings_band(kin
     assert power[:, frequency > 2_100].sum() < 1e-6 * power.sum()
     low, high = ((frequency > a) & (frequency < b) for a, b in ((100, 300), (1_500, 1_900)))
     assert (power[:, low].mean(1) > power[:, high].mean(1)).mean() > 0.8
-    assert np.array_equal(found, kind(config, 2_000, 16, np.random.default_rng(0)))
-    assert not np.array_equal(found, kind(config, 2_000, 16, np.random.default_rng(1)))
+    assert np.array_equal(found, noise_clips(config, spectrum, 2_000, 16, np.random.default_rng(0)))
+    assert not np.array_equal(found, noise_clips(config, spectrum, 2_000, 16, np.random.default_rng(1)))
 
 
 def test_noise_asks_no_expert_and_recordings_do_as_before(data: dict[str, Data]) -> None:
@@ -74,7 +74,9 @@ def test_noise_asks_no_expert_and_recordings_do_as_before(data: dict[str, Data])
     fit_normalisation(model, data["train"][0], CPU)
     sounds = clips_of(data["val"], model)
     rng = np.random.default_rng(99)
-    fresh = torch.from_numpy(np.concatenate([kind(model.config.frontend, RATE / 2, 64, rng) for kind in KINDS]))
+    fresh = torch.from_numpy(
+        np.concatenate([noise_clips(model.config.frontend, spectrum, RATE / 2, 64, rng) for spectrum in SPECTRA])
+    )
     assert asked(model, sounds).all() and asked(model, fresh).all()
     fit_background(model, data["train"][0], data["val"], CPU)
     assert asked(model, fresh).float().mean() < 0.1

@@ -20,7 +20,8 @@ from xaimoe_runtime.console import progress
 from xaimoe_runtime.inference import BATCH, run_windows
 from xaimoe_runtime.pooling import Pooling
 from xaimoe_runtime.result import Engine, Outputs
-from xaimoe_runtime.schema import AttributeSpec, Pool, Routing
+from xaimoe_runtime.schema import AttributeSpec, AudioSpec, Pool, Routing
+from xaimoe_runtime.silence import sounding_share
 
 Floats = NDArray[np.float32]
 
@@ -87,6 +88,12 @@ def attribute_quantiles(answers: Answers) -> tuple[AttributeSpec, ...]:
         AttributeSpec(name=name, unit=unit, q05=float(low[i]), q50=float(middle[i]), q95=float(high[i]))
         for i, (name, unit) in enumerate(ATTRIBUTES)
     )
+
+
+def sounding_shares(items: list[LabelledRecording], spec: AudioSpec) -> Floats:
+    """Return the share of each of the W windows of the recordings that is not silent, [W]."""
+    shares = [sounding_share(one.samples, spec.frame_hop, one.encoding) for _, one in windows_of(items, spec)]
+    return np.array(shares, np.float32)
 
 
 def batches(

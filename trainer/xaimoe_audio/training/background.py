@@ -18,17 +18,17 @@ from torch import Tensor
 
 from xaimoe_audio.config import FrontendConfig
 from xaimoe_audio.data.dataset import Data, LabelledRecording, evenly
+from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
 from xaimoe_audio.scenes import ambient_density
-from xaimoe_audio.training.assess import batches, pool_recordings
+from xaimoe_audio.training.assess import batches, pool_recordings, sounding_shares
 from xaimoe_audio.training.calibrate import THRESHOLD
 from xaimoe_runtime.inference import BATCH
 from xaimoe_runtime.schema import TaskKind
-from xaimoe_runtime.silence import sounding_share
 
 Floats = NDArray[np.float32]
-Noise = Callable[[FrontendConfig, float, int, np.random.Generator], Floats]
-"""Makes so many clips [count, S] as the configuration says, up to a frequency in Hz."""
+Spectrum = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+"""Amplitude of a clip of noise at frequencies in Hz."""
 NOISE_CLIPS = 256
 """Clips of noise to fit the detector, and as many to choose its threshold."""
 MAX_RECORDINGS = 1_600
@@ -48,48 +48,37 @@ RAMP = 0.5
 """Difference of the logit over which pairs fade in, so that rounding switches none on or off."""
 
 
-def coloured_noise(config: FrontendConfig, max_hz: float, count: int, rng: np.random.Generator) -> Floats:
-    """Return clips [count, S] of steady noise whose spectrum falls evenly with the frequency, as white, pink and brown.
-
-    Args:
-        config: of the clips.
-        max_hz: where the band of the noise ends, in Hz.
-        count: number of clips.
-        rng: of all randomness.
-    """
-    return _noise(config, max_hz, count, rng, lambda hz: np.maximum(hz, MIN_HZ) ** -rng.uniform(0, MAX_EXPONENT))
+def coloured(hz: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Return the amplitude, at frequencies in Hz, of noise that falls evenly, as white, pink and brown noise do."""
+    return np.asarray(np.maximum(hz, MIN_HZ) ** -rng.uniform(0, MAX_EXPONENT))
 
 
-def sea_noise(config: FrontendConfig, max_hz: float, count: int, rng: np.random.Generator) -> Floats:
-    """Return clips [count, S] of the noise of the sea at random shipping and wind (``scenes.ambient_density``).
-
-    Args:
-        config: of the clips.
-        max_hz: where the band of the noise ends, in Hz.
-        count: number of clips.
-        rng: of all randomness.
-    """
-    return _noise(
-        config, max_hz, count, rng, lambda hz: np.sqrt(ambient_density(hz, rng.uniform(0, 1), rng.uniform(1, 15)))
-    )
+def of_the_sea(hz: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Return the amplitude, at frequencies in Hz, of the sea at random shipping and wind."""
+    return np.sqrt(ambient_density(hz, rng.uniform(0, 1), rng.uniform(1, 15)))
 
 
-KINDS: tuple[Noise, ...] = (coloured_noise, sea_noise)
+SPECTRA: tuple[Spectrum, ...] = (coloured, of_the_sea)
 
 
-def _noise(
-    config: FrontendConfig,
-    max_hz: float,
-    count: int,
-    rng: np.random.Generator,
-    amplitude: Callable[[NDArray[Any]], NDArray[Any]],
+def noise_clips(
+    config: FrontendConfig, spectrum: Spectrum, max_hz: float, count: int, rng: np.random.Generator
 ) -> Floats:
+    """Return clips [count, S] of steady noise.
+
+    Args:
+        config: of the clips.
+        spectrum: gives the amplitude of each clip.
+        max_hz: where the band of the noise ends, in Hz.
+        count: number of clips.
+        rng: of all randomness.
+    """
     size = config.clip_samples
     frequency = np.fft.rfftfreq(size, 1 / config.sample_rate)
     clips = np.empty((count, size), np.float32)
     for i in range(count):
         corner = np.exp(rng.uniform(*np.log(CORNER_HZ)))
-        gain = amplitude(frequency) * frequency**2 / (frequency**2 + corner**2) * (frequency < max_hz)
+        gain = spectrum(frequency, rng) * frequency**2 / (frequency**2 + corner**2) * (frequency < max_hz)
         noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gain, size)
         clips[i] = noise * 10 ** (rng.uniform(*LEVEL_DBFS) / 20) / np.sqrt(np.mean(noise**2))
     return clips
@@ -119,8 +108,8 @@ def fit_background(
     # That of recordings with a lower rate than others is not recognised: it is too much like faint sources in them.
     max_hz = max(item.recording.native_rate for item in items) / 2
     rng = np.random.default_rng(seed)
-    count = NOISE_CLIPS // len(KINDS)
-    noise = [_noise_features(model, kind, max_hz, 2 * count, rng, device) for kind in KINDS]
+    count = NOISE_CLIPS // len(SPECTRA)
+    noise = [_noise_features(model, spectrum, max_hz, 2 * count, rng, device) for spectrum in SPECTRA]
     recorded = batches(model, evenly(items, MAX_RECORDINGS), device, 1)
     sounds = torch.cat([_batch_features(model, waveform) for _, waveform, _ in recorded]).cpu().numpy()
     weight, bias = _separated(sounds, np.concatenate([part[:count] for part in noise]))
@@ -138,12 +127,12 @@ def _batch_features(model: MoEAudioModel, waveform: Tensor) -> Tensor:
 
 
 def _noise_features(
-    model: MoEAudioModel, kind: Noise, max_hz: float, count: int, rng: np.random.Generator, device: torch.device
+    model: MoEAudioModel, spectrum: Spectrum, max_hz: float, count: int, rng: np.random.Generator, device: torch.device
 ) -> Floats:
     """Return the glance's features of ``count`` clips of noise, [count, N]; few clips are in memory at a time."""
     parts = []
     for start in range(0, count, BATCH):
-        clips = kind(model.config.frontend, max_hz, min(BATCH, count - start), rng)
+        clips = noise_clips(model.config.frontend, spectrum, max_hz, min(BATCH, count - start), rng)
         parts.append(_batch_features(model, torch.from_numpy(clips).to(device)).cpu())
     return np.asarray(torch.cat(parts).numpy())
 
@@ -186,9 +175,8 @@ class _Validation(NamedTuple):
 def _validate(model: MoEAudioModel, data: Data, device: torch.device, weight: Floats, bias: float) -> _Validation:
     """Return what the model, with and without its experts, and the detector say of the validation split."""
     items, targets = data
-    parts, sounding, recordings = list[list[Floats]](), list[float](), list[NDArray[np.int64]]()
+    parts, recordings = list[list[Floats]](), list[NDArray[np.int64]]()
     for owners, waveform, source in batches(model, items, device):
-        sounding += [sounding_share(window, model.config.frontend.hop) for window in waveform.cpu().numpy()]
         routed = model.route(*model.frontend(waveform, source))
         mixture, mass = model.bank(routed.spectrogram, routed.gates)
         with_experts = model.head(mixture, mass, routed.prior_logits)
@@ -199,7 +187,7 @@ def _validate(model: MoEAudioModel, data: Data, device: torch.device, weight: Fl
         recordings.append(owners.numpy())
     scored = [np.concatenate(column) for column in zip(*parts, strict=True)]
     owner = np.concatenate(recordings)
-    votes = np.array(sounding, np.float32)
+    votes = sounding_shares(items, audio_spec(model.config))
     return _Validation(scored[0], scored[1], scored[2], votes, owner, targets, model.config.task)
 
 

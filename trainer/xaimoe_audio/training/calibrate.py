@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor, nn
 
-from xaimoe_audio.data.dataset import LabelledRecording, windows_of
+from xaimoe_audio.data.dataset import LabelledRecording
 from xaimoe_audio.engine import audio_spec
 from xaimoe_audio.model.moe import MoEAudioModel
-from xaimoe_audio.training.assess import batches
+from xaimoe_audio.training.assess import batches, sounding_shares
 from xaimoe_runtime.schema import TaskKind
-from xaimoe_runtime.silence import sounding_share
 
 Floats = NDArray[np.float32]
 TEMPERATURES: list[float] = np.logspace(-2, 2, 81, base=2.0).tolist()
@@ -57,14 +56,13 @@ def fit_head(model: MoEAudioModel, items: list[LabelledRecording], targets: Floa
         device: that the model is on.
     """
     model.eval()
-    spec = audio_spec(model.config)
-    shares = [sounding_share(one.samples, spec.frame_hop, one.encoding) for _, one in windows_of(items, spec)]
+    shares = sounding_shares(items, audio_spec(model.config))
     heard: list[tuple[Tensor, Tensor]] = []
     for owners, waveform, source in batches(model, items, device):
         heard.append((owners.to(device), model.glance(model.frontend(waveform, source)[0])[2]))
     owner, prior = (torch.cat(column) for column in zip(*heard, strict=True))
     truth = torch.from_numpy(targets).to(device)
-    votes = torch.tensor(shares, dtype=torch.float32, device=device)[:, None]
+    votes = torch.from_numpy(shares).to(device)[:, None]
     all_votes = torch.zeros_like(truth[:, :1]).index_add(0, owner, votes).clamp(min=LEAST_VOTES)
     nothing = prior.new_zeros(len(prior), model.config.features), prior.new_zeros(len(prior), 1)
     head = model.head
